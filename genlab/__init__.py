@@ -1,0 +1,3 @@
+"""genlab: a laboratory bench for generative models of images."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,351 @@
+"""The dataclasses of a run, and `from_plain`, the one door through which every configuration passes.
+
+Hydra's composed configuration and the one stored in a checkpoint are both plain dictionaries. Both become frozen
+dataclasses here or end in one line that names the key, the value and what would do. This module imports neither
+torch nor hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from genlab.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    help: str = "",
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a configuration dataclass, with the range its value must lie in.
+
+    Args:
+        default: the value when the key is absent; without one the key is required.
+        help: one line for people.
+        at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
+    """
+    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    metadata = {"help": help, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    if isinstance(default, dict | list):
+        frozen = default
+        return dataclasses.field(default_factory=lambda: type(frozen)(frozen), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean X?` for a mistyped word, or the choices when nothing is near."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {prefix}{near[0]}?"
+    return f"; there is: {', '.join(sorted(known))}" if known else ""
+
+
+def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
+    """Turns a plain dictionary into the frozen dataclass `cls`, strictly.
+
+    Args:
+        cls: a dataclass whose fields are made with `setting`.
+        plain: dictionary, list, string, number, bool and None only.
+        key: where the dictionary sits, e.g. "model"; "" for the whole configuration.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, or a value out of range.
+    """
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{key or 'config'}={plain!r}: expected a group of settings")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    prefix = f"{key}." if key else ""
+    owner = plain.get("name") or key or "this command"
+    for word in plain:
+        if word not in fields:
+            hint = suggest(str(word), fields, prefix)
+            raise ConfigError(f"{prefix}{word}: unknown key for {owner}{hint}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name not in plain or plain[name] == "???":
+            if field.default is MISSING and field.default_factory is MISSING:
+                raise ConfigError(f"{prefix}{name}: missing; add {prefix}{name}=...")
+            continue
+        bounds = field.metadata.get("bounds", {})
+        values[name] = _convert(hints[name], plain[name], f"{prefix}{name}", bounds)
+    return cls(**values)
+
+
+def to_plain(config: Any) -> Any:
+    """The inverse of `from_plain`: dictionaries, lists, strings, numbers, bools and None only."""
+    if dataclasses.is_dataclass(config):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {str(k): to_plain(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return [to_plain(v) for v in config]
+    return config
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+
+
+def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        options = get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        rest = [k for k in options if k is not type(None)]
+        for k in rest[:-1]:
+            try:
+                return _convert(k, value, key, bounds)
+            except ConfigError:
+                pass
+        return _convert(rest[-1], value, key, bounds)
+    if origin is Literal:
+        choices = get_args(kind)
+        if value not in choices or isinstance(value, bool) != any(value is c for c in choices if isinstance(c, bool)):
+            hint = suggest(str(value), map(str, choices), f"{key}=")
+            raise ConfigError(f"{key}={_show(value)}: not one of {', '.join(map(_show, choices))}{hint if 'mean' in hint else ''}")
+        return value
+    if origin in (tuple, list):
+        items = get_args(kind)
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{key}={_show(value)}: expected a list, e.g. {key}=[1,2]")
+        return tuple(_convert(items[0], v, f"{key}[{i}]", bounds) for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}={_show(value)}: expected names with settings")
+        return {str(k): _convert(get_args(kind)[1], v, f"{key}.{k}", bounds) for k, v in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return from_plain(typing.cast(type, kind), value, key)
+    return _number_or_word(kind, value, key, bounds)
+
+
+def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e4 is a whole number too, and YAML reads it as a float
+    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif kind is float and isinstance(value, str):
+        try:
+            value = float(value)  # YAML 1.1 reads 1e-3 as a word
+        except ValueError:
+            pass
+    elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{key}={_show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
+    if kind is float and math.isnan(value):
+        raise ConfigError(f"{key}=nan: expected a number")
+    words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
+    checks = {
+        "at_least": lambda v, b: v >= b,
+        "above": lambda v, b: v > b,
+        "at_most": lambda v, b: v <= b,
+        "below": lambda v, b: v < b,
+    }
+    if any(not checks[name](value, bound) for name, bound in bounds.items()):
+        wanted = " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
+        raise ConfigError(f"{key}={_show(value)}: must be {wanted}")
+    return value
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+@dataclass(frozen=True)
+class PlayerOptimizerConfig:
+    """What one player sets differently from `optimizer`; null keeps the common value."""
+
+    lr: float | None = setting(None, above=0, help="learning rate of this player")
+    weight_decay: float | None = setting(None, at_least=0)
+    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1)
+    momentum: float | None = setting(None, at_least=0, below=1)
+    clip_grad_norm: float | None = setting(None, at_least=0)
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    """Adam (Kingma and Ba 2015)."""
+
+    name: Literal["adam"] = setting("adam")
+    lr: float = setting(1e-3, above=0, help="learning rate, multiplied by the schedule")
+    betas: tuple[float, ...] = setting((0.9, 0.999), at_least=0, below=1)
+    eps: float = setting(1e-8, above=0)
+    weight_decay: float = setting(0.0, at_least=0)
+    clip_grad_norm: float = setting(0.0, at_least=0, help="largest norm of a player's gradient; 0 for no clipping")
+    players: dict[str, PlayerOptimizerConfig] = setting({}, help="optimizer.players.NAME.lr=... for one player")
+
+
+@dataclass(frozen=True)
+class AdamWConfig(AdamConfig):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adamw"] = setting("adamw")  # type: ignore[assignment]
+    weight_decay: float = setting(0.01, at_least=0)
+
+
+@dataclass(frozen=True)
+class RMSpropConfig:
+    """RMSprop (Tieleman and Hinton 2012)."""
+
+    name: Literal["rmsprop"] = setting("rmsprop")
+    lr: float = setting(5e-5, above=0)
+    alpha: float = setting(0.99, at_least=0, below=1)
+    eps: float = setting(1e-8, above=0)
+    momentum: float = setting(0.0, at_least=0, below=1)
+    weight_decay: float = setting(0.0, at_least=0)
+    clip_grad_norm: float = setting(0.0, at_least=0)
+    players: dict[str, PlayerOptimizerConfig] = setting({})
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """Stochastic gradient descent, with momentum (Nesterov's on request)."""
+
+    name: Literal["sgd"] = setting("sgd")
+    lr: float = setting(0.1, above=0)
+    momentum: float = setting(0.9, at_least=0, below=1)
+    nesterov: bool = setting(False)
+    weight_decay: float = setting(0.0, at_least=0)
+    clip_grad_norm: float = setting(0.0, at_least=0)
+    players: dict[str, PlayerOptimizerConfig] = setting({})
+
+
+OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
+
+
+@dataclass(frozen=True)
+class ConstantConfig:
+    """The learning rate stays as it is."""
+
+    name: Literal["constant"] = setting("constant")
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """A straight line from 1 to `final`."""
+
+    name: Literal["linear"] = setting("linear")
+    final: float = setting(0.0, at_least=0, at_most=1, help="multiplier at the end of the run")
+
+
+@dataclass(frozen=True)
+class CosineConfig:
+    """Half a cosine from 1 to `final` (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
+
+    name: Literal["cosine"] = setting("cosine")
+    final: float = setting(0.0, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class WarmupCosineConfig:
+    """A straight line from 0 to 1 over `warmup` of the run, then half a cosine to `final`."""
+
+    name: Literal["warmup_cosine"] = setting("warmup_cosine")
+    warmup: float = setting(0.02, at_least=0, below=1, help="share of the run")
+    final: float = setting(0.0, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """Multiplied by `factor` at each milestone."""
+
+    name: Literal["step"] = setting("step")
+    milestones: tuple[float, ...] = setting((0.5, 0.75), above=0, below=1, help="shares of the run")
+    factor: float = setting(0.1, above=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class ExponentialConfig:
+    """Geometric decay from 1 to `final`."""
+
+    name: Literal["exponential"] = setting("exponential")
+    final: float = setting(0.01, above=0, at_most=1)
+
+
+ScheduleConfig = ConstantConfig | LinearConfig | CosineConfig | WarmupCosineConfig | StepConfig | ExponentialConfig
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The machine: how long, on what, and how often it reports."""
+
+    steps: int = setting(4000, at_least=1, help="steps of the family's algorithm box")
+    batch_size: int = setting(128, at_least=1, help="images of one update, over all processes and micro-batches")
+    micro_batch_size: int | None = setting(None, at_least=1, help="images at a time within an update; null for all")
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1 or mps")
+    precision: Literal["fp32", "bf16"] = setting("fp32")
+    compile: bool = setting(False, help="torch.compile each player's network")
+    deterministic: bool = setting(False, help="refuse operations that do not repeat bit for bit, at some speed")
+    ema_half_life_images: int = setting(0, at_least=0, help="half-life of the weights' moving average; 0 for none")
+    log_every: int = setting(100, at_least=1, help="steps")
+    sample_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    evaluate_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    evaluate_images: int | None = setting(2000, at_least=1, help="validation images of one evaluation; null for all")
+    checkpoint_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    keep_checkpoints: int = setting(3, at_least=1, help="how many of the newest are kept")
+    sample_images: int = setting(64, at_least=1, help="images in a sample grid")
+    tensorboard: bool = setting(False, help='needs pip install "genlab[tensorboard]"')
+    wandb: bool = setting(False, help='needs pip install "genlab[wandb]"')
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. `model` and `dataset` are the chosen family's and dataset's own dataclasses."""
+
+    model: Any
+    dataset: Any
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    seed: int = setting(0, at_least=0)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """`genlab sample`."""
+
+    ckpt: str = setting(help="a run folder or one checkpoint file")
+    n: int = setting(64, at_least=1, help="images")
+    seed: int = setting(0, at_least=0)
+    labels: tuple[int, ...] | None = setting(None, at_least=0, help="one class for each image, repeated as needed")
+    batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
+    weights: Literal["auto", "average", "raw"] = setting("auto", help="auto: the moving average where there is one")
+    device: str = setting("auto")
+    npz: bool = setting(False, help="write samples.npz too: images, uint8 (n, H, W, C)")
+    run_dir: str | None = setting(None)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """`genlab evaluate`."""
+
+    ckpt: str = setting(help="a run folder or one checkpoint file")
+    split: Literal["train", "validation", "test"] = setting("test")
+    images: int | None = setting(None, at_least=1, help="only the first so many; null for the whole split")
+    seed: int = setting(0, at_least=0)
+    batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
+    weights: Literal["auto", "average", "raw"] = setting("auto")
+    device: str = setting("auto")
+    dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
+    run_dir: str | None = setting(None)

@@ -1,0 +1,80 @@
+"""What a model family is: the paper's networks, losses and algorithm box, and nothing of the machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from genlab.data.spec import Batch, DataSpec
+from genlab.rng import SampleRng
+
+Metrics = dict[str, Tensor]
+"""Names with their unit to scalar tensors, detached and left on the device."""
+
+
+class UpdateProtocol(Protocol):
+    """One optimizer step on one player; see `genlab.update.Update`."""
+
+    step: int
+    """Steps of the algorithm box completed so far."""
+
+    steps: int
+    """Steps of the whole run."""
+
+    def __call__(
+        self, player: str, loss: Callable[..., tuple[Tensor, Metrics]], *batch: Tensor
+    ) -> Metrics: ...
+
+
+class Family(nn.Module):
+    """Base of every model family.
+
+    A subclass holds one child module for each player, named like the player, and writes `step` as its paper's
+    algorithm box. All randomness of `step` comes from torch's default generator; `sample`, `evaluate` and
+    `pictures` draw from `rng` alone, so that they never disturb training.
+
+    Attributes:
+        Config: a frozen dataclass whose fields are made with `genlab.config.setting`; its first field is `name`.
+        players: child modules, each stepped by an optimizer of its own.
+        sampled_by: the players that `sample` and `evaluate` use: they get the moving average.
+    """
+
+    Config: ClassVar[type]
+    players: ClassVar[tuple[str, ...]]
+    sampled_by: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+
+    def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
+        """One step of the paper's algorithm: draws what batches it needs and updates each player in turn."""
+        raise NotImplementedError
+
+    def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
+        """Draws n images, (n, C, H, W) in [0, 1]. `labels` is (n,) int64, for families that take labels."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """Numbers for each image of a batch.
+
+        Returns:
+            name to (B,) tensor, the unit in the name: averaged over the split and reported with a standard error.
+            A tensor of more dimensions, (B, ...), is not averaged but gathered for `summarize`.
+        """
+        return {}
+
+    def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Numbers of a whole split, from everything `evaluate` returned, concatenated: (N, ...) on the CPU."""
+        return {}
+
+    def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """Pictures that show what the numbers cannot: name to (rows, columns, C, H, W) in [0, 1]."""
+        return {}
+
+    def setting(self) -> dict[str, Any]:
+        """What a reader must know of `evaluate`'s numbers: likelihood, bound, samples per image."""
+        return {}
