@@ -39,11 +39,13 @@ class Family(nn.Module):
         Config: a frozen dataclass whose fields are made with `genlab.config.setting`; its first field is `name`.
         players: child modules, each stepped by an optimizer of its own.
         sampled_by: the players that `sample` and `evaluate` use: they get the moving average.
+        takes_labels: whether `sample` draws a class that the user asks for.
     """
 
     Config: ClassVar[type]
     players: ClassVar[tuple[str, ...]]
     sampled_by: ClassVar[tuple[str, ...]] = ()
+    takes_labels: ClassVar[bool] = False
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__()

@@ -1,0 +1,171 @@
+"""Checkpoints that verify themselves: written whole or not at all, and read without running code.
+
+A checkpoint is an ordinary `torch.save` file of tensors, numbers, strings, lists and dicts, whose zip comment holds
+the SHA-256 of everything before it. `torch.load` reads it as it is; `load` here checks every byte first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genlab.errors import CheckpointError, StorageError
+
+FORMAT = 1
+"""Version of the checkpoint's layout. Raise it when a key changes its meaning; keep reading the older ones."""
+
+_KEYS = {"format", "config", "spec", "step", "images", "weights", "optimizers", "averages", "random"}
+_NAME = re.compile(r"step-(\d{8,})\.pt")
+_NO_COMMENT = b"\x00\x00"  # the last field of a zip file without a comment: its length
+_MARK = b"genlab-sha256:"
+_TRAILER_BYTES = 2 + len(_MARK) + 64
+
+log = logging.getLogger("genlab")
+
+
+def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
+    """Writes `folder/step-NNNNNNNN.pt`, then points `latest` at it, then deletes all but the `keep` newest.
+
+    The file is written under another name, flushed to disk, read back and compared, and only then renamed, so that
+    whenever the process dies either the old or the new checkpoint is whole.
+
+    Raises:
+        StorageError: the disk is full or the folder not writable; what was saved before is untouched.
+    """
+    path = folder / f"step-{state['step']:08d}.pt"
+    content = _seal(state)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content, verify=True)
+        write_atomically(folder / "latest", path.name.encode() + b"\n")
+    except OSError as error:
+        good = newest(folder)
+        remedy = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        raise StorageError(
+            f"{path}: could not be written ({error.strerror or error}); {remedy}; make room, then "
+            f"genlab resume run={folder.parent}"
+        ) from error
+    for old in list_checkpoints(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads one checkpoint file, onto the CPU, after checking every byte of it.
+
+    Raises:
+        CheckpointError: no such file, damaged, not one of genlab's, or of a newer format. Nothing in the file is run.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"ckpt={path}: {error.strerror or error}; give a run folder or a .pt file") from error
+    body, trailer = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
+    if trailer[2 : 2 + len(_MARK)] != _MARK:
+        raise CheckpointError(f"ckpt={path}: cut short, or not a genlab checkpoint; use another one of the run")
+    if trailer != _trailer(body):
+        raise CheckpointError(f"ckpt={path}: damaged (its checksum does not match); use another one of the run")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds; all mean that this is not our file
+        raise CheckpointError(f"ckpt={path}: holds more than tensors and plain values; refused") from error
+    if not isinstance(state, dict) or not _KEYS <= state.keys():
+        raise CheckpointError(f"ckpt={path}: not a genlab checkpoint")
+    if state["format"] != FORMAT:
+        raise CheckpointError(f"ckpt={path}: format {state['format']}, this genlab reads {FORMAT}; upgrade genlab")
+    return state
+
+
+def find(where: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that a user means: one file, or the newest whole one of a run folder.
+
+    A damaged newest checkpoint is named in a warning and the one before is taken.
+
+    Raises:
+        CheckpointError: nothing there, or none whole.
+    """
+    where = Path(where)
+    if where.is_file():
+        return where, load(where)
+    if not where.exists():
+        raise CheckpointError(f"ckpt={where}: no such run folder or checkpoint file; see ls outputs/train")
+    folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
+    paths = list_checkpoints(folder)
+    for path in paths:
+        try:
+            return path, load(path)
+        except CheckpointError as error:
+            log.warning("%s", error)
+    if paths:
+        raise CheckpointError(f"ckpt={where}: all {len(paths)} checkpoints are damaged; train anew")
+    raise CheckpointError(f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume run={where}")
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint files of a folder, newest first."""
+    found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _NAME.fullmatch(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint file that verifies, or None."""
+    for path in list_checkpoints(folder):
+        with contextlib.suppress(CheckpointError):
+            load(path)
+            return path
+    return None
+
+
+def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> None:
+    """Replaces a file in one stroke: a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises:
+        OSError: nothing was replaced, and no half-written file stays behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if verify and temporary.read_bytes() != content:
+            raise OSError(None, "what was read back differs from what was written")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename outlast a power cut, where the system lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _seal(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    content = buffer.getvalue()
+    assert content.endswith(_NO_COMMENT)
+    body = content[: -len(_NO_COMMENT)]
+    return body + _trailer(body)
+
+
+def _trailer(body: bytes) -> bytes:
+    comment = _MARK + hashlib.sha256(body).hexdigest().encode()
+    return struct.pack("<H", len(comment)) + comment

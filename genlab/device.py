@@ -1,0 +1,141 @@
+"""Where a run computes: device, precision, seeds, determinism, and the processes of a group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from genlab.errors import ConfigError
+from genlab.rng import derive_seed
+
+
+def resolve(name: str, key: str = "trainer.device") -> torch.device:
+    """The device that a user means by `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+
+    Raises:
+        ConfigError: no such device, or not on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"{key}={name}: no such device; there is auto, cpu, cuda, cuda:1 and mps")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"{key}={name}: this machine has no GPU that torch can use; use {key}=cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"{key}={name}: this machine has {torch.cuda.device_count()} GPUs, counted from cuda:0")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"{key}={name}: this machine has no Apple GPU; use {key}=cpu")
+    return device
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Refuses, or allows again, operations whose result may differ from run to run."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 for matrix products and convolutions; needs no loss scaling, since bf16 has the range of fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def seed_initialization(seed: int) -> None:
+    """The weights' first values: the same on every process."""
+    torch.manual_seed(derive_seed(seed, "initialization"))
+
+
+def seed_training(seed: int, rank: int) -> None:
+    """Noise drawn by the steps: different on every process."""
+    torch.manual_seed(derive_seed(seed, "training", rank))
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """State of torch's default generators, as tensors on the CPU."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """The inverse of `random_state`; a generator that the checkpoint does not hold stays as it is."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The group of processes that train one model together, started by torchrun; a group of one without it.
+
+    Attributes:
+        rank: number of this process; process 0 chooses the run folder and writes.
+        world: how many there are.
+        device: of this process.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def mean_(self, tensors: list[Tensor]) -> None:
+        """Replaces tensors by their mean over the group, all in one flat all-reduce."""
+        if self.world == 1 or not tensors:
+            return
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def broadcast_(self, tensors: list[Tensor]) -> None:
+        """Gives every process the tensors of process 0."""
+        for tensor in tensors if self.world > 1 else ():
+            dist.broadcast(tensor, src=0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """One small value of each process, in the order of their ranks."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+
+@contextlib.contextmanager
+def processes(device_name: str) -> Iterator[Processes]:
+    """Joins the group that torchrun started, if it did, and leaves it in the end."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    device = resolve(device_name)
+    if world == 1:
+        yield Processes(0, 1, device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), world, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,126 @@
+"""Numbers of a trained model: walks a data split, means and standard errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from genlab import build, device
+from genlab.config import EvaluateConfig, from_plain, suggest, to_plain
+from genlab.data.dataset import Dataset
+from genlab.errors import ConfigError, DataError
+from genlab.families.base import Family
+from genlab.rng import SampleRng
+from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.sampling import load_model, save_grid
+
+_PICTURED_IMAGES = 40
+
+
+def evaluate_split(
+    family: Family,
+    dataset: Dataset,
+    split: str,
+    *,
+    batch_size: int,
+    seed: int,
+    torch_device: torch.device,
+    limit: int | None = None,
+    quiet: bool = False,
+) -> dict[str, float]:
+    """The family's numbers over a split, every image once, the incomplete last batch included.
+
+    Image k's number depends on the seed and k alone, so the batch size changes nothing but rounding.
+
+    Returns:
+        for each number of an image its mean, and NAME_standard_error of that mean; then the family's summary.
+    """
+    parts: dict[str, list[torch.Tensor]] = {}
+    total = min(dataset.size(split), limit or dataset.size(split))
+    was_training = family.training
+    family.eval()
+    with torch.no_grad(), tqdm(total=total, unit="image", desc=split, leave=False, disable=quiet or None) as bar:
+        for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
+            rng = SampleRng(seed, indices, torch_device, purpose="evaluation")
+            for name, value in family.evaluate(batch, rng=rng).items():
+                parts.setdefault(name, []).append(value)
+            bar.update(len(indices))
+    family.train(was_training)
+    values = {name: torch.cat(part).cpu() for name, part in parts.items()}
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        if value.ndim == 1:
+            value = value.double()
+            numbers[name] = value.mean().item()
+            if len(value) > 1:
+                numbers[f"{name}_standard_error"] = value.std().item() / math.sqrt(len(value))
+    return numbers | family.summarize(values)
+
+
+def main(plain: Mapping[str, Any]) -> None:
+    """`genlab evaluate`: writes evaluation.json and the family's pictures."""
+    log_to_console()
+    config = from_plain(EvaluateConfig, plain)
+    torch_device = device.resolve(config.device, "device")
+    model = load_model(config.ckpt, config.weights, torch_device)
+    dataset = build.dataset(_relocated(model.config.dataset, config.dataset))
+    if dataset.spec != model.spec:
+        raise DataError(f"dataset.name={dataset.spec.name}: its images are not like those of {model.path}")
+    if dataset.size(config.split) == 0:
+        raise DataError(f"split={config.split}: {dataset.spec.name} has no such images; use split=test")
+    dataset = dataset.to(torch_device)
+    log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
+    numbers = evaluate_split(
+        model.family,
+        dataset,
+        config.split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        torch_device=torch_device,
+        limit=config.images,
+    )
+    n = min(dataset.size(config.split), config.images or dataset.size(config.split))
+    setting = {"binarization": dataset.spec.binarization, "levels": dataset.spec.levels} | model.family.setting()
+    facts = model.describe() | {"dataset": dataset.spec.name, "split": config.split, "images": n, "seed": config.seed}
+    folder = create_folder("evaluate", config.run_dir, model.label)
+    names = write_pictures(model.family, dataset, config.split, folder, config.seed, torch_device)
+    with storage_errors(folder):
+        report = json.dumps(facts | {"setting": setting} | numbers, indent=2)
+        (folder / "evaluation.json").write_text(report + "\n")
+    for name, number in numbers.items():
+        if not name.endswith("_standard_error"):
+            error = numbers.get(f"{name}_standard_error")
+            print(f"{name:28} {number:.4f}" + (f" +- {error:.4f}" if error is not None else ""))
+    described = ", ".join(f"{key} {value}" for key, value in setting.items())
+    print(f"on {n} images of {dataset.spec.name}, {config.split} split; {described}")
+    print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")
+    print(f"next: genlab sample ckpt={config.ckpt}")
+
+
+def write_pictures(
+    family: Family, dataset: Dataset, split: str, folder: Any, seed: int, torch_device: torch.device
+) -> list[str]:
+    """Writes the family's pictures of a split's first images; gives the files' names."""
+    names = []
+    indices, batch = next(iter(dataset.evaluation_batches(split, _PICTURED_IMAGES, seed, None)))
+    rng = SampleRng(seed, indices, torch_device, purpose="pictures")
+    with torch.no_grad(), storage_errors(folder):
+        for name, sheet in family.pictures(batch, rng=rng).items():
+            save_grid(sheet.flatten(0, 1), folder / f"{name}.png", columns=sheet.shape[1])
+            names.append(f"{name}.png")
+    return names
+
+
+def _relocated(stored: Any, changes: Mapping[str, Any]) -> Any:
+    """The dataset's settings with what says where the files are now."""
+    movable = {"root", "path", "download", "memory_limit_gib"} & {f.name for f in dataclasses.fields(stored)}
+    for key in changes:
+        if key not in movable:
+            raise ConfigError(f"dataset.{key}: the data stay as in training{suggest(key, movable, 'dataset.')}")
+    return from_plain(type(stored), to_plain(stored) | dict(changes), "dataset")

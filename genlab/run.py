@@ -1,0 +1,190 @@
+"""The run folder: resolved configuration, metrics, log, checkpoints and samples of one run."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+from tqdm import tqdm
+
+from genlab import __version__
+from genlab.checkpoint import write_atomically
+from genlab.errors import StorageError, UserError
+
+log = logging.getLogger("genlab")
+
+
+def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
+    """Makes the folder of a new run, which no other run has or gets.
+
+    Args:
+        verb: train, sample, evaluate.
+        run_dir: the user's wish; None for outputs/VERB/DATE-TIME-LABEL.
+        label: MODEL-DATASET.
+
+    Raises:
+        UserError: `run_dir` holds files already.
+        StorageError: the folder cannot be made.
+    """
+    try:
+        if run_dir is not None:
+            path = Path(run_dir)
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                resume = f", or genlab resume run={path}" if verb == "train" else ""
+                raise UserError(f"run_dir={path}: holds files already; choose another folder{resume}")
+            # Two processes may both have found it empty: only one of them can make this file.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path / ".genlab", os.O_CREAT | os.O_EXCL))
+                return path
+            raise UserError(f"run_dir={path}: another run has just taken it; choose another folder")
+        base = Path("outputs") / verb / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
+        base.parent.mkdir(parents=True, exist_ok=True)
+        for k in range(1, 10_000):
+            path = base if k == 1 else base.with_name(f"{base.name}-{k}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                (path / ".genlab").touch()
+                return path
+    except OSError as error:
+        raise StorageError(f"run_dir={run_dir or 'outputs'}: {error.strerror}; choose a writable run_dir=") from error
+    raise StorageError(f"{base}: every name is taken; choose run_dir=")
+
+
+@contextlib.contextmanager
+def storage_errors(where: Path) -> Iterator[None]:
+    """Turns a full disk or a read-only folder into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+            raise
+        raise StorageError(
+            f"{where}: could not be written ({error.strerror}); make room, then genlab resume run={where}"
+        ) from error
+
+
+class Run:
+    """One training run's folder, held by one process at a time.
+
+    Attributes:
+        path: the folder.
+        checkpoints, samples: its subfolders.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self._metrics: IO[bytes] | None = None
+        self._log_handler: logging.Handler | None = None
+        self._lock = None
+
+    def __enter__(self) -> Run:
+        with storage_errors(self.path):
+            self._take_lock()
+            self.checkpoints.mkdir(exist_ok=True)
+            self.samples.mkdir(exist_ok=True)
+            self._log_handler = logging.FileHandler(self.path / "train.log")
+            self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            log.addHandler(self._log_handler)
+            self._metrics = open(self.path / "metrics.jsonl", "ab", buffering=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._log_handler is not None:
+            log.removeHandler(self._log_handler)
+            self._log_handler.close()
+        for file in (self._metrics, self._lock):
+            if file is not None:
+                file.close()
+
+    def write_config(self, plain: Mapping[str, Any], overrides: list[str]) -> None:
+        """Writes config.yaml, overrides.txt (a resumed run adds its own) and environment.json."""
+        with storage_errors(self.path):
+            text = yaml.safe_dump(dict(plain), sort_keys=False)
+            write_atomically(self.path / "config.yaml", text.encode())
+            with open(self.path / "overrides.txt", "a") as file:
+                file.writelines(f"{word}\n" for word in overrides)
+            environment = json.dumps(describe_environment(), indent=2) + "\n"
+            write_atomically(self.path / "environment.json", environment.encode())
+
+    def metrics_bytes(self) -> int:
+        """How long metrics.jsonl is, for a checkpoint to remember."""
+        return (self.path / "metrics.jsonl").stat().st_size
+
+    def rewind_metrics(self, length_bytes: int) -> None:
+        """Takes back the lines that were written after the checkpoint from which a run goes on."""
+        assert self._metrics is not None
+        if length_bytes < self.metrics_bytes():
+            os.truncate(self.path / "metrics.jsonl", length_bytes)
+
+    def write_metrics(self, values: Mapping[str, float | int]) -> None:
+        """Adds one line to metrics.jsonl."""
+        assert self._metrics is not None
+        with storage_errors(self.path):
+            self._metrics.write(json.dumps(values).encode() + b"\n")
+
+    def _take_lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        self._lock = open(self.path / ".genlab", "a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when the process dies
+        except OSError as error:
+            raise UserError(f"run={self.path}: another process is training it; wait, or stop that one") from error
+
+
+def describe_environment() -> dict[str, Any]:
+    """What a reader needs to reproduce a run's numbers and times."""
+    import torch
+    import torchvision
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "genlab": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda if gpus else None,
+        "gpus": gpus,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}", sys.stderr)
+
+
+def log_to_console() -> None:
+    """Sends genlab's messages to stderr, once."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not any(isinstance(handler, _ConsoleHandler) for handler in log.handlers):
+        log.addHandler(_ConsoleHandler())

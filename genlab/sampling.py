@@ -1,0 +1,176 @@
+"""Images out of a trained model: one seed for each image, grids, files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from genlab import build, checkpoint, device
+from genlab.config import SampleConfig, TrainConfig, from_plain
+from genlab.data.spec import DataSpec
+from genlab.errors import CheckpointError, ConfigError
+from genlab.families.base import Family
+from genlab.rng import SampleRng
+from genlab.run import create_folder, log, log_to_console, storage_errors
+
+_TILE_PIXELS = 48
+"""Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A family with a checkpoint's weights, ready to sample and evaluate.
+
+    Attributes:
+        weights: "average" (of the moving average) or "raw".
+        path: the checkpoint file.
+        step, images: of training, when it was written.
+    """
+
+    family: Family
+    config: TrainConfig
+    spec: DataSpec
+    weights: str
+    path: Path
+    step: int
+    images: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.config.model.name}-{self.config.dataset.name}"
+
+    def describe(self) -> dict[str, Any]:
+        """What a file of results says of the model behind it."""
+        return {
+            "checkpoint": str(self.path),
+            "model": self.config.model.name,
+            "trained_on": self.config.dataset.name,
+            "step": self.step,
+            "images_seen": self.images,
+            "weights": self.weights,
+        }
+
+
+def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedModel:
+    """The model of a run folder or checkpoint file.
+
+    Args:
+        ckpt: a run folder (its newest whole checkpoint) or a file.
+        weights: "average", "raw", or "auto" for the average where there is one.
+
+    Raises:
+        CheckpointError: missing, damaged, or without the average that was asked for.
+    """
+    path, state = checkpoint.find(ckpt)
+    config = build.train_config(state["config"])
+    spec = from_plain(DataSpec, state["spec"], "spec")
+    family = build.family(config.model, spec)
+    averages = state["averages"]
+    if weights == "average" and not averages:
+        raise CheckpointError(f"weights=average: {path} has no moving average; use weights=raw")
+    used = "raw" if weights == "raw" or not averages else "average"
+    try:
+        family.load_state_dict(state["weights"])
+        for player in averages if used == "average" else ():
+            module = {k.removeprefix("module."): v for k, v in averages[player].items() if k != "n_averaged"}
+            family.get_submodule(player).load_state_dict(module)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"ckpt={path}: its weights do not fit its configuration ({reason})") from error
+    family.to(torch_device).eval().requires_grad_(False)
+    return TrainedModel(family, config, spec, used, path, state["step"], state["images"])
+
+
+def main(plain: Mapping[str, Any]) -> None:
+    """`genlab sample`: writes a grid, one PNG for each image, and samples.npz on request."""
+    log_to_console()
+    config = from_plain(SampleConfig, plain)
+    torch_device = device.resolve(config.device, "device")
+    model = load_model(config.ckpt, config.weights, torch_device)
+    labels = _labels(config, model)
+    log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
+    folder = create_folder("sample", config.run_dir, model.label)
+    with storage_errors(folder):
+        (folder / "images").mkdir()
+        digits = max(5, len(str(config.n - 1)))
+        kept = []
+        with tqdm(total=config.n, unit="image", disable=None) as bar:
+            for start in range(0, config.n, config.batch_size):
+                indices = range(start, min(start + config.batch_size, config.n))
+                pixels = to_uint8(draw(model.family, indices, config.seed, torch_device, labels))
+                for index, image in zip(indices, pixels, strict=True):
+                    to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
+                kept.append(pixels)
+                bar.update(len(indices))
+        images = torch.cat(kept)
+        to_picture(grid(images[:400])).save(folder / "grid.png")
+        if config.npz:
+            arrays = {"images": images.permute(0, 2, 3, 1).numpy()}
+            if labels is not None:
+                arrays["labels"] = labels.numpy()
+            np.savez_compressed(folder / "samples.npz", **arrays)
+        facts = model.describe() | {"n": config.n, "seed": config.seed}
+        (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(f"wrote {folder}: grid.png, images/ ({config.n} files){', samples.npz' if config.npz else ''}")
+    print(f"next: genlab evaluate ckpt={config.ckpt}")
+
+
+def draw(
+    family: Family, indices: range, seed: int, torch_device: torch.device, labels: Tensor | None = None
+) -> Tensor:
+    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on the seed and its number alone."""
+    rng = SampleRng(seed, indices, torch_device)
+    if labels is not None:
+        labels = labels[list(indices)].to(torch_device)
+    with torch.no_grad():
+        return family.sample(len(indices), rng=rng, labels=labels)
+
+
+def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
+    if config.labels is None:
+        return None
+    given = f"labels={list(config.labels)}"
+    if not config.labels:
+        raise ConfigError("labels=[]: give at least one class, e.g. labels=[3,3,7]")
+    if not model.family.takes_labels:
+        raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave labels out")
+    if max(config.labels) >= model.spec.classes:
+        raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {model.spec.classes - 1}")
+    repeats = math.ceil(config.n / len(config.labels))
+    return torch.tensor((list(config.labels) * repeats)[: config.n])
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [0, 1] as 8-bit levels on the CPU, same shape."""
+    return (images.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """(C, H, W) uint8 with 1 or 3 channels as a picture."""
+    array = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
+    """Images (n, C, H, W) uint8 as one, row by row: (C, H', W'); as good as square unless told."""
+    columns = columns or math.ceil(math.sqrt(len(pixels)))
+    factor = max(1, round(_TILE_PIXELS / max(pixels.shape[-2:])))
+    enlarged = pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+    sheet = make_grid(enlarged, nrow=columns, padding=2, pad_value=128)
+    return sheet if pixels.shape[1] == 3 else sheet[:1]  # make_grid turns grey into colour
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
+    """Writes images (n, C, H, W) in [0, 1] as one picture."""
+    to_picture(grid(to_uint8(images), columns)).save(path)

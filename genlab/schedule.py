@@ -1,0 +1,36 @@
+"""Learning-rate schedules: pure functions from progress to a multiplier of the learning rate."""
+
+import math
+
+from genlab import config as c
+
+
+def multiplier(schedule: c.ScheduleConfig, progress: float) -> float:
+    """What the learning rate is multiplied by.
+
+    Args:
+        schedule: which curve, with its settings.
+        progress: share of the run that is done, in [0, 1]: steps done / steps of the run.
+
+    Returns:
+        a number in [0, 1].
+    """
+    match schedule:
+        case c.LinearConfig():
+            return 1 + (schedule.final - 1) * progress
+        case c.CosineConfig():
+            return _cosine(progress, schedule.final)
+        case c.WarmupCosineConfig():
+            if progress < schedule.warmup:
+                return progress / schedule.warmup
+            return _cosine((progress - schedule.warmup) / (1 - schedule.warmup), schedule.final)
+        case c.StepConfig():
+            return schedule.factor ** sum(progress >= milestone for milestone in schedule.milestones)
+        case c.ExponentialConfig():
+            return schedule.final**progress
+        case _:
+            return 1.0
+
+
+def _cosine(progress: float, final: float) -> float:
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,131 @@
+"""Everything that training changes, and how a checkpoint keeps it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab import build, device
+from genlab.config import TrainConfig, to_plain
+from genlab.data.dataset import BatchStream, Dataset
+from genlab.device import Processes
+from genlab.errors import CheckpointError
+from genlab.families.base import Family, Metrics
+from genlab.update import Update
+
+
+class Clock:
+    """Seconds of training. It stands still while the run is saved, evaluated and sampled."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+
+class TrainingState:
+    """The model, its optimizers, the place in the data, the random numbers and the metrics not yet logged.
+
+    Everything follows from the configuration, so two states made of one configuration are equal bit for bit.
+
+    Attributes:
+        dataset, family, update, batches: as the configuration says, on the group's device.
+        clock: seconds of training so far.
+    """
+
+    def __init__(self, config: TrainConfig, group: Processes) -> None:
+        self.config = config
+        self.group = group
+        device.set_determinism(config.trainer.deterministic)
+        self.dataset: Dataset = build.dataset(config.dataset).to(group.device)
+        device.seed_initialization(config.seed)
+        self.family: Family = build.family(config.model, self.dataset.spec).to(group.device)
+        group.broadcast_(list(self.family.state_dict().values()))
+        self.update = Update(self.family, config, group)
+        self.batches = self._stream(0)
+        self.clock = Clock()
+        self._window: dict[str, list[Tensor]] = {}
+        device.seed_training(config.seed, group.rank)
+        if config.trainer.compile:
+            for player in self.family.players:
+                self.family.get_submodule(player).compile()  # in place: the names of its weights stay
+
+    @property
+    def images(self) -> int:
+        """Training images seen, over all processes."""
+        return self.batches.index * self.config.trainer.batch_size
+
+    def record(self, metrics: Metrics) -> None:
+        """Keeps a step's metrics on the device until they are logged."""
+        for name, value in metrics.items():
+            self._window.setdefault(name, []).append(value)
+
+    def read_window(self) -> dict[str, float]:
+        """Means since the last call, over the steps and the processes; waits for the device.
+
+        Raises:
+            DivergedError: a loss was not finite.
+        """
+        self.update.check_finite()
+        means = [torch.stack(values).float().mean() for values in self._window.values()]
+        self.group.mean_(means)
+        numbers = torch.stack(means).tolist() if means else []
+        names, self._window = list(self._window), {}
+        return dict(zip(names, numbers, strict=True))
+
+    def to_checkpoint(self, metrics_bytes: int) -> dict[str, Any]:
+        """A checkpoint's content. Every process of a group calls it, for each has random numbers of its own.
+
+        Args:
+            metrics_bytes: length of metrics.jsonl at this step.
+
+        Raises:
+            DivergedError: a loss was not finite: such weights are not worth keeping.
+        """
+        self.update.check_finite()
+        return {
+            "config": to_plain(self.config),
+            "spec": self.dataset.spec.to_plain(),
+            "step": self.update.step,
+            "images": self.images,
+            "batches": self.batches.index,
+            "seconds": self.clock.seconds,
+            "metrics_bytes": metrics_bytes,
+            "window": {name: torch.stack(values) for name, values in self._window.items()},
+            "weights": self.family.state_dict(),
+            "random": self.group.gather(device.random_state(self.group.device)),
+            **self.update.state(),
+        }
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Goes back to where a checkpoint was written.
+
+        Raises:
+            CheckpointError: the dataset's images are not what they were.
+        """
+        if checkpoint["spec"] != self.dataset.spec.to_plain():
+            name = self.config.dataset.name
+            raise CheckpointError(f"dataset={name}: its images changed since the run began; start a new run")
+        self.family.load_state_dict(checkpoint["weights"])
+        self.update.load_state(checkpoint)
+        self.update.step = checkpoint["step"]
+        self.batches = self._stream(checkpoint["batches"])
+        self.clock.seconds = checkpoint["seconds"]
+        window = checkpoint["window"].items()
+        self._window = {name: list(values.to(self.group.device)) for name, values in window}
+        if self.group.rank < len(checkpoint["random"]):
+            device.restore_random_state(checkpoint["random"][self.group.rank], self.group.device)
+
+    def _stream(self, index: int) -> BatchStream:
+        batch_size = self.config.trainer.batch_size
+        rank, world = self.group.rank, self.group.world
+        return self.dataset.batches(self.config.seed, batch_size, start=index, rank=rank, world=world)

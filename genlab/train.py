@@ -1,0 +1,284 @@
+"""The training loop: `start` and `resume` open a run folder, `_train` is the loop, read top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from genlab import build, checkpoint, device
+from genlab.config import TrainConfig, to_plain
+from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
+from genlab.evaluation import evaluate_split, write_pictures
+from genlab.run import Run, create_folder, log, log_to_console, storage_errors
+from genlab.sampling import draw, save_grid
+from genlab.state import TrainingState
+from genlab.stop import Stop
+from genlab.trackers import Trackers, check_installed
+
+_STOP_CHECK_STEPS = 8
+"""How often the processes of a group ask each other whether one of them was told to stop."""
+
+
+def start(plain: Mapping[str, Any], overrides: list[str], run_dir: str | None) -> Path:
+    """`genlab train`: a new run.
+
+    Args:
+        plain: the composed configuration: model, dataset, optimizer, schedule, trainer, seed.
+        overrides: the words the user typed, for the record.
+        run_dir: the run folder, or None for a new one under outputs/train.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        UserError: the configuration, the dataset or the folder is not as it should be; nothing was written.
+        DivergedError: a loss is not finite.
+        Interrupted: a signal came; the run is saved.
+    """
+    log_to_console()
+    config = build.train_config(plain)
+    check_installed(config)
+    with device.processes(config.trainer.device) as group, Stop() as stop:
+        with stop.at_once():  # nothing to save yet
+            state = TrainingState(config, group)
+        label = f"{config.model.name}-{config.dataset.name}"
+        path = create_folder("train", run_dir, label) if group.first else None
+        path = group.gather(path)[0]
+        _train_in(path, state, overrides, stop, saved=None)
+    return path
+
+
+def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> Path:
+    """`genlab resume`: goes on from the newest whole checkpoint, or from the beginning if there is none yet.
+
+    Args:
+        run: the run folder.
+        plain: its configuration with the user's changes; None for no change.
+        overrides: the words the user typed, for the record.
+
+    Raises:
+        as `start`; also ConfigError for a change that would make it another run.
+    """
+    log_to_console()
+    path, saved = Path(run), None
+    if checkpoint.list_checkpoints(path / "checkpoints"):
+        found, saved = checkpoint.find(path)
+        log.info("going on from %s", found)
+        plain = plain or saved["config"]
+        refuse_another_run(saved["config"], plain)
+    if plain is None:
+        raise CheckpointError(f"run={path}: no checkpoint and no config.yaml in it; start with genlab train")
+    config = build.train_config(plain)
+    check_installed(config)
+    if saved is not None and config.trainer.steps < saved["step"]:
+        raise ConfigError(f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already")
+    with device.processes(config.trainer.device) as group, Stop() as stop:
+        with stop.at_once():
+            state = TrainingState(config, group)
+        _train_in(path, state, overrides, stop, saved)
+    return path
+
+
+def _train_in(
+    path: Path, state: TrainingState, overrides: list[str], stop: Stop, saved: Mapping[str, Any] | None
+) -> None:
+    """Opens the run folder, trains, and says what to type next; processes but the first of a group write nothing."""
+    if saved is not None:
+        state.restore(saved)
+    if not state.group.first:
+        return _train(state, None, None, stop)
+    with Run(path) as run:
+        run.rewind_metrics(saved["metrics_bytes"] if saved is not None else 0)
+        run.write_config(to_plain(state.config), overrides)
+        if saved is None:
+            _announce(state, run)
+        trackers = Trackers(state.config, path)
+        try:
+            _train(state, run, trackers, stop)
+        except Interrupted as error:
+            log.warning("%s", message := f"{error}; go on with: genlab resume run={path}")
+            raise Interrupted(message) from None
+        except DivergedError as error:
+            good = checkpoint.newest(run.checkpoints) or "none"
+            remedy = "lower optimizer.lr or set optimizer.clip_grad_norm"
+            raise DivergedError(f"{error}; last good checkpoint: {good}; {remedy}") from None
+        finally:
+            trackers.close()
+    print(f"wrote {path}: checkpoints/ samples/ metrics.jsonl train.log config.yaml")
+    print(f"next: genlab sample ckpt={path}")
+    print(f"      genlab evaluate ckpt={path}")
+
+
+def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, stop: Stop) -> None:
+    """The loop. Between two steps it saves, then evaluates, then samples, each when due.
+
+    A run that resumes from a checkpoint does again what comes after the saving, with the same result; so wherever
+    it was cut off, its files end up the same.
+    """
+    trainer, update, clock = state.config.trainer, state.update, state.clock
+    saved_step = update.step if update.step > 0 else None  # a step above 0 came from a checkpoint
+    logged_images, logged_seconds = state.images, clock.seconds
+    with tqdm(total=update.steps, initial=update.step, unit="step", disable=None if run else True) as bar:
+        while True:
+            finished = update.step == update.steps
+            metrics_bytes = run.metrics_bytes() if run else 0
+            told_by = _told_to_stop(stop, state)
+            if (told_by or finished or _due(update.step, trainer.checkpoint_every)) and saved_step != update.step:
+                _save(state, run, metrics_bytes)
+                saved_step = update.step
+            if told_by:
+                raise Interrupted(f"stopped by {told_by}; saved at step {update.step}")
+            try:
+                with stop.at_once() if state.group.world == 1 else contextlib.nullcontext():
+                    _evaluate_and_sample(state, run, trackers, finished)
+            except Interrupted as signal_name:
+                if saved_step != update.step:
+                    _save(state, run, metrics_bytes)
+                raise Interrupted(f"stopped by {signal_name}; saved at step {update.step}") from None
+            if finished:
+                return
+
+            clock.start()
+            metrics = state.family.step(state.batches, update)
+            update.step += 1
+            state.record(metrics)
+            due = _due(update.step, trainer.log_every) or update.step == update.steps
+            means = state.read_window() if due else {}
+            clock.stop()
+            bar.update()
+
+            if due:
+                rate = (state.images - logged_images) / max(clock.seconds - logged_seconds, 1e-9)
+                logged_images, logged_seconds = state.images, clock.seconds
+                _log_line(state, run, trackers, means | _learning_rates(state), rate)
+                bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()} | {"images/s": f"{rate:.0f}"})
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step > 0 and step % every == 0
+
+
+def _told_to_stop(stop: Stop, state: TrainingState) -> str | None:
+    """The signal that ends the run after this step, the same on every process of a group."""
+    if state.group.world == 1:
+        return stop.signal_name
+    if state.update.step % _STOP_CHECK_STEPS:
+        return None
+    return next((name for name in state.group.gather(stop.signal_name) if name), None)
+
+
+def _save(state: TrainingState, run: Run | None, metrics_bytes: int) -> None:
+    content = state.to_checkpoint(metrics_bytes)
+    if run is not None:
+        path = checkpoint.save(run.checkpoints, content, keep=state.config.trainer.keep_checkpoints)
+        log.debug("saved %s", path)
+
+
+def _evaluate_and_sample(
+    state: TrainingState, run: Run | None, trackers: Trackers | None, finished: bool
+) -> None:
+    """The validation split's numbers, the family's pictures and a sample grid, each when due."""
+    trainer, step, family = state.config.trainer, state.update.step, state.family
+    if run is None:
+        return
+    evaluate = (finished or _due(step, trainer.evaluate_every)) and state.dataset.size("validation") > 0
+    sample = finished or _due(step, trainer.sample_every)
+    if not (evaluate or sample):
+        return
+    seed, torch_device = state.config.seed, state.group.device
+    with state.update.averaged_weights(family) as weights:
+        if evaluate:
+            numbers = evaluate_split(
+                family,
+                state.dataset,
+                "validation",
+                batch_size=min(500, trainer.batch_size * 4),
+                seed=seed,
+                torch_device=torch_device,
+                limit=trainer.evaluate_images,
+            )
+            named = {f"validation/{name}": number for name, number in numbers.items()}
+            _log_line(state, run, trackers, named)
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if not k.endswith("_standard_error"))
+            log.info("step %d, validation, %s weights: %s", step, weights, shown)
+        if sample:
+            family.eval()
+            with storage_errors(run.path):
+                images = draw(family, range(trainer.sample_images), seed, torch_device)
+                save_grid(images, run.samples / f"step-{step:08d}.png")
+                if finished and state.dataset.size("validation") > 0:
+                    write_pictures(family, state.dataset, "validation", run.samples, seed, torch_device)
+            family.train()
+
+
+def _announce(state: TrainingState, run: Run) -> None:
+    """Says what is going to be trained, and shows the data: samples/real.png."""
+    config, spec = state.config, state.dataset.spec
+    weights = sum(p.numel() for p in state.family.parameters())
+    log.info(
+        "%s with %s weights on %s (%d images of %dx%dx%d), %d steps of %d images on %s; run folder %s",
+        config.model.name, f"{weights:,}", spec.name, state.dataset.size("train"), *spec.shape,
+        config.trainer.steps, config.trainer.batch_size, state.group.device, run.path,
+    )  # fmt: skip
+    limit = config.trainer.sample_images
+    _, batch = next(iter(state.dataset.evaluation_batches("train", limit, config.seed, limit)))
+    with storage_errors(run.path):
+        save_grid(batch.images, run.samples / "real.png")
+
+
+def _log_line(
+    state: TrainingState,
+    run: Run | None,
+    trackers: Trackers | None,
+    values: Mapping[str, float],
+    images_per_second: float | None = None,
+) -> None:
+    if run is None or trackers is None:
+        return
+    line: dict[str, float] = {"step": state.update.step, "images": state.images}
+    line["seconds"] = round(state.clock.seconds, 3)
+    if images_per_second is not None:
+        line["images_per_second"] = round(images_per_second, 1)
+    line |= values
+    run.write_metrics(line)
+    trackers.write(line)
+
+
+def _learning_rates(state: TrainingState) -> dict[str, float]:
+    players = state.family.players
+    rates = {player: state.update.learning_rate(player) for player in players}
+    if len(players) == 1:
+        return {"learning_rate": rates[players[0]]}
+    return {f"{player}_learning_rate": rate for player, rate in rates.items()}
+
+
+def refuse_another_run(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """A resumed run may go on longer, elsewhere or at another rate; it may not become another experiment.
+
+    Raises:
+        ConfigError: names the first setting that may not change.
+    """
+    old, new = _flatten(before), _flatten(after)
+    for key in sorted(old.keys() | new.keys()):
+        free = key in _FREE_ON_RESUME or (key.startswith("trainer.") and key not in _FIXED_ON_RESUME)
+        if old.get(key) != new.get(key) and not free:
+            raise ConfigError(
+                f"{key}={new.get(key)}: the run has {old.get(key)}, which resuming cannot change; "
+                "leave it out, or start a new run with genlab train"
+            )
+
+
+_FREE_ON_RESUME = {
+    "dataset.root", "dataset.path", "dataset.download", "dataset.memory_limit_gib", "optimizer.lr",
+}  # fmt: skip
+_FIXED_ON_RESUME = {"trainer.batch_size"}
+
+
+def _flatten(plain: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(plain, Mapping) and plain:
+        return {k: v for name, part in plain.items() for k, v in _flatten(part, f"{key}.{name}".lstrip(".")).items()}
+    return {key: list(plain) if isinstance(plain, tuple) else plain}

@@ -1,0 +1,192 @@
+"""The mechanics of one optimizer step on one player, the same for every family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from genlab import config as c
+from genlab.device import Processes, autocast
+from genlab.errors import DivergedError
+from genlab.families.base import Family, Metrics
+from genlab.schedule import multiplier
+
+Loss = Callable[..., tuple[Tensor, Metrics]]
+
+
+class Update:
+    """Freeze the others, set the rate, backward, all-reduce, clip, step, average: `update(player, loss, *batch)`.
+
+    Args:
+        family: on its device, its players not yet compiled (the moving average copies them).
+        config: of the whole run.
+        group: the processes that train together.
+
+    Attributes:
+        step: steps of the family's algorithm box completed; the training loop counts it up.
+        steps: of the whole run.
+    """
+
+    def __init__(self, family: Family, config: c.TrainConfig, group: Processes) -> None:
+        self.step = 0
+        self.steps = config.trainer.steps
+        self.schedule = config.schedule
+        self.trainer = config.trainer
+        self.group = group
+        self._modules = {player: family.get_submodule(player) for player in family.players}
+        self._parameters = {player: list(module.parameters()) for player, module in self._modules.items()}
+        self._settings = {player: player_settings(config.optimizer, player) for player in family.players}
+        self.optimizers = {
+            player: make_optimizer(self._settings[player], parameters)
+            for player, parameters in self._parameters.items()
+        }
+        self.averages = self._make_averages(family)
+        self._active: str | None = family.players[0] if len(family.players) == 1 else None
+        self._unchecked: list[tuple[int, str, Tensor]] = []
+
+    def __call__(self, player: str, loss: Loss, *batch: Tensor) -> Metrics:
+        """One optimizer step on one player.
+
+        Args:
+            player: whose weights are changed; those of the others get no gradient.
+            loss: gives the mean loss over the images it gets, and metrics; called once for each micro-batch.
+            batch: tensors with the images (or latents, or labels) along their first dimension.
+
+        Returns:
+            the loss's metrics, averaged over the micro-batches, on the device.
+        """
+        self._freeze_all_but(player)
+        optimizer, parameters = self.optimizers[player], self._parameters[player]
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(player)
+        optimizer.zero_grad(set_to_none=True)
+        total, metrics = self._backward(loss, batch)
+        self.group.mean_([p.grad for p in parameters if p.grad is not None])
+        self._unchecked.append((self.step + 1, player, total))
+        clip = self._settings[player].clip_grad_norm
+        if clip > 0:
+            norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+            metrics[f"{player}_gradient_norm"] = norm
+            self._unchecked.append((self.step + 1, player, norm))
+        optimizer.step()
+        if player in self.averages:
+            self.averages[player].update_parameters(self._modules[player])
+        return metrics
+
+    def learning_rate(self, player: str) -> float:
+        """The rate of the coming step."""
+        return self._settings[player].lr * multiplier(self.schedule, self.step / self.steps)
+
+    def check_finite(self) -> None:
+        """Reads the losses since the last call, the one time that the host waits for the device.
+
+        Raises:
+            DivergedError: one of them is not finite, on any process; names the first step and its player.
+        """
+        recorded, self._unchecked = self._unchecked, []
+        if not recorded:
+            return
+        values = torch.stack([value.detach().float() for _, _, value in recorded])
+        bad = (~torch.isfinite(values)).nonzero()
+        firsts = self.group.gather(int(bad[0]) if len(bad) else len(recorded))
+        if min(firsts) < len(recorded):
+            step, player, _ = recorded[min(firsts)]
+            raise DivergedError(f"the loss of {player} is not finite at step {step}")
+
+    @contextmanager
+    def averaged_weights(self, family: Family) -> Iterator[str]:
+        """Puts the moving averages in the players' places for sampling; yields which weights are used."""
+        for player, average in self.averages.items():
+            setattr(family, player, average.module)
+        try:
+            yield "average" if self.averages else "raw"
+        finally:
+            for player in self.averages:
+                setattr(family, player, self._modules[player])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this machine."""
+        return {
+            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "averages": {player: average.state_dict() for player, average in self.averages.items()},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`. An average that the checkpoint lacks starts from the weights as they are."""
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][player])
+        for player, average in self.averages.items():
+            if player in state["averages"]:
+                average.load_state_dict(state["averages"][player])
+
+    def _backward(self, loss: Loss, batch: tuple[Tensor, ...]) -> tuple[Tensor, Metrics]:
+        n, size = len(batch[0]), self.trainer.micro_batch_size
+        if size is None or size >= n:
+            return self._backward_part(loss, batch, 1.0)
+        totals: list[Tensor] = []
+        sums: Metrics = {}
+        for part in zip(*(tensor.split(size) for tensor in batch), strict=True):
+            share = len(part[0]) / n  # so that an uneven last part counts for its images
+            total, metrics = self._backward_part(loss, part, share)
+            totals.append(total * share)
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0) + value * share
+        return torch.stack(totals).sum(), sums
+
+    def _backward_part(self, loss: Loss, batch: tuple[Tensor, ...], share: float) -> tuple[Tensor, Metrics]:
+        with autocast(self.group.device, self.trainer.precision):
+            value, metrics = loss(*batch)
+        (value if share == 1 else value * share).backward()
+        return value.detach(), {name: metric.detach() for name, metric in metrics.items()}
+
+    def _freeze_all_but(self, player: str) -> None:
+        if player == self._active:
+            return
+        for name, parameters in self._parameters.items():
+            for parameter in parameters:
+                parameter.requires_grad_(name == player)
+        self._active = player
+
+    def _make_averages(self, family: Family) -> dict[str, AveragedModel]:
+        half_life = self.trainer.ema_half_life_images
+        if half_life == 0:
+            return {}
+        decay = 0.5 ** (self.trainer.batch_size / half_life)
+        average = get_ema_multi_avg_fn(decay)
+        return {p: AveragedModel(self._modules[p], multi_avg_fn=average) for p in family.sampled_by}
+
+
+def player_settings(config: c.OptimizerConfig, player: str) -> c.OptimizerConfig:
+    """The optimizer's settings with what `optimizer.players.PLAYER` sets differently."""
+    own = config.players.get(player)
+    plain = {k: v for k, v in c.to_plain(own).items() if v is not None} if own else {}
+    return c.from_plain(type(config), c.to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}")
+
+
+def make_optimizer(config: c.OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """torch's optimizer of that name, fused into one kernel where torch has one."""
+    match config:
+        case c.AdamConfig():  # AdamWConfig is one too
+            kind = torch.optim.AdamW if isinstance(config, c.AdamWConfig) else torch.optim.Adam
+            betas = (config.betas[0], config.betas[1])
+            return kind(
+                parameters, config.lr, betas, config.eps, config.weight_decay, fused=True
+            )
+        case c.RMSpropConfig():
+            return torch.optim.RMSprop(
+                parameters, config.lr, config.alpha, config.eps, config.weight_decay, config.momentum
+            )
+        case c.SGDConfig():
+            return torch.optim.SGD(
+                parameters,
+                config.lr,
+                config.momentum,
+                weight_decay=config.weight_decay,
+                nesterov=config.nesterov,
+                fused=True,
+            )
