@@ -1,0 +1,153 @@
+"""Completion of words in the shell: scripts to evaluate, and the answers that they ask for.
+
+The scripts call `genlab -sc query=SHELL` with the line in COMP_LINE, as Hydra's own do; verbs and flags are answered
+here, overrides by Hydra, which does not know of verbs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from genlab import words
+from genlab.config import suggest
+from genlab.errors import ConfigError, UserError
+
+_BASH = r"""_genlab_complete() {
+    local line="${COMP_LINE:0:COMP_POINT}" word before="" IFS=$'\n'
+    word="${line##* }"
+    # Where bash breaks words at "=", it wants only what comes after it.
+    if [[ "$COMP_WORDBREAKS" == *=* && "$word" == *=* ]]; then before="${word%=*}="; fi
+    COMPREPLY=($(COMP_LINE="$line" COMP_POINT="${#line}" genlab -sc query=bash 2>/dev/null))
+    COMPREPLY=("${COMPREPLY[@]#"$before"}")
+    if [[ ${#COMPREPLY[@]} == 1 && "${COMPREPLY[0]}" != *[=./] ]]; then compopt +o nospace; fi
+}
+complete -o nospace -o default -F _genlab_complete genlab"""
+
+_ZSH = r"""_genlab_complete() {
+    local -a found
+    local line="${(j: :)words[1,CURRENT]}"
+    found=("${(@f)$(COMP_LINE="$line" COMP_POINT="${#line}" genlab -sc query=zsh 2>/dev/null)}")
+    compadd -Q -S '' -- $found
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _genlab_complete genlab"""
+
+_FISH = r"""function __genlab_complete
+    set -lx COMP_LINE (commandline -cp)
+    set -lx COMP_POINT (string length -- "$COMP_LINE")
+    genlab -sc query=fish 2>/dev/null
+end
+complete -c genlab -f -a '(__genlab_complete)'"""
+
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+_PATH_KEYS = ("ckpt", "run", "run_dir", "dataset.root", "dataset.path")
+
+Hydra = Callable[..., Any]
+"""`genlab.cli._hydra`: name of the primary configuration, words for Hydra, and so on."""
+
+
+def script(shell: str | None) -> str:
+    """What a shell has to evaluate.
+
+    Raises:
+        ConfigError: no such shell.
+    """
+    if shell is None:
+        raise ConfigError(f"completion: say for which shell: {', '.join(_SCRIPTS)}")
+    if shell not in _SCRIPTS:
+        raise ConfigError(f"{shell}: no completion for it{suggest(shell, _SCRIPTS)}")
+    return _SCRIPTS[shell]
+
+
+def answer(shell: str, shipped: Path, hydra: Hydra) -> int:
+    """Prints the words that may stand where the cursor is, a line each; none where anything is unclear."""
+    if shell not in _SCRIPTS:
+        raise ConfigError(f"query={shell}: no completion for it{suggest(shell, _SCRIPTS)}")
+    line = os.environ.get("COMP_LINE", "")
+    with contextlib.suppress(ValueError):
+        line = line[: int(os.environ.get("COMP_POINT", ""))]
+    with contextlib.suppress(UserError, OSError):
+        print("\n".join(candidates(line, shipped, hydra)))
+    return 0
+
+
+def candidates(line: str, shipped: Path, hydra: Hydra) -> list[str]:
+    """The words that may complete the last one of a line; the line starts with the program's name."""
+    typed = line.split()
+    last = typed.pop() if typed and not line[-1].isspace() else ""
+    program = next((k for k, word in enumerate(typed) if os.path.basename(word) == "genlab"), 0)
+    before = typed[program + 1 :]
+    previous = before[-1] if before else ""
+    if previous in ("-c", "--cfg"):
+        return _starting(last, ("job", "hydra", "all"))
+    if previous in ("-cd", "--config-dir"):
+        return _files("", last, folders_only=True)
+    command = words.sort(before)
+    if last.startswith("-"):
+        return _starting(last, words.FLAGS)
+    if command.verb is None:
+        return _starting(last, words.VERBS)
+    if command.verb == "completion":
+        return _starting(last, _SCRIPTS)
+    if command.verb not in words.VERBS or command.verb == "list":
+        return []
+    key, equals, value = last.partition("=")
+    if equals and key in _PATH_KEYS:
+        return _files(f"{key}=", value)
+    return _overrides(command, last, shipped, hydra)
+
+
+def _overrides(command: words.Command, last: str, shipped: Path, hydra: Hydra) -> list[str]:
+    verb = str(command.verb)
+    folders = words.config_folders(command, shipped)
+    known = words.bare_keys(verb, folders)
+    stored = None
+    if verb == "resume":
+        from genlab.cli import stored_config
+
+        if command.value("run") is None:
+            return _starting(last, ["run="])
+        stored = stored_config(command.value("run"))
+        command.words = [word for word in command.words if not word.startswith("run=")]
+    ready = words.for_hydra(command, folders)
+    sweep = ["-m"] if command.flags.pop("--multirun", False) else []
+    flags = {
+        name: v
+        for name, v in command.flags.items()
+        if name in ("--config-dir", "--config-path", "--config-name")
+    }
+    printed = io.StringIO()
+    before, point = os.environ.get("COMP_LINE"), os.environ.get("COMP_POINT")
+    os.environ["COMP_LINE"] = " ".join(["genlab", *sweep, *ready, last])
+    try:
+        with contextlib.redirect_stdout(printed):
+            argv = [*words.Command(flags=flags).hydra_flags(), "-sc", "query=fish"]
+            hydra(verb, argv, {}, stored)
+    finally:
+        os.environ.pop("COMP_LINE")
+        os.environ |= {k: v for k, v in (("COMP_LINE", before), ("COMP_POINT", point)) if v is not None}
+    return [word for word in printed.getvalue().split("\n") if word and _allowed(word, last, known)]
+
+
+def _allowed(word: str, last: str, known: list[str]) -> bool:
+    """Hydra offers its own settings, and groups that only `genlab train` has."""
+    if word.startswith("hydra") and not last.startswith("hydra"):
+        return False
+    key = word.partition("=")[0]
+    return "." in key or "/" in key or key.lstrip("+~") in known
+
+
+def _starting(last: str, choices: Any) -> list[str]:
+    return [choice for choice in choices if choice.startswith(last)]
+
+
+def _files(prefix: str, start: str, *, folders_only: bool = False) -> list[str]:
+    found = sorted(glob.glob(glob.escape(start) + "*"))
+    kept = [path + "/" * os.path.isdir(path) for path in found if os.path.isdir(path) or not folders_only]
+    return [prefix + path for path in kept]

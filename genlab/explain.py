@@ -1,0 +1,93 @@
+"""What Hydra, OmegaConf and YAML raise, in one line that names the key, the value and the remedy.
+
+They are told apart by what they carry, so that this module need not import them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from genlab.config import suggest
+
+
+def explain(error: BaseException, ready: dict[str, str]) -> str:
+    """One line for a configuration that does not compose.
+
+    Args:
+        error: as raised while Hydra composes.
+        ready: see `genlab.words.for_hydra`; gives back the words as typed.
+    """
+    override = getattr(error, "override", None)
+    if override is not None:
+        return _unreadable(ready.get(override, override))
+    if hasattr(error, "missing_cfg_file"):
+        return _missing_config(error)
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{mark.name}, line {mark.line + 1}: not valid YAML ({getattr(error, 'problem', '')})"
+    return _composition(error, ready)
+
+
+def _unreadable(word: str) -> str:
+    key, _, value = word.partition("=")
+    inner = value.replace("'", "")
+    return f"{word}: the value cannot be read; put it in two pairs of quotes: '{key}=\"{inner}\"'"
+
+
+def _missing_config(error: BaseException) -> str:
+    missing = getattr(error, "missing_cfg_file", None) or "config"
+    group, _, option = missing.rpartition("/")
+    if not group:
+        return f"{missing}: no such configuration file; look into --config-dir and --config-name"
+    options = getattr(error, "options", None) or []
+    named_in = re.match(r"In '([^']+)'", str(error))
+    where = f" (named in {named_in[1]})" if named_in and "/" in named_in[1] else ""
+    hint = suggest(option, options, f"{group}=") or "; see genlab list"
+    return f"{group}={option}: no such {group}{where}{hint}"
+
+
+_PATTERNS = (
+    (
+        r"Ambiguous value for argument '(.*?)'\n",
+        "{0}: several values; add -m for a run each, or write [...] for a list",
+    ),
+    (r"Sweep parameters '(.*)' requires", "{0}: several values; add -m for a run each"),
+    (r"Sweeping over Hydra's .*'(.*)'", "{0}: Hydra's own settings cannot be swept; give one value"),
+    (r"An item is already at '(.*?)'", "+{0}: there is one already; leave out the +"),
+    (
+        r"Could not delete from config. '(.*?)' does not exist",
+        "~{0}: there is nothing to take away; see --cfg job",
+    ),
+    (r"Could not delete '(.*?)'. No match", "~{0}: there is nothing to take away; see --cfg job"),
+    (
+        r"Could not delete from config. The value of '(.*?)' is (.*) and not",
+        "~{0}: the value is {1}; leave it out",
+    ),
+    (r"Could not override '(.*?)'", "{0}: no such group or key here; see --help and genlab list"),
+    (r"looks like a config group override, but config group '(.*?)'", "{0}: no such group; see genlab list"),
+    (r"Multiple values for (.*?)\.", "{0}: given twice; leave one out"),
+    (
+        r"group override must be a string or a list. Got (\w+)",
+        "a group is chosen by a name, not by {0}; see genlab list",
+    ),
+)
+
+
+def _composition(error: BaseException, ready: dict[str, str]) -> str:
+    text = str(error)
+    for pattern, line in _PATTERNS:
+        if match := re.search(pattern, text):
+            return line.format(*(ready.get(part, part.removeprefix("++")) for part in match.groups()))
+    cause = error
+    while not str(cause).strip() and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if merging := re.match(r"Error merging override (.*)", text):
+        reason = _first_line(error.__cause__ or error)
+        return f"{ready.get(merging[1], merging[1])}: does not fit what is there ({reason}); see --cfg job"
+    key = re.search(r"full_key: (\S+)", str(cause))
+    return f"{key[1] if key else 'configuration'}: {_first_line(cause)}; see --cfg job and --info defaults"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,214 @@
+"""The help pages, and `genlab list`: what there is to choose from, read from the configuration folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from genlab.words import groups, options
+
+_LISTED = {
+    "model": "models",
+    "dataset": "datasets",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    "trainer": "trainers",
+    "recipe": "recipes",
+    "experiment": "experiments",
+    "sweep": "sweeps",
+}
+
+_OVERVIEW = """\
+genlab: a laboratory bench for generative models of images.
+
+usage: genlab VERB [key=value ...] [flags]
+
+  train       train a model; leaves a run folder in outputs/train
+  resume      go on with a run that was cut off, or go on for longer
+  sample      images out of a trained model
+  evaluate    the numbers of a trained model on a split of its dataset
+  list        the models, datasets, optimizers, schedules and recipes there are
+  completion  what the shell needs to complete words with the TAB key
+
+start with:
+  genlab train                                   a VAE on small digits, a few minutes on a laptop
+  genlab sample ckpt=outputs/train/...           then images from it; the folder is named at the end of training
+  genlab train --help                            what can be changed"""
+
+_TRAIN = """\
+genlab train: trains a model and leaves a run folder with checkpoints, sample grids and metrics.
+
+usage: genlab train [group=option ...] [key=value ...] [flags]
+
+groups (group=option; the first of each line is the default):
+{groups}
+  recipe=none leaves out the settings that come by themselves with a model and a dataset.
+
+keys used most:
+  seed=0                       every random number follows from it
+  run_dir=PATH                 where the run goes; outputs/train/DATE-TIME-MODEL-DATASET without it
+  trainer.steps=4000           length of the run
+  trainer.batch_size=128       images of one update
+  trainer.device=auto          auto, cpu, cuda, cuda:1, mps
+  trainer.precision=fp32       fp32 or bf16
+  optimizer.lr=0.001           learning rate
+  dataset.root=PATH            where the data are, or go; the variable GENLAB_DATA without it
+  model.latent=16              and whatever else the model has: genlab train --cfg job shows all of it
+
+examples:
+  genlab train model=vae dataset=mnist optimizer=adam schedule=warmup_cosine
+  genlab train -m model=vae model.latent=2,8,32 seed=0,1       a sweep: a run for each combination
+  genlab train --config-dir mine model=my                      with mine/model/my.yaml, a model's settings of your own
+"""
+
+_RESUME = """\
+genlab resume: goes on with a run from its newest whole checkpoint, as if it had never stopped.
+
+usage: genlab resume run=PATH [key=value ...] [flags]
+
+keys used most:
+  run=PATH                     the run folder
+  trainer.steps=20000          go on for longer: the length of the whole run
+  trainer.device=cpu           on another machine
+  dataset.root=PATH            where the data are now
+
+examples:
+  genlab resume run=outputs/train/20260101-120000-vae-digits
+  genlab resume run=outputs/train/20260101-120000-vae-digits trainer.steps=20000
+  genlab resume run=outputs/train/20260101-120000-vae-digits --cfg job     shows its configuration
+"""
+
+_SAMPLE = """\
+genlab sample: draws images from a trained model: a grid, a PNG for each, and arrays on request.
+
+usage: genlab sample ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  n=64                         how many images
+  seed=0                       image k depends on the seed and k alone
+  labels=[3,3,7]               one class for each image, for models that take labels
+  weights=auto                 auto (the moving average where there is one), average, raw
+  npz=true                     samples.npz too: images, uint8 (n, H, W, C)
+  run_dir=PATH                 where they go; outputs/sample/DATE-TIME-MODEL-DATASET without it
+
+examples:
+  genlab sample ckpt=outputs/train/20260101-120000-vae-digits
+  genlab sample ckpt=outputs/train/20260101-120000-vae-digits n=1000 seed=3 npz=true
+  genlab sample ckpt=outputs/train/20260101-120000-vae-digits/checkpoints/step-00004000.pt run_dir=pictures
+"""
+
+_EVALUATE = """\
+genlab evaluate: the numbers of a trained model on a split of its dataset, with their settings.
+
+usage: genlab evaluate ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  split=test                   train, validation or test
+  images=1000                  only the first so many
+  weights=auto                 auto (the moving average where there is one), average, raw
+  dataset.root=PATH            where the data are now
+  run_dir=PATH                 where evaluation.json goes; outputs/evaluate/DATE-TIME-MODEL-DATASET without it
+
+examples:
+  genlab evaluate ckpt=outputs/train/20260101-120000-vae-digits
+  genlab evaluate ckpt=outputs/train/20260101-120000-vae-digits split=validation images=500
+  genlab evaluate ckpt=outputs/train/20260101-120000-vae-digits weights=raw device=cpu
+"""
+
+_LIST = """\
+genlab list: what there is to choose from, a line each.
+
+usage: genlab list [--config-dir PATH]
+
+examples:
+  genlab list
+  genlab list --config-dir mine        with your own configurations
+  genlab train --help                  how to choose
+"""
+
+_COMPLETION = """\
+genlab completion: prints what the shell needs to complete genlab's words with the TAB key.
+
+usage: genlab completion bash|zsh|fish
+
+examples:
+  eval "$(genlab completion bash)"                                      now; in ~/.bashrc for always
+  eval "$(genlab completion zsh)"                                       now; in ~/.zshrc for always
+  genlab completion fish > ~/.config/fish/completions/genlab.fish       for always
+"""
+
+_FLAGS = """\
+flags, anywhere among the words:
+  -h, --help                   this page
+  -m, --multirun               a sweep: every combination of values given with commas (train, sample, evaluate)
+  -c, --cfg job                show the configuration and do nothing
+  -cd, --config-dir PATH       a folder with your own configurations, laid out like the shipped one
+  -i, --info defaults          where the configuration comes from
+"""
+
+_EXIT_CODES = """\
+exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss was not finite,
+75 interrupted by a signal and ready to resume. GENLAB_TRACEBACK=1 shows where an error was raised."""
+
+_PAGES = {
+    "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "evaluate": _EVALUATE, "list": _LIST,
+    "completion": _COMPLETION,
+}  # fmt: skip
+
+
+def page(verb: str | None, folders: list[Path]) -> str:
+    """The help page of a verb, or the overview."""
+    if verb is None:
+        return f"{_OVERVIEW}\n\n{_FLAGS}\n{_EXIT_CODES}"
+    text = _PAGES[verb]
+    if verb == "train":
+        text = text.replace("{groups}", _group_lines(folders))
+    return f"{text}\n{_FLAGS}\n{_EXIT_CODES}"
+
+
+def _group_lines(folders: list[Path]) -> str:
+    defaults = {
+        "model": "vae",
+        "dataset": "digits",
+        "optimizer": "adam",
+        "schedule": "constant",
+        "trainer": "default",
+    }
+    lines = []
+    for group in [*_LISTED, *(g for g in groups(folders) if g not in _LISTED)]:
+        names = list(options(folders, group))
+        names.sort(key=lambda name, group=group: name != defaults.get(group))
+        if names:
+            lines.append(f"  {group + '=':13} {', '.join(names)}")
+    return "\n".join(lines)
+
+
+def listing(folders: list[Path]) -> str:
+    """`genlab list`: each group's options with the first comment line of their files."""
+    parts = []
+    for group in [*_LISTED, *(g for g in groups(folders) if g not in _LISTED)]:
+        found = options(folders, group)
+        if found:
+            rows = [f"  {name:24} {describe(file)}".rstrip() for name, file in found.items()]
+            parts.append("\n".join([f"{_LISTED.get(group, group)} ({group}=NAME)", *rows]))
+    return "\n\n".join(parts)
+
+
+def describe(file: Path) -> str:
+    """The first comment line of a YAML file that is not Hydra's `@package`."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.lstrip("# ").strip()
+        if not line.startswith("#"):
+            break
+        if text and not text.startswith("@package"):
+            return text
+    return ""
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows in columns as wide as they need."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)

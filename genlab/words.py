@@ -1,0 +1,189 @@
+"""The words of a command: verb, flags and overrides told apart, checked, and made ready for Hydra's grammar.
+
+Imports neither torch nor hydra, so that a mistyped word is answered at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genlab.config import EvaluateConfig, SampleConfig, suggest
+from genlab.errors import ConfigError
+
+VERBS = ("train", "resume", "sample", "evaluate", "list", "completion")
+
+_SHORT = {
+    "-h": "--help", "-m": "--multirun", "-r": "--run", "-sc": "--shell-completion", "-c": "--cfg",
+    "-p": "--package", "-i": "--info", "-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path",
+}  # fmt: skip
+_SWITCHES = ("--help", "--version", "--multirun", "--run", "--resolve", "--hydra-help", "--shell-completion")
+_WITH_VALUE = ("--cfg", "--package", "--info", "--config-dir", "--config-name", "--config-path")
+_CHOICES = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
+FLAGS = (*_SWITCHES, *_WITH_VALUE)
+
+
+@dataclass
+class Command:
+    """What a user typed, sorted.
+
+    Attributes:
+        verb: the first word that is neither a flag nor key=value; None without one.
+        flags: Hydra's flags by their long names; True for a switch, else the value.
+        words: everything else, in order and as typed.
+    """
+
+    verb: str | None = None
+    flags: dict[str, str | bool] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+
+    def hydra_flags(self) -> list[str]:
+        return [name if value is True else f"{name}={value}" for name, value in self.flags.items()]
+
+    def value(self, key: str) -> str | None:
+        """The last value typed for a bare key, without quotes around it."""
+        values = [word.partition("=")[2] for word in self.words if word.partition("=")[0] == key]
+        return values[-1].strip("'\"") if values else None
+
+
+def sort(argv: list[str]) -> Command:
+    """Tells verb, flags and overrides apart. Flags may stand anywhere.
+
+    Raises:
+        ConfigError: an unknown flag, or one without its value.
+    """
+    command, rest = Command(), list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            if command.verb is None and "=" not in word and not word.startswith(("+", "~")):
+                command.verb = word
+            else:
+                command.words.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        name = _SHORT.get(name, name)
+        if name in _SWITCHES and not equals:
+            command.flags[name] = True
+        elif name in _WITH_VALUE:
+            command.flags[name] = _flag_value(name, value if equals else None, rest)
+        else:
+            raise ConfigError(f"{word}: no such flag{suggest(name, FLAGS)}")
+    return command
+
+
+def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
+    choices = _CHOICES.get(name)
+    if value is None and name == "--info":  # the only flag whose value may be left out
+        value = rest.pop(0) if rest and choices and rest[0] in choices else "all"
+    elif value is None:
+        if not rest:
+            raise ConfigError(f"{name}: needs a value{suggest('', choices or ())}")
+        value = rest.pop(0)
+    if choices and value not in choices:
+        raise ConfigError(f"{name}={value}: not one of {', '.join(choices)}")
+    if name in ("--config-dir", "--config-path"):
+        if not Path(value).is_dir():
+            raise ConfigError(f"{name}={value}: no such folder")
+        value = str(Path(value).absolute())
+    return value
+
+
+def config_folders(command: Command, shipped: Path) -> list[Path]:
+    """Where configurations are looked for, the user's own folder first."""
+    own = command.flags.get("--config-dir")
+    main = command.flags.get("--config-path")
+    return [Path(str(own))] * bool(own) + [Path(str(main)) if main else shipped]
+
+
+def options(folders: list[Path], group: str) -> dict[str, Path]:
+    """The choices of a group: name to file, e.g. "vae" to configs/model/vae.yaml."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return dict(sorted(found.items()))
+
+
+def groups(folders: list[Path]) -> list[str]:
+    """Names of the config groups."""
+    return sorted(
+        {p.name for folder in folders for p in folder.iterdir() if p.is_dir() and any(p.glob("*.yaml"))}
+    )
+
+
+def bare_keys(verb: str, folders: list[Path]) -> list[str]:
+    """The words that may stand before `=` without a dot."""
+    if verb == "train":
+        return [*groups(folders), "seed", "run_dir"]
+    if verb == "resume":
+        return ["run"]
+    config = SampleConfig if verb == "sample" else EvaluateConfig
+    return [f.name for f in dataclasses.fields(config) if f.name != "dataset"]
+
+
+_WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
+
+
+def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
+    """Overrides made ready for Hydra: word for Hydra to the word as typed.
+
+    Hydra refuses a key that the composed configuration does not have, in words of its own. Dotted keys are
+    therefore forced in (`a.b=c` becomes `++a.b=c`), so that every mistyped key reaches the one door.
+
+    Raises:
+        ConfigError: a word that is no key=value, or an unknown bare key.
+    """
+    verb = command.verb or ""
+    ready = {}
+    for word in command.words:
+        match = _WORD.fullmatch(word)
+        assert match is not None
+        prefix, key, equals, value = match.group("prefix", "key", "equals", "value")
+        if not key or (not equals and prefix != "~"):
+            known = bare_keys(verb, folders)
+            hint = f"; did you mean {key}=...?" if key in known else suggest(key, known) if key else ""
+            raise ConfigError(f"{word}: expected key=value, without blanks around the ={hint}")
+        plain_key = re.fullmatch(r"[\w.\-]+", key) is not None and not key.startswith("hydra.")
+        if prefix is None and plain_key and "." in key:
+            ready[f"++{word}"] = word
+            continue
+        if key.startswith("hydra/launcher"):
+            raise ConfigError(f"{word}: a sweep runs its jobs one after another; leave it out")
+        if prefix is None and plain_key and "--config-name" not in command.flags:
+            _check_bare(verb, word, key, value, folders)
+        ready[word] = word
+    return ready
+
+
+def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path]) -> None:
+    known = bare_keys(verb, folders)
+    if key not in known:
+        if key in groups(folders):
+            raise ConfigError(
+                f"{word}: a resumed run keeps its {key}; change single settings, e.g. trainer.steps=20000"
+                if verb == "resume"
+                else f"{word}: genlab {verb} takes the {key} from the checkpoint; leave it out"
+            )
+        raise ConfigError(f"{word}: unknown key for genlab {verb}{suggest(key, known)}")
+    if verb == "train" and key == "recipe":  # optional in train.yaml, so Hydra would pass over a mistyped one
+        for name in value.split(","):
+            if name not in {"null", "none", "", *options(folders, key)}:
+                choices = [*options(folders, key), "none"]
+                raise ConfigError(f"recipe={name}: no such recipe{suggest(name, choices, 'recipe=')}")
+
+
+def originals(words: list[str], ready: dict[str, str]) -> list[str]:
+    """A job's overrides as the user would type them: the last of each key, without the ++ that `for_hydra` added."""
+    forced = {word.partition("=")[0] for word, typed in ready.items() if word != typed}
+    by_key = {}
+    for word in words:
+        key = word.partition("=")[0]
+        typed = word[2:] if key in forced else word
+        by_key[typed.partition("=")[0]] = typed
+    return list(by_key.values())
