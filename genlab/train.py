@@ -22,6 +22,11 @@ from genlab.trackers import Trackers, check_installed
 _STOP_CHECK_STEPS = 8
 """How often the processes of a group ask each other whether one of them was told to stop."""
 
+_FREE_ON_RESUME = {
+    "dataset.root", "dataset.path", "dataset.download", "dataset.memory_limit_gib", "optimizer.lr",
+}  # fmt: skip
+_FIXED_ON_RESUME = {"trainer.batch_size"}
+
 
 def start(plain: Mapping[str, Any], overrides: list[str], run_dir: str | None) -> Path:
     """`genlab train`: a new run.
@@ -69,13 +74,14 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
         found, saved = checkpoint.find(path)
         log.info("going on from %s", found)
         plain = plain or saved["config"]
-        refuse_another_run(saved["config"], plain)
     if plain is None:
         raise CheckpointError(f"run={path}: no checkpoint and no config.yaml in it; start with genlab train")
     config = build.train_config(plain)
     check_installed(config)
-    if saved is not None and config.trainer.steps < saved["step"]:
-        raise ConfigError(f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already")
+    if saved is not None:
+        refuse_another_run(build.train_config(saved["config"]), config)
+        if config.trainer.steps < saved["step"]:
+            raise ConfigError(f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already")
     with device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():
             state = TrainingState(config, group)
@@ -256,13 +262,13 @@ def _learning_rates(state: TrainingState) -> dict[str, float]:
     return {f"{player}_learning_rate": rate for player, rate in rates.items()}
 
 
-def refuse_another_run(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def refuse_another_run(before: TrainConfig, after: TrainConfig) -> None:
     """A resumed run may go on longer, elsewhere or at another rate; it may not become another experiment.
 
     Raises:
         ConfigError: names the first setting that may not change.
     """
-    old, new = _flatten(before), _flatten(after)
+    old, new = _flatten(to_plain(before)), _flatten(to_plain(after))
     for key in sorted(old.keys() | new.keys()):
         free = key in _FREE_ON_RESUME or (key.startswith("trainer.") and key not in _FIXED_ON_RESUME)
         if old.get(key) != new.get(key) and not free:
@@ -272,13 +278,7 @@ def refuse_another_run(before: Mapping[str, Any], after: Mapping[str, Any]) -> N
             )
 
 
-_FREE_ON_RESUME = {
-    "dataset.root", "dataset.path", "dataset.download", "dataset.memory_limit_gib", "optimizer.lr",
-}  # fmt: skip
-_FIXED_ON_RESUME = {"trainer.batch_size"}
-
-
 def _flatten(plain: Any, key: str = "") -> dict[str, Any]:
     if isinstance(plain, Mapping) and plain:
         return {k: v for name, part in plain.items() for k, v in _flatten(part, f"{key}.{name}".lstrip(".")).items()}
-    return {key: list(plain) if isinstance(plain, tuple) else plain}
+    return {key: plain}
