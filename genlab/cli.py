@@ -1,7 +1,7 @@
 """The command line: verbs in front of Hydra's grammar.
 
-Hydra composes the configuration and is done before the work starts, so that errors are raised as they are and a
-failing job of a sweep stops no other. Nothing here imports torch or hydra before a verb needs it.
+Hydra composes the configuration and is done before the work starts, so that errors are raised as they are and
+a failing job of a sweep stops no other. Nothing here imports torch or hydra before a verb needs it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genlab import __version__, completion, explain, help, words
-from genlab.config import suggest
+from genlab.config import EvaluateConfig, SampleConfig, from_plain, suggest
 from genlab.errors import ConfigError, DivergedError, Interrupted, UserError
 
 _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of directory of its own
@@ -31,7 +29,6 @@ _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of direct
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 )
-_RUN_KEYS = ("model", "dataset", "optimizer", "schedule", "trainer", "seed")
 
 
 @dataclass(frozen=True)
@@ -121,20 +118,18 @@ def _compose(command: words.Command, folders: list[Path]) -> list[Job]:
         ConfigError: the words do not make a configuration.
     """
     flags = command.flags
-    if "--multirun" in flags and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("--multirun: a sweep runs in one process; start torchrun once for each job")
     ready = words.for_hydra(command, folders)
     stored = None
     if command.verb == "resume":
-        if refused := {"--multirun", "--config-name"} & flags.keys():
+        if refused := {"--multirun", "--config-name", "--config-path"} & flags.keys():
             raise ConfigError(f"{min(refused)}: genlab resume goes on with one run and its own configuration")
-        stored = stored_config(command.value("run"))
+        stored = words.stored_config(command.value("run"))
         ready = {word: typed for word, typed in ready.items() if not typed.startswith("run=")}
     jobs = _hydra(str(command.verb), [*command.hydra_flags(), *ready], ready, stored)
     shows = {"--cfg", "--info", "--hydra-help"} & flags.keys()
     if not jobs and not shows:
         raise ConfigError("the sweep has no jobs; give a key several values, e.g. seed=0,1")
-    if "--config-path" not in flags and stored is not None:
+    if stored is not None:
         return [Job(job.plain | {"run": command.value("run")}, job.overrides, False) for job in jobs]
     return jobs
 
@@ -165,7 +160,12 @@ def _hydra(
             chosen = HydraConfig.get()
             plain: Any = OmegaConf.to_container(config, resolve=True)
             swept = getattr(chosen.mode, "name", "") == "MULTIRUN"
-            jobs.append(Job(plain, words.originals(list(chosen.overrides.task), dict(ready)), swept))
+            task: Any = OmegaConf.to_container(chosen.overrides.task, resolve=False)
+            overrides = words.originals(task, ready)
+            if not any(
+                job.plain == plain for job in jobs
+            ):  # a key of sweep/*.yaml may be given again by hand
+                jobs.append(Job(plain, overrides, swept))
         except Exception as error:  # raised further down: Hydra would print a page of its own
             problems.append(error)
 
@@ -182,7 +182,7 @@ def _hydra(
             if error.code:
                 raise ConfigError("Hydra does not take these flags together; see genlab --help") from error
         except Exception as error:
-            raise ConfigError(explain.explain(error, dict(ready))) from error
+            raise ConfigError(explain.explain(error, ready)) from error
     return jobs
 
 
@@ -195,36 +195,6 @@ def _arguments(words_for_hydra: list[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def stored_config(run: str | None) -> dict[str, Any]:
-    """The configuration in a run folder.
-
-    Raises:
-        ConfigError: no run folder, or its config.yaml is not one of a run.
-    """
-    if run is None:
-        raise ConfigError("run: missing; add run=outputs/train/...")
-    folder = Path(run)
-    if not folder.is_dir():
-        hint = "; give the run folder" if folder.is_file() else "; genlab resume takes a run folder"
-        raise ConfigError(f"run={run}: no such folder{hint}, e.g. run=outputs/train/...")
-    try:
-        plain = yaml.safe_load((folder / "config.yaml").read_text())
-    except FileNotFoundError:
-        raise ConfigError(
-            f"run={run}: no config.yaml in it; give the folder that genlab train wrote"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"run={run}: its config.yaml cannot be read ({reason})") from None
-    # Nothing else may be in it: a `hydra` key of a stranger's file could name code to run.
-    if not isinstance(plain, dict) or not set(plain) <= set(_RUN_KEYS):
-        strange = (
-            sorted(set(map(str, plain)) - set(_RUN_KEYS)) if isinstance(plain, dict) else ["no settings"]
-        )
-        raise ConfigError(f"run={run}: its config.yaml is not one of a run (found {strange[0]}); restore it")
-    return plain
 
 
 def _work(verb: str, jobs: list[Job]) -> int:
@@ -249,10 +219,12 @@ def _perform(verb: str, job: Job, run_dir: str | None) -> None:
 
         train.resume(str(plain.pop("run")), plain, job.overrides)
     elif verb == "sample":
+        from_plain(SampleConfig, plain)  # a mistake shows before torch is loaded
         from genlab import sampling
 
         sampling.main(plain | {"run_dir": run_dir})
     else:
+        from_plain(EvaluateConfig, plain)
         from genlab import evaluation
 
         evaluation.main(plain | {"run_dir": run_dir})
@@ -266,6 +238,8 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
     """
     from genlab.run import create_folder
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("--multirun: a sweep runs in one process; start torchrun once for each job")
     if len({job.run_dir for job in jobs}) > 1:
         raise ConfigError("run_dir: one folder for a whole sweep; job 0 goes to run_dir/0, and so on")
     folder = create_folder(verb, jobs[0].run_dir, "sweep")

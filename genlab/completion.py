@@ -1,7 +1,7 @@
 """Completion of words in the shell: scripts to evaluate, and the answers that they ask for.
 
-The scripts call `genlab -sc query=SHELL` with the line in COMP_LINE, as Hydra's own do; verbs and flags are answered
-here, overrides by Hydra, which does not know of verbs.
+The scripts call `genlab -sc query=SHELL` with the line in COMP_LINE, as Hydra's own do; verbs and flags are
+answered here, overrides by Hydra, which does not know of verbs.
 """
 
 from __future__ import annotations
@@ -109,19 +109,14 @@ def _overrides(command: words.Command, last: str, shipped: Path, hydra: Hydra) -
     known = words.bare_keys(verb, folders)
     stored = None
     if verb == "resume":
-        from genlab.cli import stored_config
-
         if command.value("run") is None:
             return _starting(last, ["run="])
-        stored = stored_config(command.value("run"))
+        stored = words.stored_config(command.value("run"))
         command.words = [word for word in command.words if not word.startswith("run=")]
     ready = words.for_hydra(command, folders)
     sweep = ["-m"] if command.flags.pop("--multirun", False) else []
-    flags = {
-        name: v
-        for name, v in command.flags.items()
-        if name in ("--config-dir", "--config-path", "--config-name")
-    }
+    where = ("--config-dir", "--config-path", "--config-name")
+    flags = {name: value for name, value in command.flags.items() if name in where}
     printed = io.StringIO()
     before, point = os.environ.get("COMP_LINE"), os.environ.get("COMP_POINT")
     os.environ["COMP_LINE"] = " ".join(["genlab", *sweep, *ready, last])

@@ -6,11 +6,12 @@ They are told apart by what they carry, so that this module need not import them
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from genlab.config import suggest
 
 
-def explain(error: BaseException, ready: dict[str, str]) -> str:
+def explain(error: BaseException, ready: Mapping[str, str]) -> str:
     """One line for a configuration that does not compose.
 
     Args:
@@ -18,7 +19,7 @@ def explain(error: BaseException, ready: dict[str, str]) -> str:
         ready: see `genlab.words.for_hydra`; gives back the words as typed.
     """
     override = getattr(error, "override", None)
-    if override is not None:
+    if isinstance(override, str):
         return _unreadable(ready.get(override, override))
     if hasattr(error, "missing_cfg_file"):
         return _missing_config(error)
@@ -49,31 +50,26 @@ def _missing_config(error: BaseException) -> str:
 _PATTERNS = (
     (
         r"Ambiguous value for argument '(.*?)'\n",
-        "{0}: several values; add -m for a run each, or write [...] for a list",
+        "{0}: several values; add -m for a run each, or [] around a list",
     ),
     (r"Sweep parameters '(.*)' requires", "{0}: several values; add -m for a run each"),
     (r"Sweeping over Hydra's .*'(.*)'", "{0}: Hydra's own settings cannot be swept; give one value"),
     (r"An item is already at '(.*?)'", "+{0}: there is one already; leave out the +"),
-    (
-        r"Could not delete from config. '(.*?)' does not exist",
-        "~{0}: there is nothing to take away; see --cfg job",
-    ),
+    (r"not delete from config. '(.*?)' does not exist", "~{0}: there is nothing to take away; see --cfg job"),
     (r"Could not delete '(.*?)'. No match", "~{0}: there is nothing to take away; see --cfg job"),
-    (
-        r"Could not delete from config. The value of '(.*?)' is (.*) and not",
-        "~{0}: the value is {1}; leave it out",
-    ),
+    (r"not delete from config. The value of '(.*?)' is (.*) and not", "~{0}: its value is {1}; leave it out"),
     (r"Could not override '(.*?)'", "{0}: no such group or key here; see --help and genlab list"),
-    (r"looks like a config group override, but config group '(.*?)'", "{0}: no such group; see genlab list"),
+    (r"config group override, but config group '(.*?)'", "{0}: no such group; see genlab list"),
+    (r"force-add of config groups is not supported: '(.*?)'", "{0}: a group is chosen without ++"),
     (r"Multiple values for (.*?)\.", "{0}: given twice; leave one out"),
     (
-        r"group override must be a string or a list. Got (\w+)",
-        "a group is chosen by a name, not by {0}; see genlab list",
+        r"override must be a string or a list. Got (\w+)",
+        "a group is chosen by a name, not a {0}; see genlab list",
     ),
 )
 
 
-def _composition(error: BaseException, ready: dict[str, str]) -> str:
+def _composition(error: BaseException, ready: Mapping[str, str]) -> str:
     text = str(error)
     for pattern, line in _PATTERNS:
         if match := re.search(pattern, text):

@@ -18,6 +18,10 @@ _LISTED = {
     "sweep": "sweeps",
 }
 
+_DEFAULTS = {
+    "model": "vae", "dataset": "digits", "optimizer": "adam", "schedule": "constant", "trainer": "default",
+}  # fmt: skip
+
 _OVERVIEW = """\
 genlab: a laboratory bench for generative models of images.
 
@@ -32,7 +36,7 @@ usage: genlab VERB [key=value ...] [flags]
 
 start with:
   genlab train                                   a VAE on small digits, a few minutes on a laptop
-  genlab sample ckpt=outputs/train/...           then images from it; the folder is named at the end of training
+  genlab sample ckpt=outputs/train/...           then images; training ends with the folder's name
   genlab train --help                            what can be changed"""
 
 _TRAIN = """\
@@ -58,7 +62,7 @@ keys used most:
 examples:
   genlab train model=vae dataset=mnist optimizer=adam schedule=warmup_cosine
   genlab train -m model=vae model.latent=2,8,32 seed=0,1       a sweep: a run for each combination
-  genlab train --config-dir mine model=my                      with mine/model/my.yaml, a model's settings of your own
+  genlab train --config-dir mine model=my                      with your own mine/model/my.yaml
 """
 
 _RESUME = """\
@@ -142,7 +146,7 @@ examples:
 _FLAGS = """\
 flags, anywhere among the words:
   -h, --help                   this page
-  -m, --multirun               a sweep: every combination of values given with commas (train, sample, evaluate)
+  -m, --multirun               a sweep: a run for every combination of values given with commas
   -c, --cfg job                show the configuration and do nothing
   -cd, --config-dir PATH       a folder with your own configurations, laid out like the shipped one
   -i, --info defaults          where the configuration comes from
@@ -169,17 +173,10 @@ def page(verb: str | None, folders: list[Path]) -> str:
 
 
 def _group_lines(folders: list[Path]) -> str:
-    defaults = {
-        "model": "vae",
-        "dataset": "digits",
-        "optimizer": "adam",
-        "schedule": "constant",
-        "trainer": "default",
-    }
     lines = []
     for group in [*_LISTED, *(g for g in groups(folders) if g not in _LISTED)]:
         names = list(options(folders, group))
-        names.sort(key=lambda name, group=group: name != defaults.get(group))
+        names.sort(key=lambda name, group=group: name != _DEFAULTS.get(group))
         if names:
             lines.append(f"  {group + '=':13} {', '.join(names)}")
     return "\n".join(lines)

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from genlab.config import EvaluateConfig, SampleConfig, suggest
 from genlab.errors import ConfigError
@@ -74,6 +78,11 @@ def sort(argv: list[str]) -> Command:
             command.flags[name] = _flag_value(name, value if equals else None, rest)
         else:
             raise ConfigError(f"{word}: no such flag{suggest(name, FLAGS)}")
+    ways = [name for name in ("--run", "--multirun", "--cfg", "--info") if name in command.flags]
+    if len(ways) > 1:
+        raise ConfigError(f"{ways[0]}: does not go with {ways[1]}; leave one out")
+    if "--resolve" in command.flags and "--cfg" not in command.flags:
+        raise ConfigError("--resolve: goes with --cfg only; add --cfg job")
     return command
 
 
@@ -127,6 +136,7 @@ def bare_keys(verb: str, folders: list[Path]) -> list[str]:
     return [f.name for f in dataclasses.fields(config) if f.name != "dataset"]
 
 
+_OPTIONAL_GROUPS = ("recipe", "experiment", "sweep")
 _WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
 
@@ -157,6 +167,10 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             raise ConfigError(f"{word}: a sweep runs its jobs one after another; leave it out")
         if prefix is None and plain_key and "--config-name" not in command.flags:
             _check_bare(verb, word, key, value, folders)
+        if verb == "train" and prefix is None and key in _OPTIONAL_GROUPS and value in ("null", "none"):
+            # Hydra takes no null for a group; a recipe is optional, so a name without a file does.
+            ready["recipe=none" if key == "recipe" else f"~{key}"] = word
+            continue
         ready[word] = word
     return ready
 
@@ -171,19 +185,55 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
                 else f"{word}: genlab {verb} takes the {key} from the checkpoint; leave it out"
             )
         raise ConfigError(f"{word}: unknown key for genlab {verb}{suggest(key, known)}")
-    if verb == "train" and key == "recipe":  # optional in train.yaml, so Hydra would pass over a mistyped one
-        for name in value.split(","):
-            if name not in {"null", "none", "", *options(folders, key)}:
-                choices = [*options(folders, key), "none"]
-                raise ConfigError(f"recipe={name}: no such recipe{suggest(name, choices, 'recipe=')}")
+    if key not in groups(folders):
+        return
+    names, choices = value.split(","), list(options(folders, key))
+    if key in _OPTIONAL_GROUPS:
+        if len(names) > 1 and {"null", "none"} & set(names):
+            raise ConfigError(f"{word}: none cannot be swept over; make a run without {key} by itself")
+        choices.append("none")
+    for name in names:
+        # What Hydra would answer with a riddle; a recipe is optional, so it would pass over a mistyped one.
+        riddle = name == "null" or key == "recipe" or re.fullmatch(r"[\d.]+", name)
+        if riddle and name not in choices and not (name == "null" and key in _OPTIONAL_GROUPS):
+            raise ConfigError(f"{key}={name}: no such {key}{suggest(name, choices, f'{key}=')}")
 
 
-def originals(words: list[str], ready: dict[str, str]) -> list[str]:
-    """A job's overrides as the user would type them: the last of each key, without the ++ that `for_hydra` added."""
-    forced = {word.partition("=")[0] for word, typed in ready.items() if word != typed}
+def originals(words: list[str], ready: Mapping[str, str]) -> list[str]:
+    """A job's overrides as the user would type them: the last of each key, without `for_hydra`'s ++."""
+    forced = {word.partition("=")[0] for word, typed in ready.items() if word == f"++{typed}"}
     by_key = {}
     for word in words:
-        key = word.partition("=")[0]
-        typed = word[2:] if key in forced else word
+        typed = ready.get(word, word)
+        if typed == word and word.partition("=")[0] in forced:  # one value of several that are swept
+            typed = word.removeprefix("++")
         by_key[typed.partition("=")[0]] = typed
     return list(by_key.values())
+
+
+_RUN_KEYS = ("model", "dataset", "optimizer", "schedule", "trainer", "seed")
+
+
+def stored_config(run: str | None) -> dict[str, Any]:
+    """The configuration in a run folder.
+
+    Raises:
+        ConfigError: no run folder, or its config.yaml is not one of a run.
+    """
+    if run is None:
+        raise ConfigError("run: missing; add run=outputs/train/...")
+    if not Path(run).is_dir():
+        raise ConfigError(f"run={run}: no such folder; give a run folder, e.g. run=outputs/train/...")
+    try:
+        plain = yaml.safe_load((Path(run) / "config.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"run={run}: no config.yaml in it; give a folder of genlab train") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).split("\n")[0]
+        raise ConfigError(f"run={run}: its config.yaml cannot be read ({reason}); restore it") from None
+    if not isinstance(plain, dict):
+        raise ConfigError(f"run={run}: its config.yaml holds no settings; restore it")
+    for key in plain:
+        if key not in _RUN_KEYS:  # a `hydra` key of a stranger's file could name code to run
+            raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; take it out")
+    return plain

@@ -1,0 +1,507 @@
+"""The command line: verbs, grammar, one line for each mistake, sweeps, resume, completion, help."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from genlab import build, cli, completion, words
+from genlab.errors import ConfigError, DivergedError, Interrupted
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def performed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, cli.Job, str | None]]:
+    """What the verbs were asked to do, instead of doing it."""
+    calls: list[tuple[str, cli.Job, str | None]] = []
+    monkeypatch.setattr(cli, "_perform", lambda verb, job, run_dir: calls.append((verb, job, run_dir)))
+    return calls
+
+
+def plain_of(performed: list, *argv: str) -> dict[str, Any]:
+    """The configuration that one command composes."""
+    performed.clear()
+    assert cli.main(list(argv)) == 0
+    (call,) = performed
+    return call[1].plain
+
+
+def python(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), **environment}
+    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=env, timeout=120)
+
+
+# Grammar
+
+
+def test_defaults_recipe_and_command_line(performed: list) -> None:
+    plain = plain_of(performed, "train")
+    assert (plain["model"]["name"], plain["dataset"]["name"]) == ("vae", "digits")
+    assert plain_of(performed, "train", "trainer.steps=7", "seed=3")["trainer"]["steps"] == 7
+    assert performed[0][1].overrides == ["trainer.steps=7", "seed=3"]
+
+
+def test_the_issue_s_command(performed: list) -> None:
+    argv = ["train", "model=vae", "dataset=mnist", "optimizer=adam", "schedule=warmup_cosine"]
+    plain = plain_of(performed, *argv)
+    names = [plain[group]["name"] for group in ("model", "dataset", "optimizer", "schedule")]
+    assert names == ["vae", "mnist", "adam", "warmup_cosine"]
+    build.train_config({k: v for k, v in plain.items() if k != "run_dir"})
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("++model.latent=3", "model.latent", 3),
+        ("model.latent=3", "model.latent", 3),
+        ("optimizer.betas=[0.5,0.9]", "optimizer.betas", [0.5, 0.9]),
+        ("optimizer.betas.0=0.5", "optimizer.betas", [0.5, 0.999]),
+        ("dataset.root='a b'", "dataset.root", "a b"),
+        ("dataset.root=/x/y-z_1.0", "dataset.root", "/x/y-z_1.0"),
+        ("optimizer.players.vae.lr=2e-4", "optimizer.players", {"vae": {"lr": 2e-4}}),
+        ("+optimizer.players.vae.lr=0.5", "optimizer.players", {"vae": {"lr": 0.5}}),
+        ("trainer.evaluate_images=null", "trainer.evaluate_images", None),
+        ("seed=${trainer.keep_checkpoints}", "seed", 3),
+    ],
+)
+def test_words_as_hydra_takes_them(performed: list, word: str, key: str, value: Any) -> None:
+    found: Any = plain_of(performed, "train", "optimizer=adam", "recipe=none", word)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+    assert performed[0][1].overrides[-1] == word
+
+
+def test_taking_a_key_away_leaves_its_default(performed: list) -> None:
+    assert "latent" not in plain_of(performed, "train", "~model.latent")["model"]
+
+
+FLAG_ORDERS = [
+    ["-m", "train", "seed=0,1", "trainer.steps=2"],
+    ["train", "-m", "seed=0,1", "trainer.steps=2"],
+    ["train", "seed=0,1", "--multirun", "trainer.steps=2"],
+    ["train", "seed=0,1", "trainer.steps=2", "-m"],
+]
+
+
+@pytest.mark.parametrize("argv", FLAG_ORDERS)
+def test_flags_stand_anywhere(performed: list, argv: list[str]) -> None:
+    assert cli.main(argv) == 0
+    assert [job.overrides for _, job, _ in performed] == [
+        ["seed=0", "trainer.steps=2"],
+        ["seed=1", "trainer.steps=2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", "seed=5", "--cfg", "job", "trainer.steps=7"],
+        ["--cfg=job", "train", "trainer.steps=7", "seed=5"],
+        ["train", "-c", "job", "trainer.steps=7", "--resolve", "seed=5"],
+    ],
+)
+def test_cfg_job_prints_what_passes_the_door(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert cli.main(argv) == 0
+    plain = yaml.safe_load(capsys.readouterr().out)
+    assert plain.pop("run_dir") is None
+    config = build.train_config(plain)
+    assert (config.trainer.steps, config.seed) == (7, 5)
+
+
+def test_what_was_typed_gives_way_to_no_model_s_own_optimizer(performed: list, tmp_path: Path) -> None:
+    write_model(tmp_path, "my", "optimizer: sgd", "schedule: step")
+    where = ["--config-dir", str(tmp_path / "mine")]
+    plain = plain_of(performed, "train", "model=my", *where)
+    assert (plain["optimizer"]["name"], plain["schedule"]["name"]) == ("sgd", "step")
+    plain = plain_of(performed, "train", *where, "model=my", "optimizer=rmsprop")
+    assert (plain["optimizer"]["name"], plain["schedule"]["name"]) == ("rmsprop", "step")
+
+
+def write_model(folder: Path, name: str, *choices: str) -> None:
+    """A user's own model file: the shipped VAE with another optimizer and schedule."""
+    lines = [f"  - override /{c.split(':')[0]}@_global_.{c}" for c in choices]
+    (folder / "mine" / "model").mkdir(parents=True)
+    text = "\n".join(["# My own", "defaults:", "  - vae", *lines, "  - _self_", "latent: 5", ""])
+    (folder / "mine" / "model" / f"{name}.yaml").write_text(text)
+
+
+def test_a_folder_of_one_s_own(performed: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(tmp_path, "my")
+    plain = plain_of(performed, "train", "--config-dir", "mine", "model=my")
+    assert plain["model"]["latent"] == 5
+    assert plain["model"]["name"] == "vae"
+    assert cli.main(["list", "--config-dir", "mine"]) == 0
+    assert "my                       My own" in capsys.readouterr().out
+
+
+def test_experiment_over_recipe_and_command_line_over_both(performed: list, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    for group, lr in (("recipe", 0.5), ("experiment", 0.25)):
+        (folder / group).mkdir(parents=True)
+        name = "vae_digits" if group == "recipe" else "mine"
+        (folder / group / f"{name}.yaml").write_text(f"# @package _global_\noptimizer:\n  lr: {lr}\n")
+    where = ["--config-dir", str(folder)]
+    assert plain_of(performed, "train", *where)["optimizer"]["lr"] == 0.5
+    assert plain_of(performed, "train", *where, "experiment=mine")["optimizer"]["lr"] == 0.25
+    assert plain_of(performed, "train", *where, "experiment=mine", "optimizer.lr=1")["optimizer"]["lr"] == 1
+    without = plain_of(performed, "train", *where, "recipe=none")["optimizer"]["lr"]
+    assert without not in (0.5, 0.25)
+    assert plain_of(performed, "train", *where, "recipe=null")["optimizer"]["lr"] == without
+    assert (
+        plain_of(performed, "train", *where, "recipe=null", "experiment=null")["optimizer"]["lr"] == without
+    )
+
+
+# Mistakes
+
+MISTAKES = {
+    "tran": "tran: no such command; did you mean train?",
+    "seed=1": "say what to do first",
+    "train --mutirun": "did you mean --multirun?",
+    "train --cfg": "--cfg: needs a value",
+    "train --cfg jab": "not one of job, hydra, all",
+    "train --config-dir nowhere": "no such folder",
+    "train --config-name nowhere": "nowhere: no such configuration",
+    "train --experimental-rerun=x.pickle": "no such flag",
+    "train -m --cfg job": "--multirun: does not go with --cfg",
+    "train --resolve": "add --cfg job",
+    "train model": "did you mean model=",
+    "train model.latent = 3": "model.latent: expected key=value",
+    "train =3": "=3: expected key=value",
+    "train modle=vae": "modle=vae: unknown key for genlab train; did you mean model?",
+    "train modle.latent=3": "modle: unknown key for genlab train; did you mean model?",
+    "train model=vea": "model=vea: no such model; did you mean model=vae?",
+    "train model=null": "model=null: no such model",
+    "train model=3": "model=3: no such model",
+    "train dataset=minst": "did you mean dataset=mnist?",
+    "train optimizer=adm": "did you mean optimizer=adam",
+    "train recipe=nothing_like_it": "recipe=nothing_like_it: no such recipe",
+    "train recipe=null,none -m": "cannot be swept over",
+    "train experiment=nothing_like_it": "no such experiment",
+    "train ++model=vae": "++model=vae: a group is chosen without ++",
+    "train +paper.name=x": "paper: unknown key for genlab train",
+    "train dataset@other=mnist": "dataset@other",
+    "train hydra/launcher=joblib": "hydra/launcher=joblib",
+    "train hydra.nothing=1": "hydra.nothing",
+    "train model.latnt=3": "model.latnt: unknown key for vae; did you mean model.latent?",
+    "train +model.latent=3": "+model.latent: there is one already; leave out the +",
+    "train ~model.latnt": "~model.latnt: there is nothing to take away",
+    "train ~model": "model",
+    "train model.latent=[1,2": "model.latent=[1,2: the value cannot be read",
+    "train dataset.root=a=b": "dataset.root=a=b: the value cannot be read; put it in two pairs of quotes",
+    "train model.latent=1,2": "model.latent=1,2: several values; add -m",
+    "train seed=range(1,3)": "add -m",
+    "train hydra.job.name=a,b -m": "cannot be swept",
+    "train seed=${sead}": "sead",
+    "train model.latent=many": "model.latent=many: expected a whole number",
+    "train model.latent=-1": "model.latent=-1: must be at least",
+    "train trainer.steps=0": "trainer.steps=0: must be at least 1",
+    "train trainer.steps.more=1": "trainer.steps",
+    "train trainer.precision=fp16": "trainer.precision=fp16: not one of fp32, bf16",
+    "train optimizer.players.critic.lr=1": "optimizer.players.critic: vae has no such player",
+    "train optimizer.lr=0": "optimizer.lr=0.0: must be above 0",
+    "train optimizer.betas=0.9": "expected a list",
+    "train schedule.final=0.5 schedule=constant": "schedule.final: unknown key for constant",
+    "train seed=-1": "seed=-1: must be at least 0",
+    "train run_dir=a,b -m": "run_dir: one folder for a whole sweep",
+    "sample": "ckpt: missing; add ckpt=...",
+    "sample ckpt=nowhere": "nowhere",
+    "sample ckpt=x n=0": "n=0: must be at least 1",
+    "sample ckpt=x m=3": "m=3: unknown key for genlab sample",
+    "sample ckpt=x model=vae": "takes the model from the checkpoint",
+    "sample ckpt=x model.latent=3": "model: unknown key",
+    "evaluate ckpt=x split=tset": "did you mean split=test?",
+    "evaluate ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
+    "resume": "run: missing; add run=outputs/train/...",
+    "resume run=nowhere": "run=nowhere: no such folder",
+    "resume run=. -m": "--multirun",
+    "resume run=.": "run=.: no config.yaml in it",
+    "completion": "bash, zsh, fish",
+    "completion bish": "bish: no completion for it; did you mean bash?",
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_gives_one_line_and_exit_code_2(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = typed.replace(" = ", "| = ").split(" ") if " = " not in typed else typed.split()
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("genlab: ")
+    assert err.count("\n") == 1, err
+    assert MISTAKES[typed] in err
+    assert not Path("outputs").exists()
+
+
+def test_a_broken_file_of_one_s_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "my.yaml").write_text("name: vae\nlatent: [1\n")
+    assert cli.main(["train", "--config-dir", "mine", "model=my"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "my.yaml" in err
+
+
+def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GENLAB_TRACEBACK", "1")
+    assert cli.main(["train", "modle=vae"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2), (DivergedError("x"), 3), (Interrupted("x"), 75), (KeyboardInterrupt(), 130),
+        (RuntimeError("x"), 1),
+    ],
+)  # fmt: skip
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_perform", fail)
+    assert cli.main(["train"]) == code
+
+
+# What the verbs are given
+
+
+def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from genlab import evaluation, sampling, train
+
+    calls: list[tuple] = []
+    monkeypatch.setattr(train, "start", lambda *a: calls.append(("start", *a)))
+    monkeypatch.setattr(train, "resume", lambda *a: calls.append(("resume", *a)))
+    monkeypatch.setattr(sampling, "main", lambda *a: calls.append(("sample", *a)))
+    monkeypatch.setattr(evaluation, "main", lambda *a: calls.append(("evaluate", *a)))
+    assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
+    name, plain, overrides, run_dir = calls.pop()
+    assert (name, overrides, run_dir) == ("start", ["run_dir=here", "seed=2"], "here")
+    assert "run_dir" not in plain
+    build.train_config(plain)
+    assert cli.main(["sample", "ckpt=run", "n=3", "labels=[1,2]"]) == 0
+    name, plain = calls.pop()
+    assert (plain["ckpt"], plain["n"], plain["labels"], plain["run_dir"]) == ("run", 3, [1, 2], None)
+    assert cli.main(["evaluate", "ckpt=run", "dataset.root=there", "run_dir=here"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["dataset"], plain["run_dir"]) == ("evaluate", {"root": "there"}, "here")
+
+
+def test_resume_gives_the_stored_configuration_with_changes(
+    monkeypatch: pytest.MonkeyPatch, performed: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = plain_of(performed, "train", "trainer.steps=5", "optimizer.lr=1e-05")
+    stored.pop("run_dir")
+    (tmp_path / "run 1").mkdir()
+    (tmp_path / "run 1" / "config.yaml").write_text(yaml.safe_dump(stored))
+    from genlab import train
+
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple] = []
+    monkeypatch.setattr(train, "resume", lambda *a: calls.append(a))
+    assert cli.main(["resume", "run=run 1", "trainer.steps=20000"]) == 0
+    run, plain, overrides = calls.pop()
+    assert (run, overrides) == ("run 1", ["trainer.steps=20000"])
+    assert plain == stored | {"trainer": stored["trainer"] | {"steps": 20000}}
+    assert cli.main(["--cfg", "job", "resume", "run=run 1"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == stored
+    assert cli.main(["resume", "run=run 1", "optimizer=sgd"]) == 2
+    assert "a resumed run keeps its optimizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["hydra:\n  callbacks:\n    x:\n      _target_: os.abort\n", "- 1\n", "a: [", "\0"]
+)
+def test_resume_takes_nothing_but_a_run_s_settings(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(text)
+    assert cli.main(["resume", "run=run"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "run=run: its config.yaml" in err
+
+
+# Sweeps
+
+
+def test_a_sweep_gives_each_job_a_folder_and_ends_with_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def perform(verb: str, job: cli.Job, run_dir: str | None) -> None:
+        seen.append((job.plain["model"]["latent"], job.plain["seed"], run_dir))
+        if job.plain["seed"] == 1:
+            raise DivergedError("loss: not finite")
+        if job.plain["model"]["latent"] == 8:
+            raise ConfigError("model.latent=8: too many")
+
+    monkeypatch.setattr(cli, "_perform", perform)
+    assert cli.main(["train", "-m", "model=vae", "model.latent=2,8", "seed=0,1", "run_dir=all"]) == 3
+    expected = [(2, 0), (2, 1), (8, 0), (8, 1)]
+    assert seen == [(latent, seed, f"all/{k}") for k, (latent, seed) in enumerate(expected)]
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["job", "overrides", "run", "folder", "status"]
+    assert table[1].split() == ["0", "model=vae", "model.latent=2", "seed=0", "all/0", "done"]
+    assert table[2].endswith("all/1       diverged")
+    assert table[3].endswith("all/2       failed: model.latent=8: too many")
+    assert sorted(p.name for p in Path().iterdir()) == ["all"]  # nothing of Hydra's
+
+
+def test_a_sweep_without_run_dir_has_a_folder_of_its_own(performed: list) -> None:
+    for _ in range(2):
+        assert cli.main(["train", "-m", "seed=0,1"]) == 0
+    folders = [Path(str(run_dir)) for _, _, run_dir in performed]
+    assert len(set(folders)) == 4
+    assert [f.name for f in folders] == ["0", "1", "0", "1"]
+    assert all(f.parts[:2] == ("outputs", "train") and "=" not in str(f) for f in folders)
+
+
+def test_an_interrupted_sweep_stops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def perform(verb: str, job: cli.Job, run_dir: str | None) -> None:
+        if job.plain["seed"] == 1:
+            raise Interrupted("stopped by SIGTERM")
+
+    monkeypatch.setattr(cli, "_perform", perform)
+    assert cli.main(["train", "-m", "seed=0,1,2"]) == 75
+    states = [line.rsplit("  ", 1)[-1].strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert states == ["done", "interrupted", "not started"]
+
+
+def test_a_sweep_s_file_sweeps_by_itself_and_gives_way(performed: list) -> None:
+    assert cli.main(["train", "sweep=vae_latent"]) == 0
+    assert len(performed) == 12
+    performed.clear()
+    assert cli.main(["train", "sweep=vae_latent", "model.latent=4"]) == 0
+    assert [(job.plain["model"]["latent"], job.plain["seed"]) for _, job, _ in performed] == [(4, 0), (4, 1)]
+    assert performed[0][1].overrides[0] == "model.latent=4"
+
+
+def test_no_sweep_in_a_group_of_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["train", "-m", "seed=0,1"]) == 2
+    assert "start torchrun once for each job" in capsys.readouterr().err
+
+
+# Help, list, completion, imports
+
+WITHOUT_TORCH = [
+    [], ["--help"], ["train", "--help"], ["-h", "sample"], ["list"], ["completion", "bash"], ["--version"],
+    ["tran"], ["train", "modle=vae"], ["train", "--cfg", "job"], ["sample"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", WITHOUT_TORCH, ids=" ".join)
+def test_answers_without_torch(argv: list[str]) -> None:
+    code = f"import sys; from genlab.cli import main; main({argv!r}); sys.exit('torch' in sys.modules)"
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", words.VERBS)
+def test_help_pages_teach(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.count(f"\n  genlab {verb}") >= 2 or "eval" in page
+    assert "exit codes: 0 done, 2" in page
+    assert max(map(len, page.splitlines())) <= 120
+    if verb == "train":
+        assert "model=        vae" in page
+        assert "dataset=      digits, " in page
+
+
+def test_list_names_everything_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    folder = cli.configs_folder()
+    for group in ("model", "dataset", "optimizer", "schedule", "recipe", "experiment"):
+        for file in (folder / group).glob("*.yaml"):
+            assert any(line.split()[:1] == [file.stem] and len(line.split()) > 2 for line in lines), file
+
+
+@pytest.mark.parametrize(
+    ("line", "some", "none"),
+    [
+        ("genlab tr", ["train"], ["sample"]),
+        ("genlab ", ["train", "resume", "sample"], ["model="]),
+        ("genlab train mod", ["model=", "model."], ["train"]),
+        ("genlab train model=", ["model=vae"], ["model=digits"]),
+        ("genlab train model=v", ["model=vae"], []),
+        ("genlab train model=vae model.la", ["model.latent="], ["model.name="]),
+        ("genlab train -m dataset=mnist trainer.st", ["trainer.steps="], []),
+        ("genlab train trainer.steps=3 -m optimizer=adam", ["optimizer=adam", "optimizer=adamw"], []),
+        ("/usr/bin/genlab train schedule=war", ["schedule=warmup_cosine"], []),
+        ("python -m genlab train schedule=war", ["schedule=warmup_cosine"], []),
+        ("genlab train ", ["model=", "dataset=", "seed="], ["hydra/", "hydra."]),
+        ("genlab train --mu", ["--multirun"], []),
+        ("genlab train --cfg ", ["job"], ["model="]),
+        ("genlab sample c", ["ckpt="], []),
+        ("genlab sample ", ["ckpt=", "n="], ["model=", "dataset="]),
+        ("genlab sample ckpt=so", ["ckpt=some_run/"], []),
+        ("genlab resume ", ["run="], ["model="]),
+        ("genlab resume run=some_run trainer.st", ["trainer.steps="], []),
+        ("genlab completion ", ["bash", "zsh", "fish"], []),
+        ("genlab train modle=vae model.la", [], ["model.latent="]),
+    ],
+)
+def test_completion(
+    line: str, some: list[str], none: list[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    Path("some_run").mkdir()
+    Path("some_run/config.yaml").write_text("trainer:\n  steps: 3\n")
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert cli.main(["-sc", "query=bash"]) == 0
+    out, err = capsys.readouterr()
+    assert set(some) <= set(out.split())
+    assert not set(none) & set(out.split())
+    assert err == ""
+
+
+def test_completion_reads_up_to_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", "genlab tr model=vae")
+    monkeypatch.setenv("COMP_POINT", "9")
+    assert cli.main(["-sc", "query=fish"]) == 0
+    assert capsys.readouterr().out.split() == ["train"]
+
+
+@pytest.mark.parametrize("breaks", ["= \n", " \n"])
+def test_bash_completes_with_the_script(tmp_path: Path, breaks: str) -> None:
+    """Bash itself evaluates the script and is asked for the words after `genlab train optimizer=ad`."""
+    fake = tmp_path / "genlab"
+    fake.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m genlab "$@"\n')
+    fake.chmod(0o755)
+    line = "genlab train optimizer=ad"
+    test = f"""
+        {completion.script("bash")}
+        compopt() {{ :; }}
+        COMP_WORDBREAKS=$'{breaks.replace(chr(10), chr(92) + "n")}' COMP_LINE='{line}' COMP_POINT={len(line)}
+        _genlab_complete
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", test], capture_output=True, text=True, env=env, timeout=120)
+    before = "" if "=" in breaks else "optimizer="
+    assert done.stdout.split() == [f"{before}adam", f"{before}adamw"], done.stderr
+
+
+def test_as_a_module(tmp_path: Path) -> None:
+    done = python("-m", "genlab", "train", "modle=vae")
+    assert done.returncode == 2
+    assert done.stderr.startswith("genlab: modle=vae")

@@ -1,0 +1,143 @@
+"""The shipped configurations: complete, equal to the dataclasses' defaults, composable and through the door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from genlab import build, cli, help
+from genlab.config import EvaluateConfig, SampleConfig, TrainerConfig, to_plain
+
+FOLDER = cli.configs_folder()
+
+
+def names(group: str) -> list[str]:
+    return sorted(file.stem for file in (FOLDER / group).glob("*.yaml"))
+
+
+def read(group: str, name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text())
+
+
+def composed(monkeypatch: pytest.MonkeyPatch, *argv: str) -> list[dict[str, Any]]:
+    """The plain configurations of one `genlab train` command, without run_dir."""
+    jobs: list[cli.Job] = []
+    monkeypatch.setattr(cli, "_perform", lambda verb, job, run_dir: jobs.append(job))
+    assert cli.main(["train", *argv]) == 0
+    return [{k: v for k, v in job.plain.items() if k != "run_dir"} for job in jobs]
+
+
+def defaults_of(registry: Any, name: str, key: str) -> dict[str, Any]:
+    entry = build.look_up(registry, name, key)
+    config = getattr(entry, "Config", entry)
+    try:
+        return to_plain(config())
+    except TypeError:  # a required setting, ??? in the file
+        return to_plain(config(**{f: "???" for f in required(config)}))
+
+
+def required(config: Any) -> list[str]:
+    import dataclasses
+
+    missing = dataclasses.MISSING
+    return [
+        f.name for f in dataclasses.fields(config) if f.default is missing and f.default_factory is missing
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "registry"),
+    [
+        ("optimizer", build.OPTIMIZERS),
+        ("schedule", build.SCHEDULES),
+        ("dataset", build.DATASETS),
+        ("model", build.FAMILIES),
+    ],
+)
+def test_a_file_for_each_name_of_a_registry(group: str, registry: Any) -> None:
+    assert set(registry) <= set(names(group))
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(g, n) for g in ("optimizer", "schedule", "dataset", "model") for n in names(g)]
+)
+def test_files_hold_every_default(group: str, name: str) -> None:
+    registry = {
+        "optimizer": build.OPTIMIZERS, "schedule": build.SCHEDULES, "dataset": build.DATASETS, "model": build.FAMILIES,
+    }[group]  # fmt: skip
+    plain = read(group, name)
+    plain.pop("defaults", None)
+    assert plain == defaults_of(registry, plain["name"], group)
+
+
+def test_trainer_holds_every_default() -> None:
+    assert read("trainer", "default") == to_plain(TrainerConfig())
+
+
+@pytest.mark.parametrize(("verb", "config"), [("sample", SampleConfig), ("evaluate", EvaluateConfig)])
+def test_sample_and_evaluate_hold_every_default(verb: str, config: Any) -> None:
+    plain = yaml.safe_load((FOLDER / f"{verb}.yaml").read_text())
+    assert plain == to_plain(config(ckpt="???"))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        f"{group}={name}"
+        for group in ("model", "dataset", "optimizer", "schedule", "trainer", "experiment")
+        for name in names(group)
+    ],
+)
+def test_every_option_composes_and_passes_the_door(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = ["dataset.path=somewhere"] if word in ("dataset=folder", "dataset=npz") else []
+    (plain,) = composed(monkeypatch, word, *where)
+    build.train_config(plain)
+
+
+@pytest.mark.parametrize("name", names("recipe"))
+def test_every_recipe_comes_by_itself_and_passes_the_door(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [(m, d) for m in names("model") for d in names("dataset") if f"{m}_{d}" == name]
+    assert pairs, f"recipe {name} belongs to no model and dataset"
+    model, dataset = pairs[0]
+    with_it, without = [
+        composed(monkeypatch, f"model={model}", f"dataset={dataset}", *more)[0]
+        for more in ([], ["recipe=none"])
+    ]
+    build.train_config(with_it)
+    assert with_it != without
+
+
+@pytest.mark.parametrize("name", names("sweep"))
+def test_every_sweep_composes_and_passes_the_door(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = composed(monkeypatch, f"sweep={name}")
+    assert len(jobs) > 1
+    for plain in jobs:
+        build.train_config(plain)
+
+
+def test_every_file_begins_with_a_line_for_people() -> None:
+    for file in FOLDER.rglob("*.yaml"):
+        assert len(help.describe(file)) > 10, file
+
+
+def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Inside the package when it is there, as in a wheel; beside it in a checkout."""
+    package = tmp_path / "genlab"
+    package.mkdir()
+    (tmp_path / "configs").mkdir()
+    monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
+    assert cli.configs_folder() == tmp_path / "configs"
+    (package / "configs").mkdir()
+    assert cli.configs_folder() == package / "configs"
+
+
+def test_pyproject_names_every_package() -> None:
+    import tomllib
+
+    root = Path(__file__).parents[1]
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(f.parent.relative_to(root).parts) for f in (root / "genlab").rglob("*.py")}
+    assert set(listed) == there | {"genlab.configs"}
