@@ -104,10 +104,19 @@ def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
 
 
 def config_folders(command: Command, shipped: Path) -> list[Path]:
-    """Where configurations are looked for, the user's own folder first."""
-    own = command.flags.get("--config-dir")
-    main = command.flags.get("--config-path")
-    return [Path(str(own))] * bool(own) + [Path(str(main)) if main else shipped]
+    """Where configurations are looked for: the shipped ones, then the user's own.
+
+    Raises:
+        ConfigError: a file of the user's has a shipped one's name, so that Hydra would pass over it.
+    """
+    main = Path(str(command.flags.get("--config-path", shipped)))
+    if "--config-dir" not in command.flags:
+        return [main]
+    own = Path(str(command.flags["--config-dir"]))
+    for file in sorted(own.rglob("*.yaml")):
+        if own != main and (main / file.relative_to(own)).is_file():
+            raise ConfigError(f"{file}: there is a shipped file of this name, which wins; rename yours")
+    return [main, own]
 
 
 def options(folders: list[Path], group: str) -> dict[str, Path]:

@@ -1,7 +1,8 @@
-"""The shipped configurations: complete, equal to the dataclasses' defaults, composable and through the door."""
+"""The shipped configurations: complete, equal to the dataclasses' defaults, and they pass the door."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from genlab import build, cli, help
 from genlab.config import EvaluateConfig, SampleConfig, TrainerConfig, to_plain
 
 FOLDER = cli.configs_folder()
+REGISTRIES = {
+    "model": build.FAMILIES,
+    "dataset": build.DATASETS,
+    "optimizer": build.OPTIMIZERS,
+    "schedule": build.SCHEDULES,
+}
 
 
 def names(group: str) -> list[str]:
@@ -30,47 +37,32 @@ def composed(monkeypatch: pytest.MonkeyPatch, *argv: str) -> list[dict[str, Any]
     return [{k: v for k, v in job.plain.items() if k != "run_dir"} for job in jobs]
 
 
-def defaults_of(registry: Any, name: str, key: str) -> dict[str, Any]:
-    entry = build.look_up(registry, name, key)
+def defaults_of(group: str, name: str) -> dict[str, Any]:
+    entry = build.look_up(REGISTRIES[group], name, group)
     config = getattr(entry, "Config", entry)
     try:
         return to_plain(config())
     except TypeError:  # a required setting, ??? in the file
-        return to_plain(config(**{f: "???" for f in required(config)}))
+        return to_plain(config(**dict.fromkeys(required(config), "???")))
 
 
 def required(config: Any) -> list[str]:
-    import dataclasses
-
     missing = dataclasses.MISSING
     return [
         f.name for f in dataclasses.fields(config) if f.default is missing and f.default_factory is missing
     ]
 
 
-@pytest.mark.parametrize(
-    ("group", "registry"),
-    [
-        ("optimizer", build.OPTIMIZERS),
-        ("schedule", build.SCHEDULES),
-        ("dataset", build.DATASETS),
-        ("model", build.FAMILIES),
-    ],
-)
-def test_a_file_for_each_name_of_a_registry(group: str, registry: Any) -> None:
-    assert set(registry) <= set(names(group))
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_a_file_for_each_name_of_a_registry(group: str) -> None:
+    assert set(REGISTRIES[group]) <= set(names(group))
 
 
-@pytest.mark.parametrize(
-    ("group", "name"), [(g, n) for g in ("optimizer", "schedule", "dataset", "model") for n in names(g)]
-)
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in REGISTRIES for n in names(g)])
 def test_files_hold_every_default(group: str, name: str) -> None:
-    registry = {
-        "optimizer": build.OPTIMIZERS, "schedule": build.SCHEDULES, "dataset": build.DATASETS, "model": build.FAMILIES,
-    }[group]  # fmt: skip
     plain = read(group, name)
     plain.pop("defaults", None)
-    assert plain == defaults_of(registry, plain["name"], group)
+    assert plain == defaults_of(group, plain["name"])
 
 
 def test_trainer_holds_every_default() -> None:
