@@ -183,8 +183,8 @@ class _ConsoleHandler(logging.Handler):
 
 
 def log_to_console() -> None:
-    """Sends genlab's messages to stderr, once."""
-    log.setLevel(logging.INFO)
+    """Sends genlab's messages to stderr, once. What is of no use there (level DEBUG) goes to train.log alone."""
+    log.setLevel(logging.DEBUG)
     log.propagate = False
     if not any(isinstance(handler, _ConsoleHandler) for handler in log.handlers):
-        log.addHandler(_ConsoleHandler())
+        log.addHandler(_ConsoleHandler(logging.INFO))

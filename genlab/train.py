@@ -106,12 +106,15 @@ def _train_in(
         try:
             _train(state, run, trackers, stop)
         except Interrupted as error:
-            log.warning("%s", message := f"{error}; go on with: genlab resume run={path}")
+            message = f"{error}; go on with: genlab resume run={path}"
+            log.debug("%s", message)  # for train.log; the console gets it as the command ends
             raise Interrupted(message) from None
         except DivergedError as error:
             good = checkpoint.newest(run.checkpoints) or "none"
             remedy = "lower optimizer.lr or set optimizer.clip_grad_norm"
-            raise DivergedError(f"{error}; last good checkpoint: {good}; {remedy}") from None
+            message = f"{error}; last good checkpoint: {good}; {remedy}"
+            log.debug("%s", message)
+            raise DivergedError(message) from None
         finally:
             trackers.close()
     print(f"wrote {path}: checkpoints/ samples/ metrics.jsonl train.log config.yaml")

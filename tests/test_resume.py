@@ -141,7 +141,7 @@ KILLER = """
 """
 
 
-@pytest.mark.parametrize("at", range(1, 60, 4))
+@pytest.mark.parametrize("at", range(1, 50, 6))
 def test_kill_at_any_point_of_a_save(whole: Path, at: int) -> None:
     paths = [str(Path(train.__file__).parents[1]), str(Path(__file__).parent)]
     code = textwrap.dedent(KILLER).format(at=at, paths=paths)
