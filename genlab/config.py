@@ -149,8 +149,8 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         value = str(value)
     if type(value) is not kind:
         raise ConfigError(f"{key}={_show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
-    if kind is float and math.isnan(value):
-        raise ConfigError(f"{key}=nan: expected a number")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{key}={value}: expected a finite number")
     words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
     checks = {
         "at_least": lambda v, b: v >= b,
