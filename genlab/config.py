@@ -1,12 +1,13 @@
 """The dataclasses of a run, and `from_plain`, the one door through which every configuration passes.
 
-Hydra's composed configuration and the one stored in a checkpoint are both plain dictionaries. Both become frozen
-dataclasses here or end in one line that names the key, the value and what would do. This module imports neither
-torch nor hydra.
+Hydra's composed configuration and the one stored in a checkpoint are both plain dictionaries. Both become
+frozen dataclasses here or end in one line that names the key, the value and what would do. This module
+imports neither torch nor hydra.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -117,9 +118,12 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
         return _convert(rest[-1], value, key, bounds)
     if origin is Literal:
         choices = get_args(kind)
-        if value not in choices or isinstance(value, bool) != any(value is c for c in choices if isinstance(c, bool)):
+        if value not in choices or isinstance(value, bool) != any(
+            value is c for c in choices if isinstance(c, bool)
+        ):
             hint = suggest(str(value), map(str, choices), f"{key}=")
-            raise ConfigError(f"{key}={_show(value)}: not one of {', '.join(map(_show, choices))}{hint if 'mean' in hint else ''}")
+            hint = hint if "mean" in hint else ""
+            raise ConfigError(f"{key}={_show(value)}: not one of {', '.join(map(_show, choices))}{hint}")
         return value
     if origin in (tuple, list):
         items = get_args(kind)
@@ -141,10 +145,8 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     elif kind is float and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)  # YAML 1.1 reads 1e-3 as a word
-        except ValueError:
-            pass
     elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if type(value) is not kind:
@@ -192,8 +194,12 @@ class AdamConfig:
     betas: tuple[float, ...] = setting((0.9, 0.999), at_least=0, below=1)
     eps: float = setting(1e-8, above=0)
     weight_decay: float = setting(0.0, at_least=0)
-    clip_grad_norm: float = setting(0.0, at_least=0, help="largest norm of a player's gradient; 0 for no clipping")
-    players: dict[str, PlayerOptimizerConfig] = setting({}, help="optimizer.players.NAME.lr=... for one player")
+    clip_grad_norm: float = setting(
+        0.0, at_least=0, help="largest norm of a player's gradient; 0 for no clipping"
+    )
+    players: dict[str, PlayerOptimizerConfig] = setting(
+        {}, help="optimizer.players.NAME.lr=... for one player"
+    )
 
 
 @dataclass(frozen=True)
@@ -283,7 +289,9 @@ class ExponentialConfig:
     final: float = setting(0.01, above=0, at_most=1)
 
 
-ScheduleConfig = ConstantConfig | LinearConfig | CosineConfig | WarmupCosineConfig | StepConfig | ExponentialConfig
+ScheduleConfig = (
+    ConstantConfig | LinearConfig | CosineConfig | WarmupCosineConfig | StepConfig | ExponentialConfig
+)
 
 
 @dataclass(frozen=True)
@@ -291,17 +299,27 @@ class TrainerConfig:
     """The machine: how long, on what, and how often it reports."""
 
     steps: int = setting(4000, at_least=1, help="steps of the family's algorithm box")
-    batch_size: int = setting(128, at_least=1, help="images of one update, over all processes and micro-batches")
-    micro_batch_size: int | None = setting(None, at_least=1, help="images at a time within an update; null for all")
+    batch_size: int = setting(
+        128, at_least=1, help="images of one update, over all processes and micro-batches"
+    )
+    micro_batch_size: int | None = setting(
+        None, at_least=1, help="images at a time within an update; null for all"
+    )
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision: Literal["fp32", "bf16"] = setting("fp32")
     compile: bool = setting(False, help="torch.compile each player's network")
-    deterministic: bool = setting(False, help="refuse operations that do not repeat bit for bit, at some speed")
-    ema_half_life_images: int = setting(0, at_least=0, help="half-life of the weights' moving average; 0 for none")
+    deterministic: bool = setting(
+        False, help="refuse operations that do not repeat bit for bit, at some speed"
+    )
+    ema_half_life_images: int = setting(
+        0, at_least=0, help="half-life of the weights' moving average; 0 for none"
+    )
     log_every: int = setting(100, at_least=1, help="steps")
     sample_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
     evaluate_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
-    evaluate_images: int | None = setting(2000, at_least=1, help="validation images of one evaluation; null for all")
+    evaluate_images: int | None = setting(
+        2000, at_least=1, help="validation images of one evaluation; null for all"
+    )
     checkpoint_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
     keep_checkpoints: int = setting(3, at_least=1, help="how many of the newest are kept")
     sample_images: int = setting(64, at_least=1, help="images in a sample grid")
@@ -328,9 +346,13 @@ class SampleConfig:
     ckpt: str = setting(help="a run folder or one checkpoint file")
     n: int = setting(64, at_least=1, help="images")
     seed: int = setting(0, at_least=0)
-    labels: tuple[int, ...] | None = setting(None, at_least=0, help="one class for each image, repeated as needed")
+    labels: tuple[int, ...] | None = setting(
+        None, at_least=0, help="one class for each image, repeated as needed"
+    )
     batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
-    weights: Literal["auto", "average", "raw"] = setting("auto", help="auto: the moving average where there is one")
+    weights: Literal["auto", "average", "raw"] = setting(
+        "auto", help="auto: the moving average where there is one"
+    )
     device: str = setting("auto")
     npz: bool = setting(False, help="write samples.npz too: images, uint8 (n, H, W, C)")
     run_dir: str | None = setting(None)
