@@ -246,7 +246,7 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
     codes, rows = [], [("job", "overrides", "run folder", "status")]
     for number, job in enumerate(jobs):
         overrides = [word for word in job.overrides if not word.startswith("run_dir=")]
-        print(f"job {number} of 0..{len(jobs) - 1}: {' '.join(overrides)}", file=sys.stderr, flush=True)
+        print(f"job {number} ({len(jobs)} in all): {' '.join(overrides)}", file=sys.stderr, flush=True)
         path = folder / str(number)
         code, line = _guarded(lambda job=job, path=path: _perform(verb, job, str(path)))
         gc.collect()  # a model in a reference cycle would hold its GPU memory through the next job
