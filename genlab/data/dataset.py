@@ -1,58 +1,233 @@
-"""Insurance slice: resident dataset."""
+"""Datasets: three splits of uint8 images, the spec a family builds on, and the batches of training and evaluation."""
+
 from __future__ import annotations
+
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
-import numpy as np, torch
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
 from torch import Tensor
+
 from genlab.config import setting
+from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
-from genlab.rng import SampleRng, derive_seed
+from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed
+from genlab.errors import ConfigError, DataError
+from genlab.rng import SampleRng
 
-@dataclass(frozen=True)
+Split = Literal["train", "validation", "test"]
+Images = tuple[Tensor, Tensor | None]
+"""(N, C, H, W) uint8 levels, and (N,) int64 labels where there are any."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    name: str = setting("")
-    root: str | None = setting(None)
-    binarize: Literal["none","dynamic","threshold"] = setting("none")
-    threshold: float = setting(0.5)
-    validation_images: int = setting(200, at_least=0)
-    download: bool = setting(True)
+    """What every dataset of grey or colour images can be told."""
 
-class BatchStream:
-    def __init__(s, d, seed, b, start, rank, world): s.d,s.seed,s.b,s.index,s.rank,s.world=d,seed,b,start,rank,world; s.perms={}; s.gen=torch.Generator(d.x["train"].device)
-    def __iter__(s): return s
-    def _perm(s,e):
-        if e not in s.perms:
-            s.perms={k:v for k,v in s.perms.items() if k>=e-1}
-            s.perms[e]=torch.randperm(len(s.d.x["train"]),generator=torch.Generator().manual_seed(derive_seed(s.seed,"order",e)))
-        return s.perms[e]
-    def __next__(s):
-        n=len(s.d.x["train"]); p=s.index*s.b; idx=[]; need=s.b
-        while need:
-            e,o=divmod(p,n); t=s._perm(e)[o:o+need]; idx.append(t); need-=len(t); p+=len(t)
-        i=torch.cat(idx)[s.rank::s.world]
-        s.gen.manual_seed(derive_seed(s.seed,"augment",s.index,s.rank)); s.index+=1
-        lv=s.d.x["train"][i]; im=s.d.make(lv, lambda sh: torch.rand(sh,generator=s.gen,device=lv.device))
-        y=s.d.y["train"]; return Batch(im, None if y is None else y[i])
+    name: str = setting()
+    binarize: Literal["none", "dynamic", "threshold"] = setting(
+        "none", help="dynamic: a pixel is 1 with probability level / white, drawn anew at each visit"
+    )
+    threshold: float = setting(
+        0.5, at_least=0, below=1, help="share of white above which threshold gives a 1"
+    )
+    dequantize: bool = setting(False, help="add noise uniform over one level")
+    flip: bool = setting(False, help="mirror half of the training images, left to right")
+    size: int | None = setting(None, at_least=1, help="resize to size x size pixels; null keeps the size")
+    channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps them")
+    memory_limit_gib: float = setting(4.0, at_least=0, help="a larger set is streamed")
+
+    def __post_init__(self) -> None:
+        if self.dequantize and self.binarize != "none":
+            raise ConfigError(
+                f"dataset.dequantize=true: does not go with dataset.binarize={self.binarize}; set one of them off "
+                "(dataset.dequantize=false or dataset.binarize=none)"
+            )
+
+    def pixels(self, levels: int) -> Pixels:
+        """How stored levels become images."""
+        return Pixels(levels, self.binarize, self.threshold, self.dequantize, self.flip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadedConfig(DatasetConfig):
+    """A published dataset, read from a folder and fetched into it when it is not there."""
+
+    root: str | None = setting(None, help="where the files are; null: GENLAB_DATA, else ~/.cache/genlab/data")
+    download: bool = setting(True, help="fetch what is missing")
+    validation_images: int = setting(5000, at_least=0, help="held out from the end of the training images")
+
 
 class Dataset:
-    def __init__(s,spec,x,y,config): s.spec,s.x,s.y,s.c=spec,x,y,config
-    def size(s,split): return len(s.x[split])
-    def to(s,device):
-        s.x={k:v.to(device) for k,v in s.x.items()}; s.y={k:None if v is None else v.to(device) for k,v in s.y.items()}; return s
-    def make(s,lv,u):
-        x=lv.float()/(s.c_levels-1)
-        if s.c.binarize=="dynamic": x=(u(x.shape)<x).float()
-        elif s.c.binarize=="threshold": x=(x>s.c.threshold).float()
-        return x
-    def batches(s,seed,batch_size,start=0,rank=0,world=1): return BatchStream(s,seed,batch_size,start,rank,world)
-    def evaluation_batches(s,split,batch_size,seed,limit=None):
-        n=min(s.size(split),limit or s.size(split))
-        for a in range(0,n,batch_size):
-            r=range(a,min(n,a+batch_size)); rng=SampleRng(seed,r,s.x[split].device,"evaluation-data")
-            y=s.y[split]; yield r,Batch(s.make(s.x[split][a:r.stop],lambda sh: rng.uniform(*sh[1:])),None if y is None else y[a:r.stop])
+    """Train, validation and test images of one spec.
 
-def build_dataset(config,name,x,y,xt,yt,levels,classes):
-    v=config.validation_images; n=len(x)-v
-    spec=DataSpec(name,*x.shape[1:],levels=2 if config.binarize!="none" else levels,classes=classes,binarization=config.binarize)
-    d=Dataset(spec,{"train":x[:n],"validation":x[n:],"test":xt},{"train":y[:n],"validation":y[n:],"test":yt},config); d.c_levels=levels; return d
+    Args:
+        spec: what a family must know.
+        sources: the images of each split.
+        pixels: how their levels become images.
+    """
+
+    def __init__(self, spec: DataSpec, sources: dict[str, Source], pixels: Pixels) -> None:
+        self.spec = spec
+        self._sources, self._pixels = sources, pixels
+        if not len(sources["train"]):
+            raise DataError(f"dataset={spec.name}: no training images are left; hold out fewer of them")
+
+    def size(self, split: str) -> int:
+        """Images of a split."""
+        return len(self._sources[split])
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same dataset with its images, or the batches of a streamed one, on `device`."""
+        moved = {split: source.to(torch.device(device)) for split, source in self._sources.items()}
+        return Dataset(self.spec, moved, self._pixels)
+
+    def batches(
+        self, seed: int, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> BatchStream:
+        """Endless training batches from number `start` on; see `genlab.data.stream.Order`.
+
+        Args:
+            seed: order and noise follow from it; batch i depends on (seed, i, batch_size) alone.
+            batch_size: images of a batch, over all processes.
+            rank, world: this process, and how many there are: each takes batch_size / world rows.
+
+        Raises:
+            ConfigError: batch_size is not a multiple of world.
+        """
+        source = self._sources["train"]
+        order = Order(len(source), seed, batch_size, rank, world, source.device)
+        return BatchStream(source, self._pixels, order, start)
+
+    def evaluation_batches(
+        self, split: str, batch_size: int, seed: int, limit: int | None = None
+    ) -> Iterator[tuple[range, Batch]]:
+        """A split from its first image to its last, the incomplete last batch included, never flipped.
+
+        What is drawn for image k depends on (seed, k) alone, so the batch size changes nothing.
+
+        Args:
+            limit: only the first so many images; None for all.
+
+        Yields:
+            the images' numbers within the split, and the images.
+        """
+        source = self._sources[split]
+        total = len(source) if limit is None else min(limit, len(source))
+        parts = [range(k, min(k + batch_size, total)) for k in range(0, total, batch_size)]
+        rows = (torch.arange(part.start, part.stop, device=source.device) for part in parts)
+        for part, (levels, labels) in zip(parts, source.read(rows), strict=True):
+            noise = None
+            if self._pixels.draws:
+                noise = SampleRng(seed, part, levels.device, purpose="evaluation-data")
+            yield part, Batch(self._pixels.images(levels, noise), labels)
+
+
+def from_arrays(
+    config: DatasetConfig,
+    train: Images,
+    test: Images,
+    *,
+    validation: Images | int = 0,
+    levels: int = 256,
+    classes: int = 0,
+) -> Dataset:
+    """A dataset of arrays in memory, resized and recoloured as `config` says.
+
+    Args:
+        validation: its images, or how many to hold out from the end of `train`.
+        levels: how many values a stored pixel takes.
+        classes: number of labels, 0 without.
+
+    Raises:
+        ConfigError: more images held out than there are, or colour images binarised.
+    """
+    if isinstance(validation, int):
+        validation, train = _hold_out(train, validation)
+    splits = {"train": train, "validation": validation, "test": test}
+    images = {name: convert(split[0], config.size, config.channels) for name, split in splits.items()}
+    spec = make_spec(config, images["train"].shape[1:], levels, classes)
+    sources: dict[str, Source] = {}
+    too_large = sum(x.numel() for x in images.values()) > config.memory_limit_gib * 2**30
+    for name, (_, labels) in splits.items():
+        if too_large:
+            sources[name] = Streamed(ArrayItems(images[name]), labels, workers=0)
+        else:
+            sources[name] = Resident(images[name], labels)
+    return Dataset(spec, sources, config.pixels(levels))
+
+
+def make_spec(config: DatasetConfig, shape: tuple[int, ...], levels: int, classes: int) -> DataSpec:
+    """The spec of images of `shape` (C, H, W) as `config` processes them.
+
+    Raises:
+        ConfigError: colour images are to be binarised.
+    """
+    if config.binarize != "none" and shape[0] != 1:
+        raise ConfigError(
+            f"dataset.binarize={config.binarize}: {config.name} has colour images; add dataset.channels=1"
+        )
+    channels, height, width = shape
+    return DataSpec(
+        config.name,
+        channels,
+        height,
+        width,
+        levels=levels if config.binarize == "none" else 2,
+        classes=classes,
+        binarization=config.binarize,
+        dequantized=config.dequantize,
+    )
+
+
+def _hold_out(train: Images, count: int) -> tuple[Images, Images]:
+    images, labels = train
+    kept = len(images) - count
+    if kept < 1:
+        raise ConfigError(
+            f"dataset.validation_images={count}: there are {len(images)} training images; hold out fewer"
+        )
+    held = images[kept:], None if labels is None else labels[kept:]
+    return held, (images[:kept], None if labels is None else labels[:kept])
+
+
+def convert(images: Tensor, size: int | None, channels: int | None) -> Tensor:
+    """Resizes (bilinear, antialiased) and recolours, each image by itself.
+
+    Args:
+        images: (N, C, H, W) uint8, C = 1 or 3.
+        size: of the result, size x size; None keeps it.
+        channels: of the result; None keeps them. Grey is the luma of ITU-R BT.601, rounded.
+    """
+    resized = size is not None and tuple(images.shape[2:]) != (size, size)
+    recoloured = channels is not None and channels != images.shape[1]
+    if not (resized or recoloured) or not len(images):
+        shape = (channels or images.shape[1], *((size, size) if size else images.shape[2:]))
+        return images.reshape(len(images), *shape)
+    from torchvision.transforms.v2 import functional  # not needed, and slow to import, for most runs
+
+    parts = []
+    for part in images.split(4096):  # bounds the memory of what is in between
+        if recoloured and channels == 1:
+            red, green, blue = part.int().unbind(1)
+            part = ((299 * red + 587 * green + 114 * blue + 500) // 1000).to(torch.uint8).unsqueeze(1)
+        if resized:
+            part = functional.resize(part, [size, size], antialias=True)  # type: ignore[list-item]
+        if recoloured and channels == 3:
+            part = part.expand(-1, 3, -1, -1)
+        parts.append(part)
+    return torch.cat(parts)
+
+
+class ArrayItems(Items):
+    """Images of an array in the host's memory: (N, C, H, W) uint8."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return self.images[rows]

@@ -1,15 +1,39 @@
+"""The handwritten digits that come with scikit-learn: nothing to download."""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
+
 import torch
+
 from genlab.config import setting
-from genlab.data.dataset import DatasetConfig, build_dataset
-@dataclass(frozen=True)
+from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
+
+_TEST_IMAGES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
 class DigitsConfig(DatasetConfig):
-    name: Literal["digits"]=setting("digits")
+    """1797 digits, 8x8, 17 levels: the test set of the UCI collection (Alpaydin and Kaynak 1998)."""
+
+    name: Literal["digits"] = setting("digits")  # type: ignore[assignment]
+    validation_images: int = setting(100, at_least=0, help="held out from the end of the training images")
+
+
 class Digits:
-    Config=DigitsConfig
+    """Images in the order of the collection: the last 500 are the test split, the others train and validation."""
+
+    Config = DigitsConfig
+
     @staticmethod
-    def load(c):
+    def load(config: DigitsConfig) -> Dataset:
+        """Reads the copy inside scikit-learn."""
         from sklearn.datasets import load_digits
-        d=load_digits(); x=torch.tensor(d.images).to(torch.uint8)[:,None]; y=torch.tensor(d.target).long()
-        return build_dataset(c,"digits",x[:1297],y[:1297],x[1297:],y[1297:],17,10)
+
+        digits = load_digits()
+        images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
+        labels = torch.from_numpy(digits.target).long()
+        train = images[:-_TEST_IMAGES], labels[:-_TEST_IMAGES]
+        test = images[-_TEST_IMAGES:], labels[-_TEST_IMAGES:]
+        return from_arrays(config, train, test, validation=config.validation_images, levels=17, classes=10)

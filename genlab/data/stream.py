@@ -1,0 +1,216 @@
+"""Which images make up batch i, and where they come from: the device's memory, or a stream of decoded pictures."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from genlab.data.pixels import Pixels
+from genlab.data.spec import Batch
+from genlab.errors import ConfigError, UserError
+from genlab.rng import derive_seed
+
+Levels = tuple[Tensor, Tensor | None]
+"""(B, C, H, W) uint8 on the device, and (B,) int64 labels where there are any."""
+
+
+class Source(Protocol):
+    """The images of one split."""
+
+    device: torch.device
+    """Where the numbers of images are wanted."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Source: ...
+
+    def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
+        """One item for each tensor of image numbers, in that order."""
+        ...
+
+
+class Resident:
+    """Images held on one device.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64 or None, on the same device.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor | None) -> None:
+        self.device = images.device
+        self._shape = images.shape[1:]
+        self._flat = images.contiguous().view(len(images), -1)  # selecting rows of a matrix is fastest
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._flat)
+
+    def to(self, device: torch.device) -> Resident:
+        images = self._flat.to(device).view(-1, *self._shape)
+        return Resident(images, None if self._labels is None else self._labels.to(device))
+
+    def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
+        for index in rows:
+            levels = self._flat.index_select(0, index).view(-1, *self._shape)
+            yield levels, None if self._labels is None else self._labels.index_select(0, index)
+
+
+class Items(Protocol):
+    """Images that are fetched when they are asked for, perhaps in another process."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """(B,) int64 to (B, C, H, W) uint8."""
+        ...
+
+
+class Streamed:
+    """Images too many for the memory they may use, fetched by torch's DataLoader ahead of the training.
+
+    Args:
+        items: the images.
+        labels: (N,) int64 or None.
+        workers: processes that fetch; 0 fetches in this one.
+        device: where batches are put.
+    """
+
+    def __init__(
+        self, items: Items, labels: Tensor | None, workers: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device("cpu")
+        self._target = torch.device(device)
+        self._items, self._labels, self._workers = items, labels, workers
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def to(self, device: torch.device) -> Streamed:
+        return Streamed(self._items, self._labels, self._workers, device)
+
+    def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
+        on_gpu = self._target.type == "cuda"
+        loader: DataLoader[Any] = DataLoader(
+            _Fetch(self._items),  # type: ignore[arg-type]
+            sampler=((index, None if self._labels is None else self._labels[index]) for index in rows),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self._workers,
+            pin_memory=on_gpu,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # else it would draw from the generator that training uses
+        )
+        for levels, labels in loader:
+            if isinstance(levels, UserError):
+                raise levels
+            levels = levels.to(self._target, non_blocking=on_gpu)
+            yield levels, None if labels is None else labels.to(self._target, non_blocking=on_gpu)
+
+
+class _Fetch:
+    """What the workers do."""
+
+    def __init__(self, items: Items) -> None:
+        self.items = items
+
+    def __getitem__(self, key: tuple[Tensor, Tensor | None]) -> tuple[Tensor | UserError, Tensor | None]:
+        rows, labels = key
+        try:
+            return self.items[rows], labels
+        except UserError as error:
+            return error, labels  # raised by the main process: across processes it would gain a traceback
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C and a batch system's signal reach every process; only the main one is to stop, after its step.
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+class Order:
+    """The order in which a training split is seen: one shuffled epoch after another, cut into batches.
+
+    Batch i takes places i * batch_size to (i + 1) * batch_size of the infinite sequence of epochs, so that batches
+    cross the border of epochs, every image comes once in each, and a batch may be larger than the split. Process r
+    of w takes rows r, r + w, ... of it.
+
+    Args:
+        size: images of the split.
+        seed, batch_size: batch i is a function of these and i alone.
+        rank, world: this process and how many there are.
+        device: where the numbers of the images are put.
+
+    Raises:
+        ConfigError: the processes cannot share the batch evenly.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batch_size % world:
+            raise ConfigError(
+                f"trainer.batch_size={batch_size}: {world} processes cannot share it evenly; "
+                f"use trainer.batch_size={-(-batch_size // world) * world}"
+            )
+        self.size, self.seed, self.batch_size = size, seed, batch_size
+        self.rank, self.world, self.device = rank, world, torch.device(device)
+        self._epochs: dict[int, Tensor] = {}
+
+    def rows(self, index: int) -> Tensor:
+        """The images of batch `index` that this process takes, (batch_size / world,) int64."""
+        place, end = index * self.batch_size, (index + 1) * self.batch_size
+        first = place // self.size
+        self._epochs = {epoch: order for epoch, order in self._epochs.items() if epoch >= first}
+        parts = []
+        while place < end:
+            epoch, offset = divmod(place, self.size)
+            part = self._epoch(epoch)[offset : offset + end - place]
+            parts.append(part)
+            place += len(part)
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return rows[self.rank :: self.world]
+
+    def _epoch(self, epoch: int) -> Tensor:
+        if epoch not in self._epochs:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+            order = torch.randperm(self.size, generator=generator)
+            if self.device.type == "cuda":
+                order = order.pin_memory()  # so that the copy does not wait for the device
+            self._epochs[epoch] = order.to(self.device, non_blocking=True)
+        return self._epochs[epoch]
+
+
+class BatchStream(Iterator[Batch]):
+    """The endless training batches of one process.
+
+    Attributes:
+        index: number of the next batch. It is all there is to save: batch i depends on the seed and i alone.
+    """
+
+    def __init__(self, source: Source, pixels: Pixels, order: Order, start: int = 0) -> None:
+        self.index = start
+        self._source, self._pixels, self._order = source, pixels, order
+        self._read = source.read(order.rows(i) for i in itertools.count(start))
+
+    def __iter__(self) -> BatchStream:
+        return self
+
+    def __next__(self) -> Batch:
+        levels, labels = next(self._read)
+        seed = derive_seed(self._order.seed, "augment", self.index, self._order.rank)
+        self.index += 1
+        return Batch(self._pixels.training_images(levels, seed), labels)
