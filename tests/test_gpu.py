@@ -1,0 +1,73 @@
+"""What only a GPU can show. Run with: pytest -m gpu."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import plain_config
+
+from genlab import checkpoint, device, sampling, train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.usefixtures("toy"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+]
+
+
+def plain(**trainer: Any) -> dict[str, Any]:
+    return plain_config(**({"device": "cuda", "deterministic": True} | trainer))
+
+
+def test_auto_takes_the_gpu() -> None:
+    assert device.resolve("auto").type == "cuda"
+
+
+def test_resume_is_exact_on_a_gpu() -> None:
+    train.start(plain(steps=8) | {"schedule": {"name": "constant"}}, [], "constant")
+    train.start(plain() | {"schedule": {"name": "constant"}}, [], "uncut")
+    train.resume("constant", plain() | {"schedule": {"name": "constant"}}, [])
+    a, b = checkpoint.find("uncut")[1], checkpoint.find("constant")[1]
+    torch.testing.assert_close(b["weights"], a["weights"], rtol=0, atol=0)
+    torch.testing.assert_close(b["averages"], a["averages"], rtol=0, atol=0)
+    assert "cuda" in a["random"][0]
+
+
+def test_no_wait_for_the_device_within_a_step() -> None:
+    """torch raises at any synchronisation of a step when told to; log lines are the one place that waits."""
+    path = train.start(plain(deterministic=False, steps=3, log_every=100), [], "run")
+    state = train.TrainingState(sampling.load_model(str(path), "raw", torch.device("cpu")).config, _alone())
+    state.family.step(state.batches, state.update)  # first use allocates
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        state.record(state.family.step(state.batches, state.update))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _alone() -> device.Processes:
+    return device.Processes(0, 1, torch.device("cuda"))
+
+
+def test_a_gpus_checkpoint_samples_on_a_cpu() -> None:
+    train.start(plain(), [], "run")
+    for name in ("cpu", "cuda"):
+        sampling.main({"ckpt": "run", "n": 4, "npz": True, "device": name, "run_dir": name})
+    cpu, cuda = (np.load(f"{name}/samples.npz")["images"].astype(int) for name in ("cpu", "cuda"))
+    assert np.abs(cpu - cuda).max() <= 1  # of 255: rounding
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_vae_trains(precision: str, compiled: bool) -> None:
+    config = plain_config("vae", device="cuda", precision=precision, compile=compiled, steps=60, log_every=20)
+    path = train.start(config, [], "vae")
+    rows = [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["negative_elbo_nats"] for row in rows if "negative_elbo_nats" in row]
+    assert losses[-1] < losses[0]
