@@ -1,4 +1,4 @@
-"""Datasets: three splits of uint8 images, the spec a family builds on, and the batches of training and evaluation."""
+"""Datasets: three splits of images, the spec a family builds on, the batches of training and evaluation."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.dequantize and self.binarize != "none":
             raise ConfigError(
-                f"dataset.dequantize=true: does not go with dataset.binarize={self.binarize}; set one of them off "
-                "(dataset.dequantize=false or dataset.binarize=none)"
+                f"dataset.dequantize=true: does not go with dataset.binarize={self.binarize}; "
+                "use dataset.dequantize=false or dataset.binarize=none"
             )
 
     def pixels(self, levels: int) -> Pixels:

@@ -22,7 +22,7 @@ class DigitsConfig(DatasetConfig):
 
 
 class Digits:
-    """Images in the order of the collection: the last 500 are the test split, the others train and validation."""
+    """Images in the order of the collection: the last 500 are the test split."""
 
     Config = DigitsConfig
 

@@ -40,7 +40,7 @@ class HostNoise:
         return torch.from_numpy(sixteen_bits.astype(np.float32)).mul_(_FINEST).view(self._batch, *shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """uint8, exactly uniform over 0..high-1 for high <= 256: bytes past the last multiple of high are redrawn."""
+        """uint8, exactly uniform for high <= 256: bytes past the last multiple of high are drawn again."""
         values = self._raw(1, shape)
         limit = 256 - 256 % high
         if limit < 256:
@@ -81,8 +81,8 @@ class Pixels:
 
     Attributes:
         levels: how many values a stored pixel takes, 2 to 256; white is levels - 1.
-        binarize: "none", "dynamic" (a pixel is 1 with probability level / (levels - 1), drawn anew at each visit:
-            Salakhutdinov and Murray 2008) or "threshold".
+        binarize: "none", "dynamic" (a pixel is 1 with probability level / (levels - 1), drawn anew at each
+            visit: Salakhutdinov and Murray 2008) or "threshold".
         threshold: share of full scale above which a pixel is 1.
         dequantize: add noise uniform over one level (Theis, van den Oord and Bethge 2016, section 3.1).
         flip: mirror half of the training images, left to right.
@@ -110,14 +110,14 @@ class Pixels:
         return self.images(levels, noise)
 
     def images(self, levels: Tensor, noise: Noise | None) -> Tensor:
-        """(B, C, H, W) uint8 to float32 in [0, 1], not flipped. `noise` may be None where `draws` is false."""
+        """(B, C, H, W) uint8 to float32 in [0, 1], not flipped. Without `draws`, noise may be None."""
         if self.binarize == "threshold":
             cut = math.floor(self.threshold * (self.levels - 1) + 1e-9)  # 0.2 * 255 is a little under 51
             return (levels > cut).float()
         if self.binarize == "dynamic":
             assert noise is not None
             draw = noise.integers(self.levels - 1, *levels.shape[1:])
-            # Written straight into floats: a comparison that passes through booleans takes four times as long.
+            # Written straight into floats: by way of booleans it takes four times as long.
             return torch.lt(draw, levels, out=torch.empty(levels.shape, device=levels.device))
         images = levels.float()
         if self.dequantize:

@@ -1,4 +1,4 @@
-"""Which images make up batch i, and where they come from: the device's memory, or a stream of decoded pictures."""
+"""Which images make up batch i, and where they come from: the device's memory, or a stream."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Resident:
     def __init__(self, images: Tensor, labels: Tensor | None) -> None:
         self.device = images.device
         self._shape = images.shape[1:]
-        self._flat = images.contiguous().view(len(images), -1)  # selecting rows of a matrix is fastest
+        self._flat = images.flatten(1).contiguous()  # selecting rows of a matrix is fastest
         self._labels = labels
 
     def __len__(self) -> int:
         return len(self._flat)
 
     def to(self, device: torch.device) -> Resident:
-        images = self._flat.to(device).view(-1, *self._shape)
+        images = self._flat.to(device).view(len(self), *self._shape)
         return Resident(images, None if self._labels is None else self._labels.to(device))
 
     def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
         for index in rows:
-            levels = self._flat.index_select(0, index).view(-1, *self._shape)
+            levels = self._flat.index_select(0, index).view(len(index), *self._shape)
             yield levels, None if self._labels is None else self._labels.index_select(0, index)
 
 
@@ -138,9 +138,9 @@ def _start_worker(_: int) -> None:
 class Order:
     """The order in which a training split is seen: one shuffled epoch after another, cut into batches.
 
-    Batch i takes places i * batch_size to (i + 1) * batch_size of the infinite sequence of epochs, so that batches
-    cross the border of epochs, every image comes once in each, and a batch may be larger than the split. Process r
-    of w takes rows r, r + w, ... of it.
+    Batch i takes places i * batch_size to (i + 1) * batch_size of the infinite sequence of epochs, so that
+    batches cross the border of epochs, every image comes once in each, and a batch may be larger than the
+    split. Process r of w takes rows r, r + w, ... of it.
 
     Args:
         size: images of the split.

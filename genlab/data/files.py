@@ -1,0 +1,107 @@
+"""Files of published datasets: where they are, fetching what is missing, and checking every byte."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from genlab.errors import DataError
+
+log = logging.getLogger("genlab")
+
+_TIMEOUT_SECONDS = 20
+"""Without a byte for so long, a server counts as unreachable."""
+
+
+def data_root(root: str | None) -> Path:
+    """The folder of published datasets: `dataset.root`, else GENLAB_DATA, else genlab/data in the user's cache."""
+    if root:
+        return Path(root).expanduser()
+    if os.environ.get("GENLAB_DATA"):
+        return Path(os.environ["GENLAB_DATA"]).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "genlab" / "data"
+
+
+def obtain(config: Any, path: Path, md5: str, urls: Sequence[str]) -> None:
+    """Makes sure that a file is there, fetching it where that is allowed. What is there is left as it is.
+
+    Raises:
+        DataError: the file is missing and cannot be had; one line that says what to do.
+    """
+    if path.is_file():
+        return
+    elsewhere = "put it there, or say where it is with dataset.root=... or GENLAB_DATA=..."
+    if not config.download:
+        raise DataError(f"dataset={config.name}: {path} is missing and dataset.download=false; {elsewhere}")
+    reason = ""
+    for url in urls:
+        try:
+            _fetch(url, path, md5)
+            return
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = " ".join(str(getattr(error, "reason", None) or error).split())
+            log.debug("%s: %s", url, reason)
+    raise DataError(
+        f"dataset={config.name}: {path} is missing and could not be downloaded ({reason}); {elsewhere}"
+    )
+
+
+def _fetch(url: str, path: Path, md5: str) -> None:
+    """Downloads into a file of another name beside the target, which takes its place once the checksum agrees."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    request = urllib.request.Request(url, headers={"User-Agent": "genlab"})
+    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
+            tqdm(total=response.length, unit="B", unit_scale=True, desc=path.name, disable=None) as bar,
+        ):
+            while chunk := response.read(1 << 18):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if md5 and md5_of(Path(part)) != md5:
+            raise ValueError(f"what {url} sent is not the published file")
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def md5_of(path: Path) -> str:
+    """MD5 of a file, the checksum its publishers give."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def read_verified(config: Any, path: Path, md5: str) -> bytes:
+    """The content of a file, after its checksum agreed.
+
+    Raises:
+        DataError: the file is damaged or cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"dataset={config.name}: {path} cannot be read: {error.strerror}") from error
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise damaged(config, path)
+    return content
+
+
+def damaged(config: Any, path: Path) -> DataError:
+    """The error for a file that is not what was published."""
+    return DataError(
+        f"dataset={config.name}: {path} is damaged (its content is not the published one); "
+        "delete it to download it again, or replace it"
+    )

@@ -1,0 +1,280 @@
+"""Published datasets, in the folders and with the checksums of torchvision.
+
+Raw files that are already on disk are read as they are: nothing is unpacked beside them, so that the folder may be
+read-only, and the network is not used.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import pickle
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from genlab.config import setting
+from genlab.data.dataset import Dataset, DownloadedConfig, Images, from_arrays
+from genlab.data.files import damaged, data_root, md5_of, obtain, read_verified
+
+
+def parse_idx(content: bytes) -> Tensor:
+    """An array of bytes in the IDX format of MNIST's authors.
+
+    Raises:
+        ValueError: not such an array, or of another length than it says.
+    """
+    dimensions = content[3] if len(content) > 3 else 0
+    header = 4 + 4 * dimensions
+    if content[:3] != b"\0\0\x08" or not dimensions or len(content) < header:
+        raise ValueError("no IDX array of bytes")
+    shape = [int.from_bytes(content[k : k + 4], "big") for k in range(4, header, 4)]
+    if len(content) - header != math.prod(shape):
+        raise ValueError(f"{len(content) - header} bytes for a shape of {shape}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
+
+
+class _IdxSet:
+    """MNIST and the sets made in its image: four gzipped IDX files."""
+
+    published: ClassVar[type[datasets.MNIST]]
+    images: ClassVar[dict[str, int]] = {"train": 60000, "t10k": 10000}
+
+    @classmethod
+    def load(cls, config: Any) -> Dataset:
+        """Reads the four files, fetching what is missing.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        train, test = cls._split(config, "train"), cls._split(config, "t10k")
+        return from_arrays(config, train, test, validation=config.validation_images, classes=10)
+
+    @classmethod
+    def _split(cls, config: Any, part: str) -> Images:
+        count = cls.images[part]
+        images = cls._array(config, f"{part}-images-idx3-ubyte.gz", (count, 28, 28))
+        labels = cls._array(config, f"{part}-labels-idx1-ubyte.gz", (count,))
+        return images.unsqueeze(1), labels.long()
+
+    @classmethod
+    def _array(cls, config: Any, name: str, shape: tuple[int, ...]) -> Tensor:
+        packed = data_root(config.root) / cls.published.__name__ / "raw" / name
+        plain = packed.with_suffix("")
+        md5 = dict(cls.published.resources)[name]
+        if packed.is_file() or not plain.is_file():
+            obtain(config, packed, md5, [mirror + name for mirror in cls.published.mirrors])
+            return parse_idx(gzip.decompress(read_verified(config, packed, md5)))
+        # Only the unpacked file is there, for which no checksum was published: its shape is what can be checked.
+        return _checked_idx(config, plain, plain.read_bytes(), shape)
+
+
+def _checked_idx(config: Any, path: Path, content: bytes, shape: tuple[int, ...] | None) -> Tensor:
+    try:
+        array = parse_idx(content)
+    except ValueError as error:
+        raise damaged(config, path) from error
+    if shape is not None and tuple(array.shape) != shape:
+        raise damaged(config, path)
+    return array
+
+
+@dataclass(frozen=True, kw_only=True)
+class MNISTConfig(DownloadedConfig):
+    """Handwritten digits (LeCun et al. 1998)."""
+
+    name: Literal["mnist"] = setting("mnist")  # type: ignore[assignment]
+    validation_images: int = setting(10000, at_least=0)
+
+
+class MNIST(_IdxSet):
+    """60,000 training and 10,000 test images of 28x28, 10 classes."""
+
+    Config = MNISTConfig
+    published = datasets.MNIST
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionMNISTConfig(DownloadedConfig):
+    """Articles of clothing (Xiao et al. 2017)."""
+
+    name: Literal["fashion_mnist"] = setting("fashion_mnist")  # type: ignore[assignment]
+    validation_images: int = setting(10000, at_least=0)
+
+
+class FashionMNIST(_IdxSet):
+    """60,000 training and 10,000 test images of 28x28, 10 classes."""
+
+    Config = FashionMNISTConfig
+    published = datasets.FashionMNIST
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMNISTConfig(DownloadedConfig):
+    """Cursive Japanese characters (Clanuwat et al. 2018)."""
+
+    name: Literal["kmnist"] = setting("kmnist")  # type: ignore[assignment]
+    validation_images: int = setting(10000, at_least=0)
+
+
+class KMNIST(_IdxSet):
+    """60,000 training and 10,000 test images of 28x28, 10 classes."""
+
+    Config = KMNISTConfig
+    published = datasets.KMNIST
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMNISTConfig(DownloadedConfig):
+    """Handwritten letters and digits (Cohen et al. 2017)."""
+
+    name: Literal["emnist"] = setting("emnist")  # type: ignore[assignment]
+    split: Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"] = setting("balanced")
+    validation_images: int = setting(10000, at_least=0)
+
+
+class EMNIST:
+    """28x28, six ways to choose the classes. The files hold the images transposed; here they stand upright."""
+
+    Config = EMNISTConfig
+    classes: ClassVar[dict[str, int]] = {
+        "balanced": 47, "byclass": 62, "bymerge": 47, "letters": 26, "digits": 10, "mnist": 10,
+    }  # fmt: skip
+
+    @classmethod
+    def load(cls, config: EMNISTConfig) -> Dataset:
+        """Reads the split from gzip.zip, or from its IDX files where these are unpacked.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        train, test = cls._split(config, "train"), cls._split(config, "test")
+        classes = cls.classes[config.split]
+        return from_arrays(config, train, test, validation=config.validation_images, classes=classes)
+
+    @classmethod
+    def _split(cls, config: EMNISTConfig, part: str) -> Images:
+        images = cls._array(config, f"emnist-{config.split}-{part}-images-idx3-ubyte", None)
+        labels = cls._array(config, f"emnist-{config.split}-{part}-labels-idx1-ubyte", (len(images),))
+        labels = labels.long() - (1 if config.split == "letters" else 0)  # letters are counted from 1
+        return images.transpose(1, 2).unsqueeze(1), labels
+
+    @classmethod
+    def _array(cls, config: EMNISTConfig, name: str, shape: tuple[int, ...] | None) -> Tensor:
+        folder = data_root(config.root) / "EMNIST" / "raw"
+        archive = folder / "gzip.zip"
+        try:
+            if (folder / name).is_file():
+                return _checked_idx(config, folder / name, (folder / name).read_bytes(), shape)
+            if (folder / f"{name}.gz").is_file():
+                packed = (folder / f"{name}.gz").read_bytes()
+                return _checked_idx(config, folder / f"{name}.gz", gzip.decompress(packed), shape)
+            if not archive.is_file() or not _known_good(archive, datasets.EMNIST.md5):
+                obtain(config, archive, datasets.EMNIST.md5, [datasets.EMNIST.url])
+                if not _known_good(archive, datasets.EMNIST.md5):
+                    raise damaged(config, archive)
+            with zipfile.ZipFile(archive) as members:
+                return _checked_idx(config, archive, gzip.decompress(members.read(f"gzip/{name}.gz")), shape)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise damaged(config, folder / name) from error
+
+
+_checked: set[tuple[Path, int, int]] = set()
+
+
+def _known_good(path: Path, md5: str) -> bool:
+    """Whether a large file has its checksum; computed once in a process."""
+    state = path.stat()
+    key = (path, state.st_size, state.st_mtime_ns)
+    if key not in _checked and md5_of(path) == md5:
+        _checked.add(key)
+    return key in _checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class CIFAR10Config(DownloadedConfig):
+    """Tiny photographs (Krizhevsky 2009)."""
+
+    name: Literal["cifar10"] = setting("cifar10")  # type: ignore[assignment]
+
+
+class CIFAR10:
+    """50,000 training and 10,000 test images of 32x32 in colour, 10 classes.
+
+    The files are pickles, which could run code: none is unpickled before its checksum is verified.
+    """
+
+    Config = CIFAR10Config
+    published = datasets.CIFAR10
+
+    @classmethod
+    def load(cls, config: CIFAR10Config) -> Dataset:
+        """Reads the unpacked folder where it is there, else the archive, fetched when missing.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        root = data_root(config.root)
+        folder = root / cls.published.base_folder
+        listed = [*cls.published.train_list, *cls.published.test_list]
+        if folder.is_dir() and all((folder / name).is_file() for name, _ in listed):
+            contents = [read_verified(config, folder / name, md5) for name, md5 in listed]
+        else:
+            archive = root / cls.published.filename
+            obtain(config, archive, cls.published.tgz_md5, [cls.published.url])
+            packed = io.BytesIO(read_verified(config, archive, cls.published.tgz_md5))
+            with tarfile.open(fileobj=packed) as tar:
+                files = {name: tar.extractfile(f"{cls.published.base_folder}/{name}") for name, _ in listed}
+                contents = [file.read() for file in files.values() if file]
+        batches = [cls._unpickle(content) for content in contents]
+        train = torch.cat([images for images, _ in batches[:-1]]), torch.cat([y for _, y in batches[:-1]])
+        return from_arrays(config, train, batches[-1], validation=config.validation_images, classes=10)
+
+    @staticmethod
+    def _unpickle(content: bytes) -> tuple[Tensor, Tensor]:
+        batch = pickle.loads(content, encoding="latin1")
+        return torch.from_numpy(batch["data"]).view(-1, 3, 32, 32), torch.tensor(batch["labels"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVHNConfig(DownloadedConfig):
+    """House numbers photographed from the street (Netzer et al. 2011)."""
+
+    name: Literal["svhn"] = setting("svhn")  # type: ignore[assignment]
+
+
+class SVHN:
+    """73,257 training and 26,032 test images of 32x32 in colour, 10 classes."""
+
+    Config = SVHNConfig
+
+    @classmethod
+    def load(cls, config: SVHNConfig) -> Dataset:
+        """Reads the two MATLAB files, fetching what is missing.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        train, test = cls._split(config, "train"), cls._split(config, "test")
+        return from_arrays(config, train, test, validation=config.validation_images, classes=10)
+
+    @staticmethod
+    def _split(config: SVHNConfig, part: str) -> Images:
+        from scipy.io import loadmat
+
+        url, name, md5 = datasets.SVHN.split_list[part]
+        path = data_root(config.root) / name
+        obtain(config, path, md5, [url])
+        content = loadmat(io.BytesIO(read_verified(config, path, md5)))
+        labels = content["y"].astype(np.int64).reshape(-1) % 10  # the digit 0 is labelled 10
+        images = np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1))
+        return torch.from_numpy(images), torch.from_numpy(labels)
