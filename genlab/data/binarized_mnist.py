@@ -33,7 +33,7 @@ class BinarizedMNISTConfig:
     """The published splits, 50,000 / 10,000 / 10,000, without labels (Larochelle and Murray 2011)."""
 
     name: Literal["binarized_mnist"] = setting("binarized_mnist")
-    root: str | None = setting(None, help="where the files are; null: GENLAB_DATA, else ~/.cache/genlab/data")
+    root: str | None = setting(None, help="folder of the files; null: GENLAB_DATA, else ~/.cache/genlab/data")
     download: bool = setting(True, help="fetch what is missing")
     flip: bool = setting(False, help="mirror half of the training images, left to right")
 

@@ -54,7 +54,7 @@ class DatasetConfig:
 class DownloadedConfig(DatasetConfig):
     """A published dataset, read from a folder and fetched into it when it is not there."""
 
-    root: str | None = setting(None, help="where the files are; null: GENLAB_DATA, else ~/.cache/genlab/data")
+    root: str | None = setting(None, help="folder of the files; null: GENLAB_DATA, else ~/.cache/genlab/data")
     download: bool = setting(True, help="fetch what is missing")
     validation_images: int = setting(5000, at_least=0, help="held out from the end of the training images")
 

@@ -23,7 +23,7 @@ _TIMEOUT_SECONDS = 20
 
 
 def data_root(root: str | None) -> Path:
-    """The folder of published datasets: `dataset.root`, else GENLAB_DATA, else genlab/data in the user's cache."""
+    """The folder of published datasets: `root`, else GENLAB_DATA, else ~/.cache/genlab/data."""
     if root:
         return Path(root).expanduser()
     if os.environ.get("GENLAB_DATA"):
@@ -57,25 +57,25 @@ def obtain(config: Any, path: Path, md5: str, urls: Sequence[str]) -> None:
 
 
 def _fetch(url: str, path: Path, md5: str) -> None:
-    """Downloads into a file of another name beside the target, which takes its place once the checksum agrees."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Downloads to another name beside the target, and renames once the checksum agrees."""
     request = urllib.request.Request(url, headers={"User-Agent": "genlab"})
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with (
-            os.fdopen(descriptor, "wb") as file,
-            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
-            tqdm(total=response.length, unit="B", unit_scale=True, desc=path.name, disable=None) as bar,
-        ):
-            while chunk := response.read(1 << 18):
-                file.write(chunk)
-                bar.update(len(chunk))
-        if md5 and md5_of(Path(part)) != md5:
-            raise ValueError(f"what {url} sent is not the published file")
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+        path.parent.mkdir(parents=True, exist_ok=True)  # not before: without a network nothing is left behind
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with (
+                os.fdopen(descriptor, "wb") as file,
+                tqdm(total=response.length, unit="B", unit_scale=True, desc=path.name, disable=None) as bar,
+            ):
+                while chunk := response.read(1 << 18):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+            if md5 and md5_of(Path(part)) != md5:
+                raise ValueError(f"what {url} sent is not the published file")
+            os.chmod(part, 0o644)
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
 
 
 def md5_of(path: Path) -> str:

@@ -113,7 +113,7 @@ class Pixels:
         """(B, C, H, W) uint8 to float32 in [0, 1], not flipped. Without `draws`, noise may be None."""
         if self.binarize == "threshold":
             cut = math.floor(self.threshold * (self.levels - 1) + 1e-9)  # 0.2 * 255 is a little under 51
-            return (levels > cut).float()
+            return torch.gt(levels, cut, out=torch.empty(levels.shape, device=levels.device))
         if self.binarize == "dynamic":
             assert noise is not None
             draw = noise.integers(self.levels - 1, *levels.shape[1:])

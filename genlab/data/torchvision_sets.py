@@ -1,7 +1,7 @@
 """Published datasets, in the folders and with the checksums of torchvision.
 
-Raw files that are already on disk are read as they are: nothing is unpacked beside them, so that the folder may be
-read-only, and the network is not used.
+Raw files that are already on disk are read as they are: nothing is unpacked beside them, so that the folder
+may be read-only, and the network is not used.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _IdxSet:
         if packed.is_file() or not plain.is_file():
             obtain(config, packed, md5, [mirror + name for mirror in cls.published.mirrors])
             return parse_idx(gzip.decompress(read_verified(config, packed, md5)))
-        # Only the unpacked file is there, for which no checksum was published: its shape is what can be checked.
+        # Only the unpacked file is there: no checksum of it was published, so its shape has to do.
         return _checked_idx(config, plain, plain.read_bytes(), shape)
 
 
@@ -143,7 +143,7 @@ class EMNISTConfig(DownloadedConfig):
 
 
 class EMNIST:
-    """28x28, six ways to choose the classes. The files hold the images transposed; here they stand upright."""
+    """28x28, six ways to choose the classes. The files hold transposed images; here they stand upright."""
 
     Config = EMNISTConfig
     classes: ClassVar[dict[str, int]] = {

@@ -1,0 +1,230 @@
+"""A folder of the user's own pictures, of any size and kind."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from genlab.config import setting
+from genlab.data.dataset import Dataset, DatasetConfig, make_spec
+from genlab.data.stream import Items, Resident, Source, Streamed
+from genlab.errors import ConfigError, DataError
+
+log = logging.getLogger("genlab")
+
+_SUFFIXES = {
+    ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+_MAX_PIXELS = 89_478_485  # Pillow's own limit against pictures that unpack to more than memory holds
+_NAMED = 20  # how many unreadable files are named one by one
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(DatasetConfig):
+    """Pictures of a folder and its subfolders."""
+
+    name: Literal["folder"] = setting("folder")  # type: ignore[assignment]
+    path: str = setting(help="the folder; its subfolders are the classes")
+    size: int = setting(32, at_least=1, help="side of the middle square, resized")  # type: ignore[assignment]
+    channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
+    validation_share: float = setting(0.05, at_least=0, below=1, help="share of the pictures")
+    test_share: float = setting(0.1, at_least=0, below=1, help="share of the pictures")
+    workers: int | None = setting(None, at_least=0, help="processes that read; null: one a core, up to 8")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation_share + self.test_share >= 1:
+            raise ConfigError(
+                f"dataset.test_share={self.test_share}: nothing is left to train on beside "
+                f"dataset.validation_share={self.validation_share}; together they must be below 1"
+            )
+
+
+class Folder:
+    """Pictures, the middle square of each.
+
+    The class of a picture is the first subfolder on its way, unless pictures lie in `path` itself or in a single
+    subfolder: then there are no labels. Which split a picture belongs to follows from its name within the folder
+    alone, so that adding pictures moves none from one split to another. A file that cannot be read is named and
+    left out.
+    """
+
+    Config = FolderConfig
+
+    @staticmethod
+    def load(config: FolderConfig) -> Dataset:
+        """Reads every picture once; keeps them in memory when they fit, else they are read again as needed.
+
+        Raises:
+            DataError: no such folder, or no readable picture in it.
+        """
+        root = Path(config.path).expanduser()
+        if not root.is_dir():
+            raise DataError(f"dataset.path={config.path}: no such folder")
+        names = find_pictures(root)
+        if not names:
+            kinds = ", ".join(sorted(_SUFFIXES))
+            raise DataError(f"dataset.path={config.path}: no pictures there; wanted: {kinds}")
+        pictures = Pictures(root, names, config.size, config.channels)
+        too_large = len(names) * config.channels * config.size**2 > config.memory_limit_gib * 2**30
+        workers = config.workers if config.workers is not None else min(8, os.cpu_count() or 1)
+        kept, images = _read_all(pictures, keep=not too_large, workers=workers if len(names) > 500 else 0)
+        log.info("%s: %d pictures used, %d skipped", root, len(kept), len(names) - len(kept))
+        if not kept:
+            raise DataError(f"dataset.path={config.path}: none of its {len(names)} pictures can be read")
+        names = [names[k] for k in kept]
+        labels, classes = class_labels(names)
+        splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+        for k, name in enumerate(names):
+            splits[split_of(name, config.validation_share, config.test_share)].append(k)
+        sources: dict[str, Source] = {}
+        for split, members in splits.items():
+            rows = torch.tensor(members, dtype=torch.int64)
+            of_split = None if labels is None else labels[rows]
+            if images is not None:
+                sources[split] = Resident(images[rows], of_split)
+            else:
+                part = Pictures(root, [names[k] for k in members], config.size, config.channels)
+                sources[split] = Streamed(part, of_split, workers)
+        shape = (config.channels, config.size, config.size)
+        return Dataset(make_spec(config, shape, 256, classes), sources, config.pixels(256))
+
+
+def find_pictures(root: Path) -> list[str]:
+    """Names of the pictures under `root`, relative to it, sorted; hidden ones are left out, links followed once."""
+    names, seen = [], set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        state = os.stat(folder)
+        if (state.st_dev, state.st_ino) in seen:  # a link to a folder above it would never end
+            subfolders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__MACOSX")))
+        for name in files:
+            path = Path(folder, name)
+            if not name.startswith(".") and path.suffix.lower() in _SUFFIXES and path.is_file():
+                names.append(path.relative_to(root).as_posix())
+    return sorted(names)
+
+
+def split_of(name: str, validation_share: float, test_share: float) -> str:
+    """The split of a picture, from its relative name alone."""
+    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    place = int.from_bytes(digest, "little") / 2**64
+    if place < test_share:
+        return "test"
+    return "validation" if place < test_share + validation_share else "train"
+
+
+def class_labels(names: list[str]) -> tuple[Tensor | None, int]:
+    """Labels from the first subfolder of each name, in alphabetical order, and how many there are."""
+    folders = [name.partition("/")[0] if "/" in name else "" for name in names]
+    classes = sorted(set(folders))
+    if "" in classes or len(classes) < 2:
+        return None, 0
+    numbers = {folder: k for k, folder in enumerate(classes)}
+    return torch.tensor([numbers[folder] for folder in folders]), len(classes)
+
+
+def read_picture(path: Path, size: int, channels: int) -> np.ndarray:
+    """One picture as (channels, size, size) uint8: upright, on white where transparent, its middle square.
+
+    Raises:
+        Exception: of many kinds, for a file that is broken, enormous or of an unknown kind.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of size and odd metadata; what cannot be read raises
+        with Image.open(path) as opened:
+            if opened.width * opened.height > _MAX_PIXELS:
+                raise ValueError(f"{opened.width}x{opened.height} pixels are more than {_MAX_PIXELS}")
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits a pixel
+                values = np.asarray(image).astype(np.int64)
+                if values.min() < 0 or values.max() > 65535:
+                    raise ValueError("its pixels are not of 16 bits")
+                image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+            elif image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers, of unknown scale")
+            elif "A" in image.getbands() or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if channels == 1 else "RGB")
+            square = ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
+    array = np.asarray(square)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+class Pictures(Items):
+    """Pictures read from their files when they are asked for."""
+
+    def __init__(self, root: Path, names: list[str], size: int, channels: int) -> None:
+        self.root, self.names, self.size, self.channels = root, names, size, channels
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        found = [self.read(k) for k in rows.tolist()]
+        for image in found:
+            if isinstance(image, str):
+                raise DataError(f"dataset.path={self.root}: {image}; it could be read when the run began")
+        return torch.from_numpy(np.stack(found))  # type: ignore[arg-type]
+
+    def read(self, k: int) -> np.ndarray | str:
+        """Picture k, or why it cannot be read."""
+        try:
+            return read_picture(self.root / self.names[k], self.size, self.channels)
+        except Exception as error:  # a broken file can fail in any way
+            return f"{self.names[k]} cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+class _EachPicture:
+    """A picture or the reason why not, for each number."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, k: int) -> np.ndarray | str:
+        return self.pictures.read(k)
+
+
+def _read_all(pictures: Pictures, keep: bool, workers: int) -> tuple[list[int], Tensor | None]:
+    """Numbers of the pictures that can be read, and those pictures, (N, C, H, W) uint8, if they are kept."""
+    loader = DataLoader(
+        _EachPicture(pictures),  # type: ignore[arg-type]
+        batch_size=32 if workers else 1,
+        collate_fn=list,
+        num_workers=workers,
+        generator=torch.Generator(),  # the random numbers of training stay as they are
+    )
+    shape = (len(pictures) if keep else 0, pictures.channels, pictures.size, pictures.size)
+    images, kept, broken = torch.empty(shape, dtype=torch.uint8), [], 0
+    with tqdm(total=len(pictures), unit="picture", desc="reading", disable=None) as bar:
+        for k, image in enumerate(image for batch in loader for image in batch):
+            bar.update()
+            if isinstance(image, str):
+                broken += 1
+                if broken <= _NAMED:
+                    log.warning("skipped: %s", image)
+                continue
+            if keep:
+                images[len(kept)] = torch.from_numpy(image.copy())
+            kept.append(k)
+    if broken > _NAMED:
+        log.warning("skipped: %d more", broken - _NAMED)
+    return kept, images[: len(kept)] if keep else None
