@@ -33,7 +33,7 @@ class BinarizedMNISTConfig:
     """The published splits, 50,000 / 10,000 / 10,000, without labels (Larochelle and Murray 2011)."""
 
     name: Literal["binarized_mnist"] = setting("binarized_mnist")
-    root: str | None = setting(None, help="folder of the files; null: GENLAB_DATA, else ~/.cache/genlab/data")
+    root: str | None = setting(None, help="folder; null: GENLAB_DATA, else ~/.cache/genlab/data")
     download: bool = setting(True, help="fetch what is missing")
     flip: bool = setting(False, help="mirror half of the training images, left to right")
 
@@ -45,9 +45,9 @@ class BinarizedMNIST:
 
     @classmethod
     def load(cls, config: BinarizedMNISTConfig) -> Dataset:
-        """Reads binarized_mnist.npz, or the three .amat files beside it or in a folder binarized_mnist.
+        """Reads binarized_mnist.npz, or the three .amat files, here or in a folder binarized_mnist.
 
-        The npz holds `train`, `valid` and `test`, (n, 98) uint8, as numpy.packbits(pixels, axis=1) gives them.
+        The npz holds `train`, `valid` and `test`, (n, 98) uint8: numpy.packbits(pixels, axis=1).
 
         Raises:
             DataError: a file is missing or damaged.

@@ -31,9 +31,9 @@ class Digits:
         """Reads the copy inside scikit-learn."""
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
-        labels = torch.from_numpy(digits.target).long()
+        pixels, classes = load_digits(return_X_y=True)
+        images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 8, 8)
+        labels = torch.from_numpy(classes).long()
         train = images[:-_TEST_IMAGES], labels[:-_TEST_IMAGES]
         test = images[-_TEST_IMAGES:], labels[-_TEST_IMAGES:]
         return from_arrays(config, train, test, validation=config.validation_images, levels=17, classes=10)

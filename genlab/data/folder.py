@@ -37,7 +37,7 @@ class FolderConfig(DatasetConfig):
 
     name: Literal["folder"] = setting("folder")  # type: ignore[assignment]
     path: str = setting(help="the folder; its subfolders are the classes")
-    size: int = setting(32, at_least=1, help="side of the middle square, resized")  # type: ignore[assignment]
+    size: int = setting(32, at_least=1, help="side of the resized square")  # type: ignore[assignment]
     channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
     validation_share: float = setting(0.05, at_least=0, below=1, help="share of the pictures")
     test_share: float = setting(0.1, at_least=0, below=1, help="share of the pictures")
@@ -55,10 +55,10 @@ class FolderConfig(DatasetConfig):
 class Folder:
     """Pictures, the middle square of each.
 
-    The class of a picture is the first subfolder on its way, unless pictures lie in `path` itself or in a single
-    subfolder: then there are no labels. Which split a picture belongs to follows from its name within the folder
-    alone, so that adding pictures moves none from one split to another. A file that cannot be read is named and
-    left out.
+    The class of a picture is the first subfolder on its way, unless pictures lie in `path` itself or in a
+    single subfolder: then there are no labels. Which split a picture belongs to follows from its name within
+    the folder alone, so that adding pictures moves none from one split to another. A file that cannot be read
+    is named and left out.
     """
 
     Config = FolderConfig
@@ -103,7 +103,7 @@ class Folder:
 
 
 def find_pictures(root: Path) -> list[str]:
-    """Names of the pictures under `root`, relative to it, sorted; hidden ones are left out, links followed once."""
+    """Names of the pictures under `root`, relative to it, sorted; hidden ones are left out."""
     names, seen = [], set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         state = os.stat(folder)
@@ -204,7 +204,7 @@ class _EachPicture:
 
 
 def _read_all(pictures: Pictures, keep: bool, workers: int) -> tuple[list[int], Tensor | None]:
-    """Numbers of the pictures that can be read, and those pictures, (N, C, H, W) uint8, if they are kept."""
+    """Numbers of the pictures that can be read; with `keep` the pictures too, (N, C, H, W) uint8."""
     loader = DataLoader(
         _EachPicture(pictures),  # type: ignore[arg-type]
         batch_size=32 if workers else 1,

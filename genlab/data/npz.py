@@ -131,9 +131,7 @@ class _File:
         """(N, H, W), (N, H, W, C) or (N, C, H, W) uint8, not yet read where the file is too large."""
         array = self._map(name) if self.too_large else self._read(name)
         if array.dtype != np.uint8:
-            raise self.error(
-                f"{name} is {array.dtype}, not uint8; where white is 1, save (255 * x).round().astype('uint8')"
-            )
+            raise self.error(f"{name} is {array.dtype}, not uint8; save (255 * x).round().astype('uint8')")
         layout = array.ndim == 3 or (
             array.ndim == 4 and (array.shape[3] in (1, 3) or array.shape[1] in (1, 3))
         )

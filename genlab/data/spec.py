@@ -12,7 +12,8 @@ from torch import Tensor
 class Batch(NamedTuple):
     """Images of one batch.
 
-    images: (B, C, H, W) float32 in [0, 1]: level / (levels - 1), or (level + u) / levels, u ~ U[0, 1), dequantised.
+    images: (B, C, H, W) float32 in [0, 1]: level / (levels - 1), or dequantised, (level + u) / levels with
+        u ~ U[0, 1).
     labels: (B,) int64 in 0..classes-1, or None for a dataset without labels.
     """
 
@@ -27,7 +28,7 @@ class DataSpec:
     Attributes:
         name: of the dataset, as typed after `dataset=`.
         channels, height, width: of one image, in pixels.
-        levels: how many values a channel of a pixel takes: 2 when binarised, 256 for 8-bit images, 17 for digits.
+        levels: how many values a channel of a pixel takes: 2 binarised, 256 for 8-bit images, 17 for digits.
         classes: number of labels, 0 without.
         binarization: "none", "dynamic" (drawn anew at each visit), "threshold" or "static" (fixed files).
         dequantized: uniform noise of one level has been added, so that values are continuous.

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import pickle
 import tarfile
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,22 +23,7 @@ from torchvision import datasets
 from genlab.config import setting
 from genlab.data.dataset import Dataset, DownloadedConfig, Images, from_arrays
 from genlab.data.files import damaged, data_root, md5_of, obtain, read_verified
-
-
-def parse_idx(content: bytes) -> Tensor:
-    """An array of bytes in the IDX format of MNIST's authors.
-
-    Raises:
-        ValueError: not such an array, or of another length than it says.
-    """
-    dimensions = content[3] if len(content) > 3 else 0
-    header = 4 + 4 * dimensions
-    if content[:3] != b"\0\0\x08" or not dimensions or len(content) < header:
-        raise ValueError("no IDX array of bytes")
-    shape = [int.from_bytes(content[k : k + 4], "big") for k in range(4, header, 4)]
-    if len(content) - header != math.prod(shape):
-        raise ValueError(f"{len(content) - header} bytes for a shape of {shape}")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
+from genlab.data.idx import parse_idx, read_idx
 
 
 class _IdxSet:
@@ -75,17 +58,7 @@ class _IdxSet:
             obtain(config, packed, md5, [mirror + name for mirror in cls.published.mirrors])
             return parse_idx(gzip.decompress(read_verified(config, packed, md5)))
         # Only the unpacked file is there: no checksum of it was published, so its shape has to do.
-        return _checked_idx(config, plain, plain.read_bytes(), shape)
-
-
-def _checked_idx(config: Any, path: Path, content: bytes, shape: tuple[int, ...] | None) -> Tensor:
-    try:
-        array = parse_idx(content)
-    except ValueError as error:
-        raise damaged(config, path) from error
-    if shape is not None and tuple(array.shape) != shape:
-        raise damaged(config, path)
-    return array
+        return read_idx(config, plain, shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,20 +145,15 @@ class EMNIST:
     def _array(cls, config: EMNISTConfig, name: str, shape: tuple[int, ...] | None) -> Tensor:
         folder = data_root(config.root) / "EMNIST" / "raw"
         archive = folder / "gzip.zip"
-        try:
-            if (folder / name).is_file():
-                return _checked_idx(config, folder / name, (folder / name).read_bytes(), shape)
-            if (folder / f"{name}.gz").is_file():
-                packed = (folder / f"{name}.gz").read_bytes()
-                return _checked_idx(config, folder / f"{name}.gz", gzip.decompress(packed), shape)
-            if not archive.is_file() or not _known_good(archive, datasets.EMNIST.md5):
-                obtain(config, archive, datasets.EMNIST.md5, [datasets.EMNIST.url])
-                if not _known_good(archive, datasets.EMNIST.md5):
-                    raise damaged(config, archive)
-            with zipfile.ZipFile(archive) as members:
-                return _checked_idx(config, archive, gzip.decompress(members.read(f"gzip/{name}.gz")), shape)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise damaged(config, folder / name) from error
+        if (folder / name).is_file():
+            return read_idx(config, folder / name, shape)
+        if (folder / f"{name}.gz").is_file():
+            return read_idx(config, folder / f"{name}.gz", shape)
+        obtain(config, archive, datasets.EMNIST.md5, [datasets.EMNIST.url])
+        if not _known_good(archive, datasets.EMNIST.md5):
+            raise damaged(config, archive)
+        with zipfile.ZipFile(archive) as members:
+            return parse_idx(gzip.decompress(members.read(f"gzip/{name}.gz")))
 
 
 _checked: set[tuple[Path, int, int]] = set()

@@ -1,0 +1,50 @@
+"""The IDX format, in which MNIST and the sets made in its image are published."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.data.files import damaged
+
+
+def parse_idx(content: bytes) -> Tensor:
+    """An array of bytes in the IDX format of MNIST's authors.
+
+    Raises:
+        ValueError: not such an array, or of another length than it says.
+    """
+    dimensions = content[3] if len(content) > 3 else 0
+    header = 4 + 4 * dimensions
+    if content[:3] != b"\0\0\x08" or not dimensions or len(content) < header:
+        raise ValueError("no IDX array of bytes")
+    shape = [int.from_bytes(content[k : k + 4], "big") for k in range(4, header, 4)]
+    if len(content) - header != math.prod(shape):
+        raise ValueError(f"{len(content) - header} bytes for a shape of {shape}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
+
+
+def read_idx(config: Any, path: Path, shape: tuple[int, ...] | None) -> Tensor:
+    """The array of an IDX file without a published checksum, gzipped or not.
+
+    Args:
+        config: of the dataset, for the message.
+        shape: what it must be; None for any.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        content = path.read_bytes()
+        array = parse_idx(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (ValueError, EOFError, zlib.error, OSError) as error:
+        raise damaged(config, path) from error
+    if shape is not None and tuple(array.shape) != shape:
+        raise damaged(config, path)
+    return array
