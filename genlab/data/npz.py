@@ -89,7 +89,7 @@ class Npz:
         sources: dict[str, Source] = {}
         for split, (array, chosen, y) in parts.items():
             sources[split] = Streamed(MappedImages(array, chosen, config.size, config.channels), y, workers=0)
-        shape = convert(_to_tensor(pictures["train"][:1]), config.size, config.channels).shape[1:]
+        shape = convert(_to_tensor(np.array(pictures["train"][:1])), config.size, config.channels).shape[1:]
         return Dataset(make_spec(config, shape, 256, classes), sources, config.pixels(256))
 
 
