@@ -1,0 +1,135 @@
+"""Distributions of an image given a decoder's outputs, as log-probabilities summed over all dimensions.
+
+Every class takes `outputs`, (B, parameters * C, H, W), and images, (B, C, H, W) in [0, 1]; computes in float32
+whatever the precision of the network; and sums over C, H and W, so that a result is (B,) nats.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genlab.rng import SampleRng
+
+_MIN_LOG_SCALE = -7.0  # of values in [0, 1]: a quarter of an 8-bit level, where the bins are saturated anyway
+
+
+class Likelihood(Protocol):
+    """Attributes:
+    parameters: numbers that a decoder gives for each dimension of an image.
+    density: the log-probability is that of a density over [0, 1]^D, not of discrete levels.
+    """
+
+    parameters: int
+    density: bool
+
+    def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """log p(images | outputs), (B,) nats."""
+        ...
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """The expected image, (B, C, H, W) in [0, 1]."""
+        ...
+
+    def sample(self, outputs: Tensor, rng: SampleRng) -> Tensor:
+        """An image of the distribution, (B, C, H, W) in [0, 1]."""
+        ...
+
+
+class Bernoulli:
+    """Independent binary pixels; the outputs are logits."""
+
+    parameters = 1
+    density = False
+
+    def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """x log p + (1 - x) log(1 - p), summed (Kingma and Welling 2014, eq. 11)."""
+        cross_entropy = F.binary_cross_entropy_with_logits(outputs.float(), images, reduction="none")
+        return -cross_entropy.flatten(1).sum(1)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        return outputs.float().sigmoid()
+
+    def sample(self, outputs: Tensor, rng: SampleRng) -> Tensor:
+        return (rng.uniform(*outputs.shape[1:]) < self.mean(outputs)).float()
+
+
+class Gaussian:
+    """Independent normal pixels of one standard deviation; the outputs are means, less 1/2.
+
+    Args:
+        log_sigma: natural logarithm of the standard deviation in units of [0, 1], a scalar tensor; a parameter where
+            it is learned (Rybkin et al. 2021, section 4).
+    """
+
+    parameters = 1
+    density = True
+
+    def __init__(self, log_sigma: Tensor) -> None:
+        self.log_sigma = log_sigma
+
+    def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """-(x - mu)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2, summed."""
+        log_sigma = self.log_sigma.float().clamp(min=_MIN_LOG_SCALE)
+        deviation = (images - (outputs.float() + 0.5)) * torch.exp(-log_sigma)
+        return -(deviation.square() / 2 + log_sigma + math.log(2 * math.pi) / 2).flatten(1).sum(1)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        return (outputs.float() + 0.5).clamp(0, 1)
+
+    def sample(self, outputs: Tensor, rng: SampleRng) -> Tensor:
+        noise = rng.normal(*outputs.shape[1:]) * self.log_sigma.float().clamp(min=_MIN_LOG_SCALE).exp()
+        return (outputs.float() + 0.5 + noise).clamp(0, 1)
+
+
+class DiscretizedLogistic:
+    """Independent pixels of `levels` values, each the mass of a logistic distribution between two bin edges.
+
+    The first half of the outputs' channels are locations, less 1/2; the second half are logarithms of scales.
+    The lowest bin reaches down to -infinity and the highest up to infinity, so that the masses sum to 1
+    (Kingma et al. 2016, appendix; Salimans et al. 2017, eq. 2 with one component).
+    """
+
+    parameters = 2
+    density = False
+
+    def __init__(self, levels: int) -> None:
+        self.levels = levels
+
+    def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """log[sigmoid(a) - sigmoid(b)] at the bin's edges a > b, summed.
+
+        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), each factor of which has a stable
+        logarithm, however thin the tail.
+        """
+        location, inverse_scale = self._logistic(outputs)
+        half_bin = 0.5 / (self.levels - 1)
+        upper = (images + half_bin - location) * inverse_scale
+        lower = (images - half_bin - location) * inverse_scale
+        width = torch.log(-torch.expm1(-2 * half_bin * inverse_scale))
+        lowest, highest = images <= half_bin, images >= 1 - half_bin
+        log_mass = (
+            torch.where(highest, 0.0, F.logsigmoid(upper))
+            + torch.where(lowest, 0.0, F.logsigmoid(-lower))
+            + torch.where(lowest | highest, 0.0, width)
+        )
+        return log_mass.flatten(1).sum(1)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """The location, within the range of images; the mean itself where no mass lies beyond the edges."""
+        return self._logistic(outputs)[0].clamp(0, 1)
+
+    def sample(self, outputs: Tensor, rng: SampleRng) -> Tensor:
+        location, inverse_scale = self._logistic(outputs)
+        uniform = rng.uniform(*location.shape[1:]).clamp(1e-6, 1 - 1e-6)
+        value = location + uniform.logit() / inverse_scale
+        return (value.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
+
+    def _logistic(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        location, log_scale = outputs.float().chunk(2, dim=1)
+        # Outputs of 0 are a scale of a tenth of the range: a start that is neither flat nor sure.
+        return location + 0.5, torch.exp(-(log_scale + math.log(0.1)).clamp(min=_MIN_LOG_SCALE))
