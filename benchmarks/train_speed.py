@@ -3,12 +3,12 @@
     python benchmarks/train_speed.py --root DATA            # DATA holds MNIST/raw/
     python benchmarks/train_speed.py --quick                # a few seconds, random images
 
-`bare`: the least that trains: images already on the device, a random index, the loss, backward, the same fused Adam.
-`dataloader`: what most public code does: a torchvision dataset with ToTensor behind a DataLoader, item() each step.
+`bare`: the least that trains: images already on the device, a random index, the loss, the same fused Adam.
+`dataloader`: what most public code does: a torchvision dataset behind a DataLoader, an item() each step.
 `genlab`: the bench's own loop, with its metrics lines, moving on from batch to batch as `genlab train` does.
 
-All three run in one process, one after another, several times over, and the medians are compared: single figures
-drift with the machine, ratios less so.
+All three run in one process, one after another, several times over, and the medians are compared: single
+figures drift with the machine, ratios less so.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ from genlab.data.dataset import BatchStream, Dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", help="folder that holds MNIST/raw/")
-    parser.add_argument("--quick", action="store_true", help="few steps on random images; figures mean little")
+    parser.add_argument(
+        "--quick", action="store_true", help="few steps on random images; figures mean little"
+    )
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--hidden", type=int, default=200, help="units of the small VAE's two hidden layers")
@@ -68,7 +72,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     waiting = data_share(plain, images, device)
     genlab = statistics.median(rates["genlab"])
     print(
-        f"{images.spec.height}x{images.spec.width} images, VAE with 2 hidden layers of {arguments.hidden}, batch "
+        f"{images.spec.height}x{images.spec.width} images, VAE of 2 x {arguments.hidden} units, batch "
         f"{arguments.batch_size}, {arguments.steps} steps, {arguments.repetitions} repetitions, {device}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
@@ -82,7 +86,12 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
 
 def plain_config(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The small VAE on binarised MNIST, or on random images of that size."""
-    dataset: dict[str, Any] = {"name": "mnist", "root": arguments.root, "download": False, "binarize": "dynamic"}
+    dataset: dict[str, Any] = {
+        "name": "mnist",
+        "root": arguments.root,
+        "download": False,
+        "binarize": "dynamic",
+    }
     if arguments.root is None:
         if not arguments.quick:
             raise SystemExit("give --root DATA, a folder that holds MNIST/raw/, or --quick")
@@ -98,7 +107,8 @@ def plain_config(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "schedule": {"name": "constant"},
         "trainer": {
             "steps": arguments.steps, "batch_size": arguments.batch_size, "device": arguments.device,
-            "log_every": 100, "evaluate_every": 0, "sample_every": 0, "checkpoint_every": 0, "evaluate_images": 100,
+            "log_every": 100, "evaluate_every": 0, "sample_every": 0, "checkpoint_every": 0,
+            "evaluate_images": 100,
         },
         "seed": 0,
     }  # fmt: skip
@@ -122,15 +132,22 @@ def bare_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device) -> 
     optimizer = torch.optim.Adam(family.parameters(), 1e-3, fused=True)
     steps, size = plain["trainer"]["steps"], plain["trainer"]["batch_size"]
     images = next(batch.images for _, batch in dataset.evaluation_batches("train", 10_000, 0, 10_000))
-    return timed(steps, size, device, lambda: train_on(family, optimizer, images[torch.randint(len(images), (size,), device=device)]))
+    return timed(
+        steps,
+        size,
+        device,
+        lambda: train_on(family, optimizer, images[torch.randint(len(images), (size,), device=device)]),
+    )
 
 
 def dataloader_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device, workers: int) -> float:
-    """torchvision's way: a PIL image, ToTensor, a Bernoulli draw, collated by a DataLoader; an item() each step."""
+    """torchvision's way: a PIL image, a Bernoulli draw, collated by a DataLoader; item() each step."""
     family = build.family(build.train_config(plain).model, dataset.spec).to(device)
     optimizer = torch.optim.Adam(family.parameters(), 1e-3)
     steps, size = plain["trainer"]["steps"], plain["trainer"]["batch_size"]
-    loader = DataLoader(Pictures(dataset), size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    loader = DataLoader(
+        Pictures(dataset), size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
     batches = endless(loader)
     next(batches)  # the workers' start is not counted
     return timed(steps, size, device, lambda: train_on(family, optimizer, next(batches).to(device)).item())

@@ -1,6 +1,6 @@
 """The dispatcher: a name in the configuration becomes a family, a dataset, an optimizer or a schedule.
 
-Names look up dictionaries of this package and nothing else: no dotted path of a configuration is ever imported.
+Names look up dictionaries of this package and nothing else: no dotted path is ever imported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Checkpoints that verify themselves: written whole or not at all, and read without running code.
 
-A checkpoint is an ordinary `torch.save` file of tensors, numbers, strings, lists and dicts, whose zip comment holds
-the SHA-256 of everything before it. `torch.load` reads it as it is; `load` here checks every byte first.
+A checkpoint is an ordinary `torch.save` file of tensors, numbers, strings, lists and dicts, whose zip comment
+holds the SHA-256 of everything before it. `torch.load` reads it as it is; `load` here checks every byte
+first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from genlab.errors import CheckpointError, StorageError
 
 FORMAT = 1
-"""Version of the checkpoint's layout. Raise it when a key changes its meaning; keep reading the older ones."""
+"""Version of the layout. Raise it when a key changes its meaning; keep reading the older ones."""
 
 _KEYS = {"format", "config", "spec", "step", "images", "weights", "optimizers", "averages", "random"}
 _NAME = re.compile(r"step-(\d{8,})\.pt")
@@ -36,8 +37,8 @@ log = logging.getLogger("genlab")
 def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
     """Writes `folder/step-NNNNNNNN.pt`, then points `latest` at it, then deletes all but the `keep` newest.
 
-    The file is written under another name, flushed to disk, read back and compared, and only then renamed, so that
-    whenever the process dies either the old or the new checkpoint is whole.
+    The file is written under another name, flushed to disk, read back and compared, and only then renamed,
+    so that whenever the process dies either the old or the new checkpoint is whole.
 
     Raises:
         StorageError: the disk is full or the folder not writable; what was saved before is untouched.
@@ -64,25 +65,33 @@ def load(path: Path) -> dict[str, Any]:
     """Reads one checkpoint file, onto the CPU, after checking every byte of it.
 
     Raises:
-        CheckpointError: no such file, damaged, not one of genlab's, or of a newer format. Nothing in the file is run.
+        CheckpointError: no such file, damaged, a stranger's, or of a newer format. Nothing in it is run.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"ckpt={path}: {error.strerror or error}; give a run folder or a .pt file") from error
+        raise CheckpointError(
+            f"ckpt={path}: {error.strerror or error}; give a run folder or a .pt file"
+        ) from error
     body, trailer = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
     if trailer[2 : 2 + len(_MARK)] != _MARK:
-        raise CheckpointError(f"ckpt={path}: cut short, or not a genlab checkpoint; use another one of the run")
+        raise CheckpointError(
+            f"ckpt={path}: cut short, or not a genlab checkpoint; use another one of the run"
+        )
     if trailer != _trailer(body):
-        raise CheckpointError(f"ckpt={path}: damaged (its checksum does not match); use another one of the run")
+        raise CheckpointError(
+            f"ckpt={path}: damaged (its checksum does not match); use another one of the run"
+        )
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; all mean that this is not our file
         raise CheckpointError(f"ckpt={path}: holds more than tensors and plain values; refused") from error
-    if not isinstance(state, dict) or not _KEYS <= state.keys():
+    if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise CheckpointError(f"ckpt={path}: not a genlab checkpoint")
     if state["format"] != FORMAT:
-        raise CheckpointError(f"ckpt={path}: format {state['format']}, this genlab reads {FORMAT}; upgrade genlab")
+        raise CheckpointError(
+            f"ckpt={path}: format {state['format']}, this genlab reads {FORMAT}; upgrade genlab"
+        )
     return state
 
 

@@ -151,7 +151,7 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         value = str(value)
     if type(value) is not kind:
         raise ConfigError(f"{key}={_show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}: expected a finite number")
     words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
     checks = {

@@ -33,7 +33,9 @@ def resolve(name: str, key: str = "trainer.device") -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"{key}={name}: this machine has no GPU that torch can use; use {key}=cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"{key}={name}: this machine has {torch.cuda.device_count()} GPUs, counted from cuda:0")
+        raise ConfigError(
+            f"{key}={name}: this machine has {torch.cuda.device_count()} GPUs, counted from cuda:0"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"{key}={name}: this machine has no Apple GPU; use {key}=cpu")
     return device

@@ -45,7 +45,10 @@ def evaluate_split(
     total = min(dataset.size(split), limit or dataset.size(split))
     was_training = family.training
     family.eval()
-    with torch.no_grad(), tqdm(total=total, unit="image", desc=split, leave=False, disable=quiet or None) as bar:
+    with (
+        torch.no_grad(),
+        tqdm(total=total, unit="image", desc=split, leave=False, disable=quiet or None) as bar,
+    ):
         for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
             rng = SampleRng(seed, indices, torch_device, purpose="evaluation")
             for name, value in family.evaluate(batch, rng=rng).items():
@@ -86,8 +89,16 @@ def main(plain: Mapping[str, Any]) -> None:
         limit=config.images,
     )
     n = min(dataset.size(config.split), config.images or dataset.size(config.split))
-    setting = {"binarization": dataset.spec.binarization, "levels": dataset.spec.levels} | model.family.setting()
-    facts = model.describe() | {"dataset": dataset.spec.name, "split": config.split, "images": n, "seed": config.seed}
+    setting = {
+        "binarization": dataset.spec.binarization,
+        "levels": dataset.spec.levels,
+    } | model.family.setting()
+    facts = model.describe() | {
+        "dataset": dataset.spec.name,
+        "split": config.split,
+        "images": n,
+        "seed": config.seed,
+    }
     folder = create_folder("evaluate", config.run_dir, model.label)
     names = write_pictures(model.family, dataset, config.split, folder, config.seed, torch_device)
     with storage_errors(folder):
@@ -122,5 +133,7 @@ def _relocated(stored: Any, changes: Mapping[str, Any]) -> Any:
     movable = {"root", "path", "download", "memory_limit_gib"} & {f.name for f in dataclasses.fields(stored)}
     for key in changes:
         if key not in movable:
-            raise ConfigError(f"dataset.{key}: the data stay as in training{suggest(key, movable, 'dataset.')}")
+            raise ConfigError(
+                f"dataset.{key}: the data stay as in training{suggest(key, movable, 'dataset.')}"
+            )
     return from_plain(type(stored), to_plain(stored) | dict(changes), "dataset")

@@ -1,7 +1,7 @@
 """Distributions of an image given a decoder's outputs, as log-probabilities summed over all dimensions.
 
-Every class takes `outputs`, (B, parameters * C, H, W), and images, (B, C, H, W) in [0, 1]; computes in float32
-whatever the precision of the network; and sums over C, H and W, so that a result is (B,) nats.
+Every class takes `outputs`, (B, parameters * C, H, W), and images, (B, C, H, W) in [0, 1]; computes in
+float32 whatever the precision of the network; and sums over C, H and W, so that a result is (B,) nats.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Gaussian:
     """Independent normal pixels of one standard deviation; the outputs are means, less 1/2.
 
     Args:
-        log_sigma: natural logarithm of the standard deviation in units of [0, 1], a scalar tensor; a parameter where
-            it is learned (Rybkin et al. 2021, section 4).
+        log_sigma: natural logarithm of the standard deviation in units of [0, 1], a scalar tensor; a
+            parameter where it is learned (Rybkin et al. 2021, section 4).
     """
 
     parameters = 1
@@ -120,8 +120,12 @@ class DiscretizedLogistic:
         return log_mass.flatten(1).sum(1)
 
     def mean(self, outputs: Tensor) -> Tensor:
-        """The location, within the range of images; the mean itself where no mass lies beyond the edges."""
-        return self._logistic(outputs)[0].clamp(0, 1)
+        """The expected level: the sum over k >= 1 of P(level >= k), over levels - 1."""
+        location, inverse_scale = self._logistic(outputs)
+        total = torch.zeros_like(location)
+        for level in range(1, self.levels):
+            total += torch.sigmoid((location - (level - 0.5) / (self.levels - 1)) * inverse_scale)
+        return total / (self.levels - 1)
 
     def sample(self, outputs: Tensor, rng: SampleRng) -> Tensor:
         location, inverse_scale = self._logistic(outputs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose, e.g. `derive_seed(seed, "batch", 17)`; distinct purposes do not overlap."""
+    """A 63-bit seed for one purpose, e.g. `derive_seed(seed, "batch", 17)`; purposes do not overlap."""
     text = ":".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
@@ -18,7 +18,7 @@ class SampleRng:
     """One stream of random numbers for each sample: row k depends on (seed, purpose, indices[k]) alone.
 
     So sample 5 of seed 3 is the same picture whether it is drawn alone or among 10,000, on a CPU or a GPU.
-    The streams are segments of one Philox sequence (Salmon et al. 2011), 2**192 draws apart: they cannot collide.
+    The streams are segments of one Philox sequence (Salmon et al. 2011), 2**192 draws apart.
 
     Args:
         seed: any whole number >= 0.

@@ -57,7 +57,9 @@ def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
                 (path / ".genlab").touch()
                 return path
     except OSError as error:
-        raise StorageError(f"run_dir={run_dir or 'outputs'}: {error.strerror}; choose a writable run_dir=") from error
+        raise StorageError(
+            f"run_dir={run_dir or 'outputs'}: {error.strerror}; choose a writable run_dir="
+        ) from error
     raise StorageError(f"{base}: every name is taken; choose run_dir=")
 
 
@@ -140,11 +142,14 @@ class Run:
             import fcntl
         except ImportError:  # not on Windows
             return
-        self._lock = open(self.path / ".genlab", "a")
+        self._lock = open(self.path / ".genlab", "a")  # noqa: SIM115 (held as long as the run is)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when the process dies
+            # let go by the system when the process dies
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"run={self.path}: another process is training it; wait, or stop that one") from error
+            raise UserError(
+                f"run={self.path}: another process is training it; wait, or stop that one"
+            ) from error
 
 
 def describe_environment() -> dict[str, Any]:
@@ -179,11 +184,13 @@ class _ConsoleHandler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}", sys.stderr)
+        tqdm.write(
+            f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}", sys.stderr
+        )
 
 
 def log_to_console() -> None:
-    """Sends genlab's messages to stderr, once. What is of no use there (level DEBUG) goes to train.log alone."""
+    """Sends genlab's messages to stderr, once. What is of no use there (DEBUG) goes to train.log alone."""
     log.setLevel(logging.DEBUG)
     log.propagate = False
     if not any(isinstance(handler, _ConsoleHandler) for handler in log.handlers):

@@ -116,7 +116,7 @@ def main(plain: Mapping[str, Any]) -> None:
         images = torch.cat(kept)
         to_picture(grid(images[:400])).save(folder / "grid.png")
         if config.npz:
-            arrays = {"images": images.permute(0, 2, 3, 1).numpy()}
+            arrays: dict[str, Any] = {"images": images.permute(0, 2, 3, 1).numpy()}
             if labels is not None:
                 arrays["labels"] = labels.numpy()
             np.savez_compressed(folder / "samples.npz", **arrays)
@@ -129,7 +129,7 @@ def main(plain: Mapping[str, Any]) -> None:
 def draw(
     family: Family, indices: range, seed: int, torch_device: torch.device, labels: Tensor | None = None
 ) -> Tensor:
-    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on the seed and its number alone."""
+    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on seed and number alone."""
     rng = SampleRng(seed, indices, torch_device)
     if labels is not None:
         labels = labels[list(indices)].to(torch_device)

@@ -21,10 +21,17 @@ class Trackers:
         self._tensorboard: Any = None
         self._wandb: Any = None
         if config.trainer.tensorboard:
-            self._tensorboard = _require("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder / "tensorboard"))
+            self._tensorboard = _require("torch.utils.tensorboard", "tensorboard").SummaryWriter(
+                str(folder / "tensorboard")
+            )
         if config.trainer.wandb:
             self._wandb = _require("wandb", "wandb").init(
-                project="genlab", name=folder.name, id=folder.name, resume="allow", dir=str(folder), config=to_plain(config)
+                project="genlab",
+                name=folder.name,
+                id=folder.name,
+                resume="allow",
+                dir=str(folder),
+                config=to_plain(config),
             )
 
     def write(self, values: Mapping[str, float | int]) -> None:

@@ -81,7 +81,9 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
     if saved is not None:
         refuse_another_run(build.train_config(saved["config"]), config)
         if config.trainer.steps < saved["step"]:
-            raise ConfigError(f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already")
+            raise ConfigError(
+                f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already"
+            )
     with device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():
             state = TrainingState(config, group)
@@ -92,11 +94,12 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
 def _train_in(
     path: Path, state: TrainingState, overrides: list[str], stop: Stop, saved: Mapping[str, Any] | None
 ) -> None:
-    """Opens the run folder, trains, and says what to type next; processes but the first of a group write nothing."""
+    """Opens the run folder, trains, and says what to type next; only the first process of a group writes."""
     if saved is not None:
         state.restore(saved)
     if not state.group.first:
-        return _train(state, None, None, stop)
+        _train(state, None, None, stop)
+        return
     with Run(path) as run:
         run.rewind_metrics(saved["metrics_bytes"] if saved is not None else 0)
         run.write_config(to_plain(state.config), overrides)
@@ -125,8 +128,8 @@ def _train_in(
 def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, stop: Stop) -> None:
     """The loop. Between two steps it saves, then evaluates, then samples, each when due.
 
-    A run that resumes from a checkpoint does again what comes after the saving, with the same result; so wherever
-    it was cut off, its files end up the same.
+    A run that resumes from a checkpoint does again what comes after the saving, with the same result; so
+    wherever it was cut off, its files end up the same.
     """
     trainer, update, clock = state.config.trainer, state.update, state.clock
     saved_step = update.step if update.step > 0 else None  # a step above 0 came from a checkpoint
@@ -136,7 +139,9 @@ def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, sto
             finished = update.step == update.steps
             metrics_bytes = run.metrics_bytes() if run else 0
             told_by = _told_to_stop(stop, state)
-            if (told_by or finished or _due(update.step, trainer.checkpoint_every)) and saved_step != update.step:
+            if (
+                told_by or finished or _due(update.step, trainer.checkpoint_every)
+            ) and saved_step != update.step:
                 _save(state, run, metrics_bytes)
                 saved_step = update.step
             if told_by:
@@ -283,5 +288,9 @@ def refuse_another_run(before: TrainConfig, after: TrainConfig) -> None:
 
 def _flatten(plain: Any, key: str = "") -> dict[str, Any]:
     if isinstance(plain, Mapping) and plain:
-        return {k: v for name, part in plain.items() for k, v in _flatten(part, f"{key}.{name}".lstrip(".")).items()}
+        return {
+            k: v
+            for name, part in plain.items()
+            for k, v in _flatten(part, f"{key}.{name}".lstrip(".")).items()
+        }
     return {key: plain}

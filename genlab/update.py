@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ Loss = Callable[..., tuple[Tensor, Metrics]]
 
 
 class Update:
-    """Freeze the others, set the rate, backward, all-reduce, clip, step, average: `update(player, loss, *batch)`.
+    """`update(player, loss, *batch)`: freeze others, set rate, backward, all-reduce, clip, step, average.
 
     Args:
         family: on its device, its players not yet compiled (the moving average copies them).
@@ -116,8 +116,8 @@ class Update:
             "averages": {player: average.state_dict() for player, average in self.averages.items()},
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`. An average that the checkpoint lacks starts from the weights as they are."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`. An average that the checkpoint lacks starts from the current weights."""
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
         for player, average in self.averages.items():
@@ -165,18 +165,18 @@ def player_settings(config: c.OptimizerConfig, player: str) -> c.OptimizerConfig
     """The optimizer's settings with what `optimizer.players.PLAYER` sets differently."""
     own = config.players.get(player)
     plain = {k: v for k, v in c.to_plain(own).items() if v is not None} if own else {}
-    return c.from_plain(type(config), c.to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}")
+    return c.from_plain(
+        type(config), c.to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}"
+    )
 
 
-def make_optimizer(config: c.OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+def make_optimizer(config: c.OptimizerConfig, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
     """torch's optimizer of that name, fused into one kernel where torch has one."""
     match config:
         case c.AdamConfig():  # AdamWConfig is one too
             kind = torch.optim.AdamW if isinstance(config, c.AdamWConfig) else torch.optim.Adam
             betas = (config.betas[0], config.betas[1])
-            return kind(
-                parameters, config.lr, betas, config.eps, config.weight_decay, fused=True
-            )
+            return kind(parameters, config.lr, betas, config.eps, config.weight_decay, fused=True)
         case c.RMSpropConfig():
             return torch.optim.RMSprop(
                 parameters, config.lr, config.alpha, config.eps, config.weight_decay, config.momentum

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,13 +80,15 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[Family]:
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test works in a folder of its own, so that outputs/ never lands in the checkout."""
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
-def plain_config(model: str = "toy", *, schedule: str = "cosine", dataset: str = "digits", **trainer: Any) -> dict[str, Any]:
+def plain_config(
+    model: str = "toy", *, schedule: str = "cosine", dataset: str = "digits", **trainer: Any
+) -> dict[str, Any]:
     """A short run's plain configuration, as Hydra would compose it."""
     return {
         "model": {"name": model},

@@ -23,7 +23,8 @@ PROGRAM = """
     torch.set_num_threads(1)
     if {quiet}:
         torch.randn_like = torch.zeros_like  # without noise of their own, two processes are exactly one
-    conftest.ToyNet.forward = lambda self, x: self.second(torch.tanh(self.first(x)))  # BatchNorm sees half a batch
+    # no BatchNorm: it sees half a batch
+    conftest.ToyNet.forward = lambda self, x: self.second(torch.tanh(self.first(x)))
     plain = conftest.plain_config(**{trainer!r})
     if {resume}:
         train.resume({run!r}, plain, [])
@@ -32,12 +33,25 @@ PROGRAM = """
 """
 
 
-def run_processes(world: int, run: str, *, quiet: bool = True, resume: bool = False, **trainer: object) -> None:
+def run_processes(
+    world: int, run: str, *, quiet: bool = True, resume: bool = False, **trainer: object
+) -> None:
     paths = [str(CHECKOUT), str(CHECKOUT / "tests")]
-    program = textwrap.dedent(PROGRAM).format(paths=paths, run=run, quiet=quiet, resume=resume, trainer=trainer)
+    program = textwrap.dedent(PROGRAM).format(
+        paths=paths, run=run, quiet=quiet, resume=resume, trainer=trainer
+    )
     Path("program.py").write_text(program)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}", "program.py"]
-    result = subprocess.run(launch if world > 1 else [sys.executable, "program.py"], capture_output=True, text=True)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={world}",
+        "program.py",
+    ]
+    result = subprocess.run(
+        launch if world > 1 else [sys.executable, "program.py"], capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr[-3000:]
 
 

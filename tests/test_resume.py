@@ -64,7 +64,7 @@ def whole(own_folder: Path) -> Path:
     return train.start(plain_config(), [], "whole")
 
 
-@pytest.mark.parametrize("cut", range(0, 13))
+@pytest.mark.parametrize("cut", range(13))
 def test_signal_at_any_step_then_resume_equals_uninterrupted(
     whole: Path, cut: int, monkeypatch: pytest.MonkeyPatch, toy: Any
 ) -> None:
@@ -87,7 +87,9 @@ def test_signal_at_any_step_then_resume_equals_uninterrupted(
     assert_same_run(whole, Path("cut"))
 
 
-def test_signal_during_evaluation_saves_and_evaluates_again(whole: Path, monkeypatch: pytest.MonkeyPatch, toy: Any) -> None:
+def test_signal_during_evaluation_saves_and_evaluates_again(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, toy: Any
+) -> None:
     evaluate = toy.evaluate
 
     def evaluate_and_signal(self: Any, batch: Any, *, rng: Any) -> Any:
@@ -147,7 +149,9 @@ def test_kill_at_any_point_of_a_save(whole: Path, at: int) -> None:
     code = textwrap.dedent(KILLER).format(at=at, paths=paths)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 9, result.stderr[-2000:]
-    config = None if checkpoint.list_checkpoints(Path("killed/checkpoints")) else plain_config(keep_checkpoints=1)
+    config = (
+        None if checkpoint.list_checkpoints(Path("killed/checkpoints")) else plain_config(keep_checkpoints=1)
+    )
     train.resume("killed", config, [])
     a, b = checkpoint.find(whole)[1], checkpoint.find("killed")[1]
     for key in ("weights", "optimizers", "averages", "random", "batches", "step"):
@@ -241,7 +245,9 @@ def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch:
 def test_not_finite_loss_stops_with_step_player_and_last_good_checkpoint() -> None:
     plain = plain_config()
     plain["model"]["break_at_step"] = 7
-    with pytest.raises(DivergedError, match=r"loss of two is not finite at step 7; last good checkpoint: .*step-00000004"):
+    with pytest.raises(
+        DivergedError, match=r"loss of two is not finite at step 7; last good checkpoint: .*step-00000004"
+    ):
         train.start(plain, [], "diverged")
     assert checkpoint.find("diverged")[1]["step"] == 4
 
@@ -272,11 +278,14 @@ def test_signal_to_a_process_exits_within_ten_seconds(own_folder: Path) -> None:
         from genlab.errors import Interrupted
         build.FAMILIES["toy"] = conftest.ToyFamily
         try:
-            train.start(conftest.plain_config(steps=10**7, evaluate_every=0, checkpoint_every=0, log_every=10), [], "long")
+            plain = conftest.plain_config(steps=10**7, evaluate_every=0, checkpoint_every=0, log_every=10)
+            train.start(plain, [], "long")
         except Interrupted as error:
             sys.exit(error.exit_code)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True
+    )
     metrics = Path("long/metrics.jsonl")
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:

@@ -35,7 +35,7 @@ def make(optimizer: c.OptimizerConfig | None = None, **trainer: Any) -> tuple[To
 
 
 def squared_norm(family: ToyFamily, player: str) -> Any:
-    """A loss whose value for images x is mean(x) * |weights|^2 / 2, so that its gradient is mean(x) * weights."""
+    """A loss of value mean(x) * |weights|^2 / 2 for images x: its gradient is mean(x) * weights."""
 
     def loss(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         total = sum(p.square().sum() for p in family.get_submodule(player).parameters())
@@ -87,11 +87,13 @@ def test_moving_average_has_the_half_life_it_says() -> None:
     expected = history[0]
     for value in history[1:]:
         expected = expected * 0.5**0.5 + value * (1 - 0.5**0.5)  # 32 images are half a half-life
-    torch.testing.assert_close(update.averages["one"].module.first.weight, expected)
+    torch.testing.assert_close(update.averages["one"].get_parameter("module.first.weight"), expected)
     with update.averaged_weights(family) as used:
         assert used == "average"
-        assert family.one.first.weight is update.averages["one"].module.first.weight
-    assert family.one.first.weight is weight
+        assert family.get_parameter("one.first.weight") is update.averages["one"].get_parameter(
+            "module.first.weight"
+        )
+    assert family.get_parameter("one.first.weight") is weight
     assert set(update.averages) == {"one"}
 
 
@@ -124,7 +126,7 @@ def test_a_players_own_settings() -> None:
     assert update.learning_rate("one") == 0.1
     assert update.learning_rate("two") == 0.5
     assert update.optimizers["two"].param_groups[0]["betas"] == (0.0, 0.9)
-    with pytest.raises(ConfigError, match="optimizer.players.two.betas: unknown key for rmsprop"):
+    with pytest.raises(ConfigError, match=r"optimizer\.players\.two\.betas: unknown key for rmsprop"):
         player_settings(c.RMSpropConfig(players={"two": own}), "two")
 
 

@@ -36,7 +36,7 @@ class Family(nn.Module):
     `pictures` draw from `rng` alone, so that they never disturb training.
 
     Attributes:
-        Config: a frozen dataclass whose fields are made with `genlab.config.setting`; its first field is `name`.
+        Config: a frozen dataclass whose fields are made with `genlab.config.setting`; the first is `name`.
         players: child modules, each stepped by an optimizer of its own.
         sampled_by: the players that `sample` and `evaluate` use: they get the moving average.
         takes_labels: whether `sample` draws a class that the user asks for.
@@ -64,13 +64,13 @@ class Family(nn.Module):
         """Numbers for each image of a batch.
 
         Returns:
-            name to (B,) tensor, the unit in the name: averaged over the split and reported with a standard error.
+            name to (B,) tensor, the unit in the name: averaged over the split, with a standard error.
             A tensor of more dimensions, (B, ...), is not averaged but gathered for `summarize`.
         """
         return {}
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Numbers of a whole split, from everything `evaluate` returned, concatenated: (N, ...) on the CPU."""
+        """Numbers of a whole split, from all that `evaluate` returned, concatenated: (N, ...) on the CPU."""
         return {}
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:

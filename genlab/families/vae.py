@@ -41,7 +41,9 @@ class VAEConfig:
     likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
     sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
     beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
-    kl_warmup: float = setting(0.0, at_least=0, at_most=1, help="share of the run over which beta rises from 0")
+    kl_warmup: float = setting(
+        0.0, at_least=0, at_most=1, help="share of the run over which beta rises from 0"
+    )
     sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
 
 
@@ -54,7 +56,9 @@ class VAENet(nn.Module):
         learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
     """
 
-    def __init__(self, config: VAEConfig, shape: tuple[int, int, int], outputs: int, learns_sigma: bool) -> None:
+    def __init__(
+        self, config: VAEConfig, shape: tuple[int, int, int], outputs: int, learns_sigma: bool
+    ) -> None:
         super().__init__()
         out_shape = (outputs, *shape[1:])
         if config.network == "mlp":
@@ -119,7 +123,7 @@ class VAE(Family):
         return update("vae", lambda images: self.loss(images, kl_weight), next(batches).images)
 
     def loss(self, images: Tensor, kl_weight: float) -> tuple[Tensor, Metrics]:
-        """What training minimises: -log p(x | z) + kl_weight * KL, summed over dimensions, averaged over images."""
+        """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images."""
         noise = torch.randn(len(images), self.config.latent, device=images.device)
         reconstruction, kl = (term.mean() for term in self.terms(images, noise)[:2])
         metrics = {
@@ -130,7 +134,7 @@ class VAE(Family):
         return reconstruction + kl_weight * kl, metrics
 
     def negative_elbo(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        """The loss with the KL term at its own weight: minus eq. 10 of Kingma and Welling 2014, with L = 1."""
+        """The loss with the KL term at its own weight: minus eq. 10 of Kingma and Welling 2014, L = 1."""
         return self.loss(images, 1.0)
 
     def terms(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,14 +145,16 @@ class VAE(Family):
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false."""
         outputs = self.vae.decoder(rng.normal(self.config.latent))
-        return self.likelihood.mean(outputs) if self.config.sample_mean else self.likelihood.sample(outputs, rng)
+        return (
+            self.likelihood.mean(outputs) if self.config.sample_mean else self.likelihood.sample(outputs, rng)
+        )
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
         """The negative evidence lower bound of each image, one sample of its posterior.
 
         Returns:
             elbo_nats: an upper bound on -log p(x): lower is better. Beta and warm-up have no part in it.
-            elbo_bits_per_dim: of the stored levels; left out for a density of values that were not dequantised.
+            elbo_bits_per_dim: of the stored levels; left out for a density of values not dequantised.
             reconstruction_nats, kl_nats: its two terms.
             posterior_mean: (B, latent), for `summarize`.
         """
@@ -159,14 +165,14 @@ class VAE(Family):
         if not self.likelihood.density:
             values["elbo_bits_per_dim"] = values["elbo_nats"] / (dimensions * math.log(2))
         elif self.spec.dequantized:
-            # A density over [0, 1] bounds the levels' probability by its integral over a cell of volume levels^-D
-            # (Theis, van den Oord and Bethge 2016, eq. 4).
+            # A density over [0, 1] bounds the levels' probability by its integral over a cell of volume
+            # levels^-D (Theis, van den Oord and Bethge 2016, eq. 4).
             nats = values["elbo_nats"] + dimensions * math.log(self.spec.levels)
             values["elbo_bits_per_dim"] = nats / (dimensions * math.log(2))
         return values | {"posterior_mean": mean}
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Active units: latents whose posterior mean varies by more than 0.01 (Burda et al. 2016, section 5.2)."""
+        """Active units: latents whose posterior mean has a variance over 0.01 (Burda et al. 2016, 5.2)."""
         means = values["posterior_mean"]
         if len(means) < 2:
             return {}
@@ -178,12 +184,17 @@ class VAE(Family):
         noise = rng.normal(self.config.latent)[: len(images)]
         restored = self.likelihood.mean(self.vae(images, noise)[2])
         columns = min(10, len(images))
-        rows = torch.stack([images.view(-1, columns, *self.spec.shape), restored.view(-1, columns, *self.spec.shape)], 1)
+        rows = torch.stack(
+            [images.view(-1, columns, *self.spec.shape), restored.view(-1, columns, *self.spec.shape)], 1
+        )
         return {"reconstructions": rows.flatten(0, 1)}
 
     def setting(self) -> dict[str, Any]:
         kind = "density of values in [0, 1]" if self.likelihood.density else "probability of levels"
-        return {"bound": "negative ELBO, 1 posterior sample", "likelihood": f"{self.likelihood_name} ({kind})"}
+        return {
+            "bound": "negative ELBO, 1 posterior sample",
+            "likelihood": f"{self.likelihood_name} ({kind})",
+        }
 
 
 def choose_likelihood(config: VAEConfig, spec: DataSpec) -> str:
@@ -214,7 +225,7 @@ def check_size(config: VAEConfig, spec: DataSpec) -> None:
         ConfigError: a side under 8 or over 64 pixels.
     """
     sides = (spec.height, spec.width)
-    if config.network == "conv" and not (SMALLEST_PIXELS <= min(sides) and max(sides) <= LARGEST_PIXELS):
+    if config.network == "conv" and not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
         raise ConfigError(
             f"model.network=conv: images of {spec.height}x{spec.width} pixels, it takes sides from "
             f"{SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32 or model.network=mlp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,7 @@ class FullyConnected(nn.Module):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class ConvEncoder(nn.Module):
         sizes = halvings(*shape[1:])
         channels = [shape[0], *(width * 2**k for k in range(len(sizes) - 1))]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(channels, channels[1:], strict=False)
+            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(channels)
         )
         self.out = nn.Linear(channels[-1] * sizes[-1][0] * sizes[-1][1], outputs)
         _initialize(self)

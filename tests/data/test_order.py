@@ -62,8 +62,10 @@ def test_every_image_once_in_each_epoch(batch_size: int) -> None:
 
 def test_labels_stay_with_their_images() -> None:
     for batch in islice(numbered().batches(0, 20), 8):
+        assert batch.labels is not None
         assert torch.equal((batch.images[:, 0, 0, 0] * 255).round().long(), batch.labels)
     for _, batch in numbered().evaluation_batches("validation", 3, 0):
+        assert batch.labels is not None
         assert torch.equal((batch.images[:, 0, 0, 0] * 255).round().long(), batch.labels)
 
 

@@ -59,6 +59,7 @@ def test_subfolders_are_the_classes(classes: Path) -> None:
     assert min(sizes(dataset)) > 0
     for split in SPLITS:
         for _, batch in dataset.evaluation_batches(split, 7, 0):
+            assert batch.labels is not None
             assert torch.equal((batch.images[:, 0, 0, 0] * 255).round().long() // 80, batch.labels)
 
 
@@ -261,7 +262,8 @@ class Malicious:
 def test_pickles_in_arrays_are_not_run(tmp_path: Path) -> None:
     objects = np.array([Malicious()] * 3, dtype=object)
     for limit in (4, 0):
-        for content in ({"images": objects}, {"images": arrays(), "labels": objects}):
+        contents: list[dict[str, Any]] = [{"images": objects}, {"images": arrays(), "labels": objects}]
+        for content in contents:
             np.savez(tmp_path / "a.npz", **content)
             with pytest.raises(DataError, match=r"^dataset.path=.*(images|labels).* holds .*objects"):
                 load(Npz, tmp_path / "a.npz", memory_limit_gib=limit)
