@@ -1,6 +1,6 @@
 """Images per second of `genlab train` beside two hand-written loops over the same network, batch and device.
 
-    python benchmarks/train_speed.py --root DATA            # DATA holds MNIST/raw/
+    python benchmarks/train_speed.py                        # MNIST from --root, or the variable GENLAB_DATA
     python benchmarks/train_speed.py --quick                # a few seconds, random images
 
 `bare`: the least that trains: images already on the device, a random index, the loss, the same fused Adam.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", help="folder that holds MNIST/raw/")
+    parser.add_argument("--root", default=os.environ.get("GENLAB_DATA"), help="folder of MNIST/raw/")
     parser.add_argument(
         "--quick", action="store_true", help="few steps on random images; figures mean little"
     )
@@ -94,7 +95,7 @@ def plain_config(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     if arguments.root is None:
         if not arguments.quick:
-            raise SystemExit("give --root DATA, a folder that holds MNIST/raw/, or --quick")
+            raise SystemExit("give --root or set GENLAB_DATA to a folder that holds MNIST/raw/; or --quick")
         import numpy as np
 
         pixels = np.random.default_rng(0).integers(0, 256, (10_000, 28, 28), dtype=np.uint8)
