@@ -81,8 +81,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[Family]:
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test works in a folder of its own, so that outputs/ never lands in the checkout."""
+    """Every test works in a folder of its own, with random numbers of its own."""
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     return tmp_path
 
 
