@@ -32,6 +32,9 @@ from torchvision.datasets import VisionDataset
 from genlab import build, train
 from genlab.data.dataset import BatchStream, Dataset
 
+WARM_UP_STEPS = 50
+"""Steps of each loop that are not counted: pools of memory and threads grow in them."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -49,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     if arguments.quick:
-        arguments.steps, arguments.repetitions = 60, 2
+        arguments.steps, arguments.repetitions = 100, 2
     with tempfile.TemporaryDirectory() as folder:
         compare(arguments, Path(folder))
 
@@ -70,8 +73,12 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     for _ in range(arguments.repetitions):
         for name, loop in loops.items():
             rates[name].append(loop())
-    waiting = data_share(plain, images, device)
-    genlab = statistics.median(rates["genlab"])
+    drawn = plain | {"dataset": plain["dataset"] | {"binarize": "dynamic"}}
+    drawn_images = build.dataset(build.train_config(drawn).dataset).to(device)
+    waits: dict[str, list[float]] = {"fetched": [], "drawn": []}
+    for _ in range(arguments.repetitions):
+        waits["fetched"].append(data_share(plain, images, device))
+        waits["drawn"].append(data_share(drawn, drawn_images, device))
     print(
         f"{images.spec.height}x{images.spec.width} images, VAE of 2 x {arguments.hidden} units, batch "
         f"{arguments.batch_size}, {arguments.steps} steps, {arguments.repetitions} repetitions, {device}, "
@@ -82,16 +89,19 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         median = statistics.median(values)
         ratio = statistics.median(g / v for g, v in zip(rates["genlab"], values, strict=True))
         print(f"{name:24}{median:18,.0f}{min(values):10,.0f}{max(values):10,.0f}{ratio:16.2f}")
-    print(f"genlab waits for data {waiting:.2%} of a step ({genlab:,.0f} images/s)")
+    fetched, drawn_share = (statistics.median(waits[kind]) for kind in ("fetched", "drawn"))
+    print(
+        f"share of a step until its batch is there: {fetched:.1%}; {drawn_share:.1%} with a new binarisation"
+    )
 
 
 def plain_config(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The small VAE on binarised MNIST, or on random images of that size."""
+    """The small VAE on MNIST, black and white by a threshold, or on random images of that size."""
     dataset: dict[str, Any] = {
         "name": "mnist",
         "root": arguments.root,
         "download": False,
-        "binarize": "dynamic",
+        "binarize": "threshold",
     }
     if arguments.root is None:
         if not arguments.quick:
@@ -100,7 +110,7 @@ def plain_config(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
         pixels = np.random.default_rng(0).integers(0, 256, (10_000, 28, 28), dtype=np.uint8)
         np.savez(folder / "random.npz", train_images=pixels, test_images=pixels[:100])
-        dataset = {"name": "npz", "path": str(folder / "random.npz"), "binarize": "dynamic"}
+        dataset = {"name": "npz", "path": str(folder / "random.npz"), "binarize": "threshold"}
     return {
         "model": {"name": "vae", "network": "mlp", "hidden": [arguments.hidden] * 2, "latent": 20},
         "dataset": dataset,
@@ -108,7 +118,7 @@ def plain_config(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "schedule": {"name": "constant"},
         "trainer": {
             "steps": arguments.steps, "batch_size": arguments.batch_size, "device": arguments.device,
-            "log_every": 100, "evaluate_every": 0, "sample_every": 0, "checkpoint_every": 0,
+            "log_every": WARM_UP_STEPS, "evaluate_every": 0, "sample_every": 0, "checkpoint_every": 0,
             "evaluate_images": 100,
         },
         "seed": 0,
@@ -123,8 +133,9 @@ def genlab_loop(plain: dict[str, Any], folder: Path) -> float:
 
     with contextlib.redirect_stdout(io.StringIO()):
         path = train.start(plain, [], str(folder / f"run-{time.time_ns()}"))
-    last = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()][-1]
-    return last["images"] / last["seconds"]
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    first, last = rows[0], rows[-1]  # the first line is of step WARM_UP_STEPS
+    return (last["images"] - first["images"]) / (last["seconds"] - first["seconds"])
 
 
 def bare_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device) -> float:
@@ -142,7 +153,7 @@ def bare_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device) -> 
 
 
 def dataloader_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device, workers: int) -> float:
-    """torchvision's way: a PIL image, a Bernoulli draw, collated by a DataLoader; item() each step."""
+    """torchvision's way: a PIL image, ToTensor, collated by a DataLoader; an item() each step."""
     family = build.family(build.train_config(plain).model, dataset.spec).to(device)
     optimizer = torch.optim.Adam(family.parameters(), 1e-3)
     steps, size = plain["trainer"]["steps"], plain["trainer"]["batch_size"]
@@ -158,7 +169,7 @@ class Pictures(VisionDataset):
     """A dataset as torchvision writes them: an array of pixels, a PIL image for each item."""
 
     def __init__(self, dataset: Dataset) -> None:
-        super().__init__(transform=transforms.Compose([transforms.ToTensor(), torch.bernoulli]))
+        super().__init__(transform=transforms.ToTensor())
         batches = dataset.evaluation_batches("train", 1000, 0, 60_000)
         self.data = torch.cat([(batch.images * 255).to(torch.uint8).cpu() for _, batch in batches])
 
@@ -186,14 +197,15 @@ def train_on(family: Any, optimizer: torch.optim.Optimizer, images: Tensor) -> T
 
 
 def timed(steps: int, batch_size: int, device: torch.device, step: Callable[[], Any]) -> float:
-    """Images per second of so many calls."""
-    step()
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(steps):
+    """Images per second of so many calls less the first WARM_UP_STEPS, as in `genlab_loop`."""
+    for _ in range(WARM_UP_STEPS):
         step()
     synchronize(device)
-    return steps * batch_size / (time.perf_counter() - started)
+    started = time.perf_counter()
+    for _ in range(steps - WARM_UP_STEPS):
+        step()
+    synchronize(device)
+    return (steps - WARM_UP_STEPS) * batch_size / (time.perf_counter() - started)
 
 
 def data_share(plain: dict[str, Any], dataset: Dataset, device: torch.device) -> float:

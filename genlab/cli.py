@@ -125,13 +125,51 @@ def _compose(command: words.Command, folders: list[Path]) -> list[Job]:
             raise ConfigError(f"{min(refused)}: genlab resume goes on with one run and its own configuration")
         stored = words.stored_config(command.value("run"))
         ready = {word: typed for word, typed in ready.items() if not typed.startswith("run=")}
-    jobs = _hydra(str(command.verb), [*command.hydra_flags(), *ready], ready, stored)
-    shows = {"--cfg", "--info", "--hydra-help"} & flags.keys()
-    if not jobs and not shows:
+    shown = flags.get("--cfg") == "job"
+    hydra_flags = command.hydra_flags(*(("--cfg", "--package", "--resolve") if shown else ()))
+    jobs = _hydra(str(command.verb), [*hydra_flags, *ready], ready, stored)
+    chosen = [key for key in ("optimizer", "schedule", "trainer") if command.value(key)]
+    if command.verb == "train" and chosen and jobs:
+        without = [word for word in ready if not word.startswith("recipe=")]
+        jobs = _over_recipe(jobs, _hydra("train", [*hydra_flags, *without, "recipe=none"], ready), chosen)
+    # a key of sweep/*.yaml may be given again by hand, and then comes more than once
+    jobs = [job for k, job in enumerate(jobs) if job.plain not in [other.plain for other in jobs[:k]]]
+    if shown:
+        _show(jobs, flags.get("--package"))
+        return []
+    if not jobs and not {"--cfg", "--info", "--hydra-help"} & flags.keys():
         raise ConfigError("the sweep has no jobs; give a key several values, e.g. seed=0,1")
     if stored is not None:
         return [Job(job.plain | {"run": command.value("run")}, job.overrides, False) for job in jobs]
     return jobs
+
+
+def _over_recipe(jobs: list[Job], without_recipe: list[Job], chosen: list[str]) -> list[Job]:
+    """A group that the user chose by name, e.g. trainer=smoke, is taken as it stands, without a recipe."""
+
+    def but_recipe(job: Job) -> tuple[str, ...]:
+        return tuple(word for word in job.overrides if not word.startswith("recipe="))
+
+    plains = {but_recipe(job): job.plain for job in without_recipe}
+    return [
+        Job(job.plain | {key: plains[but_recipe(job)][key] for key in chosen}, job.overrides, job.swept)
+        for job in jobs
+    ]
+
+
+def _show(jobs: list[Job], package: str | bool | None) -> None:
+    """Prints what would run, or one part of it, as YAML."""
+    import yaml
+
+    for job in jobs:
+        part: Any = job.plain
+        for key in str(package).split(".") if package else ():
+            if not isinstance(part, Mapping) or key not in part:
+                raise ConfigError(f"--package={package}: no such part of the configuration; see --cfg job")
+            part = part[key]
+        if len(jobs) > 1:
+            print(f"# {' '.join(job.overrides)}")
+        print(yaml.safe_dump(part, sort_keys=False), end="" if len(jobs) == 1 else "---\n")
 
 
 def _hydra(
@@ -162,10 +200,7 @@ def _hydra(
             swept = getattr(chosen.mode, "name", "") == "MULTIRUN"
             task: Any = OmegaConf.to_container(chosen.overrides.task, resolve=False)
             overrides = words.originals(task, ready)
-            if not any(
-                job.plain == plain for job in jobs
-            ):  # a key of sweep/*.yaml may be given again by hand
-                jobs.append(Job(plain, overrides, swept))
+            jobs.append(Job(plain, overrides, swept))
         except Exception as error:  # raised further down: Hydra would print a page of its own
             problems.append(error)
 

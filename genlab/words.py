@@ -46,8 +46,10 @@ class Command:
     flags: dict[str, str | bool] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
 
-    def hydra_flags(self) -> list[str]:
-        return [name if value is True else f"{name}={value}" for name, value in self.flags.items()]
+    def hydra_flags(self, *but: str) -> list[str]:
+        """The flags as words, without those named."""
+        kept = {name: value for name, value in self.flags.items() if name not in but}
+        return [name if value is True else f"{name}={value}" for name, value in kept.items()]
 
     def value(self, key: str) -> str | None:
         """The last value typed for a bare key, without quotes around it."""

@@ -48,7 +48,7 @@ def test_defaults_recipe_and_command_line(performed: list) -> None:
     assert performed[0][1].overrides == ["trainer.steps=7", "seed=3"]
 
 
-def test_the_issue_s_command(performed: list) -> None:
+def test_every_group_by_name(performed: list) -> None:
     argv = ["train", "model=vae", "dataset=mnist", "optimizer=adam", "schedule=warmup_cosine"]
     plain = plain_of(performed, *argv)
     names = [plain[group]["name"] for group in ("model", "dataset", "optimizer", "schedule")]
@@ -114,6 +114,25 @@ def test_cfg_job_prints_what_passes_the_door(capsys: pytest.CaptureFixture[str],
     assert plain.pop("run_dir") is None
     config = build.train_config(plain)
     assert (config.trainer.steps, config.seed) == (7, 5)
+
+
+def test_a_group_chosen_by_name_is_taken_as_it_stands(
+    performed: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = plain_of(performed, "train")
+    smoke = plain_of(performed, "train", "trainer=smoke", "trainer.batch_size=16")
+    assert (recipe["trainer"]["steps"], smoke["trainer"]["steps"]) == (6000, 20)
+    assert smoke["trainer"]["batch_size"] == 16
+    assert (smoke["model"], smoke["optimizer"]) == (recipe["model"], recipe["optimizer"])
+    sgd = plain_of(performed, "train", "optimizer=sgd", "experiment=vae_beta", "recipe=vae_digits")
+    assert (sgd["optimizer"]["lr"], sgd["trainer"], sgd["model"]["beta"]) == (0.1, recipe["trainer"], 4.0)
+    assert cli.main(["train", "optimizer=sgd", "--cfg", "job", "--package", "optimizer"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == sgd["optimizer"]
+    assert cli.main(["train", "--cfg", "job", "--package", "optimiser"]) == 2
+    performed.clear()
+    assert cli.main(["train", "-m", "optimizer=sgd,adam", "recipe=vae_digits,vae_mnist", "seed=1"]) == 0
+    found = [(job.plain["optimizer"]["lr"], job.plain["trainer"]["steps"]) for _, job, _ in performed]
+    assert found == [(0.1, 6000), (0.1, 15000), (1e-3, 6000), (1e-3, 15000)]
 
 
 def test_what_was_typed_gives_way_to_no_model_s_own_optimizer(performed: list, tmp_path: Path) -> None:

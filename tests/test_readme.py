@@ -1,0 +1,85 @@
+"""Every command of the README is run, as written but for a budget of a few steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TEST_DATA
+from torchvision.utils import save_image
+
+from genlab import cli
+
+CHECKOUT = Path(__file__).parents[1]
+README = (CHECKOUT / "README.md").read_text()
+SHORT = ["trainer.steps=3", "trainer.batch_size=8", "trainer.evaluate_images=8", "trainer.sample_images=4"]
+
+
+def commands() -> list[str]:
+    """What the ```bash blocks hold: a command a line, without the remarks; and the commands in tables."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    in_tables = [
+        c for line in README.splitlines() if line.startswith("|") for c in re.findall(r"`(genlab .*?)`", line)
+    ]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [part for part in [*parts, *in_tables] if part and not part.startswith("#")]
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The same command with a small budget."""
+    verb, rest = words[0], words[1:]
+    if verb == "train":
+        return [verb, *rest, *SHORT]
+    if verb == "resume":
+        return [verb, *rest[:1], "trainer.steps=5"]
+    if verb == "evaluate":
+        return [verb, *rest, "images=16"]
+    return [verb, *rest]
+
+
+def test_the_readme_has_commands() -> None:
+    assert sum(command.startswith("genlab train") for command in commands()) >= 4
+    for verb in ("sample", "evaluate", "resume", "list"):
+        assert any(command.startswith(f"genlab {verb}") for command in commands()), verb
+
+
+def test_commands_of_the_readme(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not (TEST_DATA / "MNIST").is_dir():
+        pytest.skip("needs the MNIST files; set GENLAB_TEST_DATA")
+    monkeypatch.setenv("GENLAB_DATA", str(TEST_DATA))
+    pictures = own_folder / "my_pictures"
+    pictures.mkdir()
+    for k in range(40):
+        save_image(torch.rand(3, 40, 48), pictures / f"{k}.png")
+    for command in commands():
+        words = shlex.split(command)
+        match words[0]:
+            case "genlab":
+                assert cli.main(shortened(words[1:])) == 0, f"{command}\n{capsys.readouterr().err[-2000:]}"
+            case "eval":  # the shell's completion
+                assert cli.main(shlex.split(words[1].strip('"$()'))[1:]) == 0, command
+            case "pip" | "pytest" | "ruff" | "pyright" | "bash":
+                ci = (CHECKOUT / ".ci" / "run").read_text()
+                assert words[0] != "pip" or "install" in words
+                assert 'pip install --quiet -e ".[test]"' in ci
+                assert "pytest" in ci
+            case "git" | "cd":
+                assert "genlab" in command
+            case "python":
+                assert (CHECKOUT / words[1]).is_file(), command
+            case "torchrun":
+                assert shutil.which("torchrun") or words[words.index("-m") + 1] == "genlab", command
+            case _:
+                pytest.fail(f"no way to test: {command}")
+
+
+def test_files_that_the_readme_shows_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (CHECKOUT / target).exists(), target
