@@ -1,0 +1,471 @@
+"""Generators and discriminators (or critics): fully connected, DCGAN's, and residual.
+
+Images are in [-1, 1] and points (D, 1, 1) are not bounded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS, halvings
+from genlab.nets.layers import (
+    POWER_ITERATIONS,
+    ResidualBlock,
+    SpectralConv2d,
+    SpectralEmbedding,
+    SpectralLinear,
+    SpectralNorm,
+    append_minibatch_std,
+    discriminator_norm,
+    glorot,
+    initialize,
+    kaiming,
+)
+
+Shape = tuple[int, int, int]
+"""Channels, height, width; points of D coordinates are (D, 1, 1)."""
+
+NETWORKS = ("mlp", "dcgan", "resnet")
+SIZES = {"dcgan": (SMALLEST_PIXELS, LARGEST_PIXELS), "resnet": (32, 32)}
+"""Shortest and longest side in pixels; `mlp` takes any."""
+
+LEAK = 0.2
+"""Slope of the discriminators' leaky ReLU below 0 (Radford et al. 2016)."""
+
+
+class MLPGenerator(nn.Module):
+    """Linear layers with ReLU between them, (B, inputs) to (B, C, H, W)."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        sizes = [inputs, *hidden, shape[0] * shape[1] * shape[2]]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        for k, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            kaiming(layer, 0 if k < len(hidden) else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        return self.layers[-1](x).view(-1, *self.shape)
+
+
+class DCGANGenerator(nn.Module):
+    """A linear layer to the smallest map, then transposed convolutions (Radford et al. 2016, figure 1).
+
+    Each 4x4 convolution doubles the sides and halves the channels, down to `width` channels next to the
+    image; batch normalisation and ReLU stand before each.
+    """
+
+    def __init__(self, inputs: int, width: int, shape: Shape, batch_norm: bool) -> None:
+        super().__init__()
+        sizes = halvings(*shape[1:])
+        channels = [shape[0], *(width * 2**k for k in range(len(sizes) - 1))]
+        self.start = (channels[-1], *sizes[-1])
+        self.into = nn.Linear(inputs, channels[-1] * sizes[-1][0] * sizes[-1][1])
+        stages = list(zip(channels, channels[1:], sizes, sizes[1:], strict=False))[::-1]
+        self.norms = nn.ModuleList(generator_norm(b, batch_norm) for _, b, _, _ in stages)
+        self.convolutions = nn.ModuleList(
+            nn.ConvTranspose2d(
+                b,
+                a,
+                kernel_size=4,
+                stride=2,
+                padding=1,
+                # an odd side loses its last pixel in halving, and gets it back here
+                output_padding=(big[0] - 2 * small[0], big[1] - 2 * small[1]),
+                bias=not batch_norm or big == sizes[0],
+            )
+            for a, b, big, small in stages
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x).view(-1, *self.start)
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = convolution(torch.relu(norm(x)))
+        return x
+
+
+class ResidualGenerator(nn.Module):
+    """Three residual blocks that double the sides from 4 to 32 (Gulrajani et al. 2017, appendix F)."""
+
+    def __init__(self, inputs: int, width: int, shape: Shape, batch_norm: bool) -> None:
+        super().__init__()
+        self.start = (width, 4, 4)
+        self.into = nn.Linear(inputs, width * 16)
+        glorot(self.into)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(
+                width,
+                width,
+                (generator_norm(width, batch_norm), generator_norm(width, batch_norm)),
+                resample="up",
+                bias=not batch_norm,
+            )
+            for _ in range(3)
+        )
+        self.norm = generator_norm(width, batch_norm)
+        self.out = nn.Conv2d(width, shape[0], 3, padding=1)
+        glorot(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x).view(-1, *self.start)
+        for block in self.blocks:
+            x = block(x)
+        return self.out(torch.relu(self.norm(x)))
+
+
+class Generator(nn.Module):
+    """Latents, and labels, to images or points.
+
+    Args:
+        net: (B, latent + classes) to (B, C, H, W).
+        classes: how many; 0 for a generator without labels.
+        bounded: whether a tanh keeps the samples in [-1, 1].
+    """
+
+    def __init__(self, net: nn.Module, classes: int, bounded: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.classes = classes
+        self.bounded = bounded
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Samples (B, C, H, W).
+
+        Args:
+            latents: (B, latent).
+            labels: (B,), whole numbers under `classes`, joined to the latents as one-hot vectors; ignored
+                by a generator without classes.
+
+        Raises:
+            ValueError: where a generator with classes gets no labels.
+        """
+        if self.classes:
+            if labels is None:
+                raise ValueError("a generator with classes needs labels")
+            one_hot = labels[:, None] == torch.arange(self.classes, device=labels.device)
+            latents = torch.cat([latents, one_hot.to(latents.dtype)], 1)
+        samples = self.net(latents)
+        return torch.tanh(samples) if self.bounded else samples
+
+
+class MLPFeatures(nn.Module):
+    """Linear layers, each with its normalisation and a (leaky) ReLU, (B, C, H, W) to (B, outputs)."""
+
+    def __init__(
+        self, shape: Shape, hidden: Sequence[int], normalization: str, slope: float, linear: type[nn.Linear]
+    ) -> None:
+        super().__init__()
+        self.slope = slope
+        sizes = [shape[0] * shape[1] * shape[2], *hidden]
+        self.outputs = sizes[-1]
+        self.layers = nn.ModuleList(
+            linear(a, b, bias=normalization != "batch") for a, b in itertools.pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(discriminator_norm(normalization, b, maps=False) for b in hidden)
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            kaiming(layer, slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.leaky_relu(norm(layer(x)), self.slope)
+        return x
+
+
+class DCGANFeatures(nn.Module):
+    """4x4 convolutions that halve the sides and double the channels, to the smallest map, (B, outputs, h, w).
+
+    Each but the first has its normalisation (Radford et al. 2016): an image under 16 pixels, with one
+    convolution, has none.
+    """
+
+    def __init__(self, shape: Shape, width: int, normalization: str, conv: type[nn.Conv2d]) -> None:
+        super().__init__()
+        sizes = halvings(*shape[1:])
+        channels = [shape[0], *(width * 2**k for k in range(len(sizes) - 1))]
+        self.outputs, self.map = channels[-1], sizes[-1]
+        kinds = ["none", *[normalization] * (len(sizes) - 2)]
+        self.convolutions = nn.ModuleList(
+            conv(a, b, 4, stride=2, padding=1, bias=kind not in ("batch", "instance"))
+            for (a, b), kind in zip(itertools.pairwise(channels), kinds, strict=True)
+        )
+        self.norms = nn.ModuleList(
+            discriminator_norm(kind, b, maps=True) for b, kind in zip(channels[1:], kinds, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.leaky_relu(norm(convolution(x)), LEAK)
+        return x
+
+
+class ResidualFeatures(nn.Module):
+    """Two residual blocks that halve the sides and two that keep them, (B, C, 32, 32) to (B, outputs, 8, 8).
+
+    Gulrajani et al. 2017, appendix F; the first block, next to the image, has no normalisation.
+    """
+
+    def __init__(self, shape: Shape, width: int, normalization: str, conv: type[nn.Conv2d]) -> None:
+        super().__init__()
+        self.outputs = width
+        kinds = ["none", *[normalization] * 3]
+        self.blocks = nn.ModuleList(
+            ResidualBlock(
+                shape[0] if k == 0 else width,
+                width,
+                (
+                    discriminator_norm(kind, width, maps=True),
+                    discriminator_norm(kind, width, maps=True),
+                ),
+                resample="down" if k < 2 else "none",
+                first=k == 0,
+                bias=kind not in ("batch", "instance"),
+                conv=conv,
+            )
+            for k, kind in enumerate(kinds)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return torch.relu(x)
+
+
+class Discriminator(nn.Module):
+    """Images or points to one logit (or a critic's value) each; no forward pass changes its state.
+
+    Args:
+        net: (B / packing, C * packing, H, W) to its last maps or vectors.
+        features: of the vectors that the logit is linear in, without minibatch statistics.
+        pool: whether maps are averaged over their places; else they are flattened.
+        options: as for `make_discriminator`.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        features: int,
+        *,
+        places: int = 1,
+        pool: bool = False,
+        spectral_norm: bool = False,
+        minibatch_std: bool = False,
+        packing: int = 1,
+        classes: int = 0,
+        conditioning: str = "none",
+        input_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if conditioning not in ("none", "projection", "auxiliary"):
+            raise ValueError(f"conditioning: {conditioning!r} is not one of none, projection, auxiliary")
+        if conditioning != "none" and classes < 1:
+            raise ValueError(f"conditioning: {conditioning} needs classes")
+        if conditioning != "none" and packing > 1:
+            raise ValueError(f"conditioning: {conditioning} has one label an image, and packing joins images")
+        self.net = net
+        self.pool = pool
+        self.minibatch_std = minibatch_std
+        self.packing = packing
+        self.input_scale = input_scale
+        width = (features + minibatch_std) * places
+        linear = SpectralLinear if spectral_norm else nn.Linear
+        embedding = SpectralEmbedding if spectral_norm else nn.Embedding
+        self.out = linear(width, 1)
+        kaiming(self.out, 1)
+        self.embedding = embedding(classes, width) if conditioning == "projection" else None
+        self.class_head = linear(width, classes) if conditioning == "auxiliary" else None
+        if self.embedding is not None:
+            nn.init.xavier_uniform_(self.embedding.weight)
+        if self.class_head is not None:
+            kaiming(self.class_head, 1)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B / packing,) of images (B, C, H, W); see `features` and `logits`."""
+        return self.logits(self.features(x), labels)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the logits are linear in, (B / packing, F).
+
+        Args:
+            x: (B, C, H, W). With packing m, m images in a row are judged as one of m times the channels
+                (Lin et al. 2018).
+
+        Raises:
+            ValueError: where B is no multiple of the packing.
+        """
+        if x.shape[0] % self.packing:
+            raise ValueError(f"a batch of {x.shape[0]} cannot be packed by {self.packing}")
+        packed = x.reshape(x.shape[0] // self.packing, self.packing * x.shape[1], *x.shape[2:])
+        features = self.net(packed * self.input_scale)
+        if self.minibatch_std:
+            features = append_minibatch_std(features)
+        return features.mean((2, 3)) if self.pool else features.flatten(1)
+
+    def logits(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B / packing,) from features (B / packing, F).
+
+        With projection they are w^T f + b + e(label)^T f (Miyato and Koyama 2018, eq. 3).
+
+        Args:
+            features: from `features`.
+            labels: (B,), whole numbers under `classes`; only projection looks at them.
+
+        Raises:
+            ValueError: where projection gets no labels.
+        """
+        logits = self.out(features).squeeze(1)
+        if self.embedding is None:
+            return logits
+        if labels is None:
+            raise ValueError("a discriminator with projection needs labels")
+        return logits + (self.embedding(labels) * features).sum(1)
+
+    def class_logits(self, features: Tensor) -> Tensor:
+        """Logits of the classes, (B, classes), from features (B, F) (Odena et al. 2017).
+
+        Raises:
+            ValueError: for a discriminator without an auxiliary classifier.
+        """
+        if self.class_head is None:
+            raise ValueError("only a discriminator with conditioning auxiliary tells classes")
+        return self.class_head(features)
+
+    def advance_spectral_norm(self, iterations: int = 1) -> None:
+        """Power iterations in every layer with spectral normalisation, in place, before a step's gradient."""
+        for module in self.modules():
+            if isinstance(module, SpectralNorm):
+                module.advance(iterations)
+
+
+def make_generator(
+    network: str,
+    shape: Shape,
+    latent: int,
+    *,
+    hidden: Sequence[int],
+    width: int,
+    classes: int = 0,
+    bounded: bool = True,
+    batch_norm: bool = True,
+    initialization: str = "default",
+) -> Generator:
+    """A generator.
+
+    Args:
+        network: "mlp", "dcgan" or "resnet".
+        shape: of its samples; `SIZES` says which sides a convolutional network takes.
+        latent: size of the latents.
+        hidden: sizes of the hidden layers of "mlp", from the latent to the sample.
+        width: channels of "dcgan" next to the image, and of "resnet" everywhere.
+        classes: whose one-hot labels are joined to the latents; 0 for none.
+        bounded: whether the samples end in tanh (images), or are linear (points).
+        batch_norm: in "dcgan" and "resnet"; "mlp" has none.
+        initialization: "default" (He et al. 2015 for "mlp", torch's for "dcgan", Glorot and Bengio 2010 for
+            "resnet"), "normal_0.02" or "orthogonal"; see `initialize`.
+
+    Raises:
+        ValueError: for an unknown name, or a shape that the network cannot take.
+    """
+    _check(network, shape)
+    if network == "mlp":
+        net = MLPGenerator(latent + classes, hidden, shape)
+    else:
+        kind = DCGANGenerator if network == "dcgan" else ResidualGenerator
+        net = kind(latent + classes, width, shape, batch_norm)
+    generator = Generator(net, classes, bounded)
+    initialize(generator, initialization)
+    return generator
+
+
+def make_discriminator(
+    network: str,
+    shape: Shape,
+    *,
+    hidden: Sequence[int],
+    width: int,
+    normalization: str = "none",
+    spectral_norm: bool = False,
+    minibatch_std: bool = False,
+    packing: int = 1,
+    classes: int = 0,
+    conditioning: str = "none",
+    input_scale: float = 1.0,
+    initialization: str = "default",
+) -> Discriminator:
+    """A discriminator or critic.
+
+    Args:
+        network: "mlp" (with leaky ReLU for images, ReLU for points as in Metz et al. 2017), "dcgan" (leaky
+            ReLU) or "resnet" (ReLU, averaged over places).
+        shape: of its inputs; `SIZES` says which sides a convolutional network takes.
+        hidden: sizes of the hidden layers of "mlp", from the input on.
+        width: channels of "dcgan" next to the image, and of "resnet" everywhere.
+        normalization: "none", "batch" (of the batch at hand, always), "layer", or "instance" (convolutions
+            only). A convolutional network has none next to the image.
+        spectral_norm: whether to divide all weights by their largest singular value (Miyato et al. 2018).
+        minibatch_std: whether the last features get one of how the batch varies (Karras et al. 2018).
+        packing: how many images are judged as one (Lin et al. 2018).
+        classes: how many, for `conditioning`.
+        conditioning: "none", "projection" (Miyato and Koyama 2018) or "auxiliary" (Odena et al. 2017).
+        input_scale: multiplies the inputs.
+        initialization: as for `make_generator`.
+
+    Raises:
+        ValueError: for an unknown name, a shape that the network cannot take, instance normalisation in an
+            "mlp", conditioning without classes or with packing, or a packing under 1.
+    """
+    _check(network, shape)
+    if packing < 1:
+        raise ValueError(f"packing: {packing} is under 1")
+    packed = (shape[0] * packing, *shape[1:])
+    discriminator_norm(normalization, 1, maps=network != "mlp")  # refuses what the network cannot take
+    conv = SpectralConv2d if spectral_norm else nn.Conv2d
+    places = 1
+    if network == "mlp":
+        linear = SpectralLinear if spectral_norm else nn.Linear
+        net = MLPFeatures(packed, hidden, normalization, 0.0 if shape[1:] == (1, 1) else LEAK, linear)
+    elif network == "dcgan":
+        net = DCGANFeatures(packed, width, normalization, conv)
+        places = net.map[0] * net.map[1]
+    else:
+        net = ResidualFeatures(packed, width, normalization, conv)
+    discriminator = Discriminator(
+        net,
+        net.outputs,
+        places=places,
+        pool=network == "resnet",
+        spectral_norm=spectral_norm,
+        minibatch_std=minibatch_std,
+        packing=packing,
+        classes=classes,
+        conditioning=conditioning,
+        input_scale=input_scale,
+    )
+    initialize(discriminator, initialization)
+    discriminator.advance_spectral_norm(POWER_ITERATIONS)
+    return discriminator
+
+
+def generator_norm(channels: int, batch_norm: bool) -> nn.Module:
+    """Batch normalisation with running statistics, or nothing."""
+    return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+
+
+def _check(network: str, shape: Shape) -> None:
+    """Refuses unknown networks, and shapes that a network cannot take."""
+    if network not in NETWORKS:
+        raise ValueError(f"network: {network!r} is not one of {', '.join(NETWORKS)}")
+    if network in SIZES:
+        low, high = SIZES[network]
+        if not all(low <= side <= high for side in shape[1:]):
+            sides = f"of {low}" if low == high else f"from {low} to {high}"
+            raise ValueError(f"network: {network} takes sides {sides} pixels, not {shape[1]}x{shape[2]}")
