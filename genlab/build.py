@@ -26,6 +26,7 @@ FAMILIES: dict[str, str | type] = {
 DATASETS: dict[str, str | type] = {
     "digits": "genlab.data.digits:Digits",
     "mnist": "genlab.data.torchvision_sets:MNIST",
+    "stacked_mnist": "genlab.data.stacked_mnist:StackedMNIST",
     "fashion_mnist": "genlab.data.torchvision_sets:FashionMNIST",
     "kmnist": "genlab.data.torchvision_sets:KMNIST",
     "emnist": "genlab.data.torchvision_sets:EMNIST",

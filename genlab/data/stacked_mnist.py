@@ -1,0 +1,116 @@
+"""Stacked MNIST: three digits an image, one a channel, 1000 modes that a sampler may cover or drop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genlab.config import setting
+from genlab.data.dataset import Dataset, DownloadedConfig
+from genlab.data.stream import Levels, Source
+from genlab.data.torchvision_sets import MNIST
+from genlab.errors import ConfigError
+from genlab.rng import derive_seed
+
+_SEED = 0
+"""Of the choice of digits. Not the run's: runs of different seeds learn the same images."""
+
+_HELD_OUT_IMAGES = 26000
+"""Images of the validation and of the test split: as many as Srivastava et al. 2017 count modes in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedMNISTConfig(DownloadedConfig):
+    """Three handwritten digits an image, in red, green and blue (Metz et al. 2017)."""
+
+    name: Literal["stacked_mnist"] = setting("stacked_mnist")  # type: ignore[assignment]
+    validation_images: int = setting(10000, at_least=0, help="training digits held out for validation")
+    images: int = setting(128000, at_least=1, help="training images, of three digits each")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels == 1:
+            raise ConfigError(
+                "dataset.channels=1: stacked_mnist has a digit in each of three channels; "
+                "use dataset.channels=null, or dataset=mnist for single digits"
+            )
+
+
+class StackedMNIST:
+    """Digits a, b and c, drawn uniformly and independently, are the channels of an image of class 100a+10b+c.
+
+    Introduced by Metz et al. 2017 (section 3.3.1) to count the modes that a GAN covers; 128,000 training
+    images as in Lin et al. 2018 (PacGAN). No digit is in two splits: training and validation images are made
+    of MNIST's training digits without and with the last `validation_images`, test images of its test digits.
+    """
+
+    Config = StackedMNISTConfig
+
+    @staticmethod
+    def load(config: StackedMNISTConfig) -> Dataset:
+        """Reads the files of MNIST, fetching what is missing, and draws which digits make up each image.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        digits = MNIST.load(dataclasses.replace(config, channels=None))  # resized, held out, still grey
+        counts = {"train": config.images, "validation": _HELD_OUT_IMAGES, "test": _HELD_OUT_IMAGES}
+        sources: dict[str, Source] = {
+            split: Stacked(source, choose(split, counts[split], len(source)))
+            for split, source in digits._sources.items()
+        }
+        spec = dataclasses.replace(digits.spec, channels=3, classes=1000)
+        return Dataset(spec, sources, config.pixels(256))
+
+
+def choose(split: str, images: int, digits: int) -> Tensor:
+    """Which digits make up each image of a split, the same at every call.
+
+    Args:
+        split: its name; splits are independent.
+        images: how many to make. There are none where there is no digit to make them of.
+        digits: how many there are to choose from.
+
+    Returns:
+        (images, 3) int64, uniform over 0..digits-1.
+    """
+    if not digits:
+        return torch.empty(0, 3, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(derive_seed(_SEED, "stacked_mnist", split))
+    return torch.randint(digits, (images, 3), generator=generator)
+
+
+def modes(digits: Tensor) -> Tensor:
+    """(N, 3) int64 digits 0..9 of the red, green and blue channel to (N,) int64 modes 0..999."""
+    red, green, blue = digits.unbind(1)
+    return 100 * red + 10 * green + blue
+
+
+class Stacked:
+    """Images put together from single digits as they are read, so that each digit is held once.
+
+    Args:
+        digits: the source of (B, 1, H, W) digits and their labels 0..9.
+        table: (N, 3) int64, the digits of each image.
+    """
+
+    def __init__(self, digits: Source, table: Tensor) -> None:
+        self.device = digits.device
+        self._digits, self._table = digits, table.to(digits.device)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def to(self, device: torch.device) -> Stacked:
+        return Stacked(self._digits.to(device), self._table)
+
+    def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
+        chosen = (self._table.index_select(0, index).flatten() for index in rows)
+        for levels, labels in self._digits.read(chosen):
+            assert labels is not None
+            yield levels.view(-1, 3, *levels.shape[2:]), modes(labels.view(-1, 3))
