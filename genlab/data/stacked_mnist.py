@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab.config import setting
 from genlab.data.dataset import Dataset, DownloadedConfig
 from genlab.data.stream import Levels, Source
-from genlab.data.torchvision_sets import MNIST
+from genlab.data.torchvision_sets import MNIST, MNISTConfig
 from genlab.errors import ConfigError
 from genlab.rng import derive_seed
 
@@ -39,6 +39,10 @@ class StackedMNISTConfig(DownloadedConfig):
                 "dataset.channels=1: stacked_mnist has a digit in each of three channels; "
                 "use dataset.channels=null, or dataset=mnist for single digits"
             )
+
+    def single_digits(self) -> MNISTConfig:
+        """The MNIST that the images are made of, from the same folder and with the same digits held out."""
+        return MNISTConfig(root=self.root, download=self.download, validation_images=self.validation_images)
 
 
 class StackedMNIST:

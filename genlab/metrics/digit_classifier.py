@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from genlab import build
 from genlab.checkpoint import write_atomically
 from genlab.data.dataset import Dataset
-from genlab.data.stacked_mnist import modes
+from genlab.data.stacked_mnist import StackedMNISTConfig, modes
 from genlab.errors import ConfigError
 from genlab.rng import derive_seed
 from genlab.run import log
@@ -27,7 +27,7 @@ FORMAT = 1
 """Version of the file. Raise it with every change of the network or of how it is trained."""
 
 _SEED = 0
-_STEPS = 1000
+_STEPS = 700
 _BATCH_SIZE = 128
 _LEARNING_RATE = 0.01
 _EVALUATION_BATCH = 1000
@@ -102,7 +102,8 @@ def load_or_train(
     torch's default generators are left as they are.
 
     Args:
-        mnist_config: of a dataset of 28x28 grey digits; train and test splits are used.
+        mnist_config: of a dataset of 28x28 grey digits; train and test splits are used. Of Stacked MNIST,
+            the MNIST that it is made of.
         torch_device: where to train, and where the classifier is put.
         folder: of the file; None for `classifiers` in GENLAB_CACHE, else in ~/.cache/genlab.
 
@@ -110,6 +111,8 @@ def load_or_train(
         ConfigError: the dataset is not one of 28x28 grey digits.
         DataError: its files are missing or damaged.
     """
+    if isinstance(mnist_config, StackedMNISTConfig):
+        mnist_config = mnist_config.single_digits()
     plain = dataclasses.replace(mnist_config, binarize="none", dequantize=False, flip=False)
     dataset = build.dataset(plain)
     if dataset.spec.shape != (1, 28, 28) or dataset.spec.classes != 10:

@@ -120,6 +120,21 @@ def test_how_a_run_treats_its_images_does_not_matter(tmp_path: Path, trained: An
     assert equal(first, second)
 
 
+def test_stacked_mnist_stands_for_the_mnist_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def dataset(config: Any) -> Any:
+        asked.append(config)
+        return build_dataset(DIGITS)
+
+    build_dataset = build.dataset
+    monkeypatch.setattr(build, "dataset", dataset)
+    load_or_train(
+        StackedMNISTConfig(root="here", download=False, validation_images=7, size=14, binarize="dynamic"), CPU
+    )
+    assert asked == [MNISTConfig(root="here", download=False, validation_images=7)]
+
+
 def flipped_bit(content: bytes) -> bytes:
     middle = len(content) // 2  # among the weights, where torch.load sees nothing wrong
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
