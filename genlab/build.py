@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str | type] = {
     "vae": "genlab.families.vae:VAE",
+    "gan": "genlab.families.gan:GAN",
+    "acgan": "genlab.families.conditional_gan:ACGAN",
+    "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",
+    "unrolled_gan": "genlab.families.unrolled_gan:UnrolledGAN",
+    "wgan": "genlab.families.wgan:WGAN",
+    "wgan_gp": "genlab.families.wgan:WGANGP",
 }
 """model.name -> the family's class, or where it is; imported when it is asked for."""
 
@@ -35,6 +41,11 @@ DATASETS: dict[str, str | type] = {
     "binarized_mnist": "genlab.data.binarized_mnist:BinarizedMNIST",
     "folder": "genlab.data.folder:Folder",
     "npz": "genlab.data.npz:Npz",
+    "ring": "genlab.data.points:Ring",
+    "grid": "genlab.data.points:Grid",
+    "gaussian1d": "genlab.data.points:Gaussian1D",
+    "two_moons": "genlab.data.points:TwoMoons",
+    "swiss_roll": "genlab.data.points:SwissRoll",
 }
 """dataset.name -> the source's class: `Config`, and `load(config) -> Dataset`."""
 
@@ -92,7 +103,9 @@ def train_config(plain: Mapping[str, Any]) -> TrainConfig:
         trainer=from_plain(c.TrainerConfig, plain.get("trainer", {}), "trainer"),
         seed=from_plain(_Seed, {"seed": plain.get("seed", 0)}).seed,
     )
-    players = look_up(FAMILIES, config.model.name, "model").players
+    family_class = look_up(FAMILIES, config.model.name, "model")
+    family_class.check(config)
+    players = family_class.players
     for player in config.optimizer.players:
         if player not in players:
             hint = suggest(player, players, "optimizer.players.")

@@ -365,6 +365,9 @@ class EvaluateConfig:
     ckpt: str = setting(help="a run folder or one checkpoint file")
     split: Literal["train", "validation", "test"] = setting("test")
     images: int | None = setting(None, at_least=1, help="only the first so many; null for the whole split")
+    samples: int | None = setting(
+        None, at_least=1, help="generated for mode coverage; null: 2500 points, 26000 stacked digits"
+    )
     seed: int = setting(0, at_least=0)
     batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
     weights: Literal["auto", "average", "raw"] = setting("auto")

@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from genlab import build, device
-from genlab.config import EvaluateConfig, from_plain, suggest, to_plain
+from genlab.config import EvaluateConfig, TrainConfig, from_plain, suggest, to_plain
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
+from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.sampling import load_model, save_grid
+from genlab.sampling import draw, load_model, save_grid
 
 _PICTURED_IMAGES = 40
 
@@ -66,6 +67,53 @@ def evaluate_split(
     return numbers | family.summarize(values)
 
 
+def evaluate_samples(
+    family: Family,
+    config: TrainConfig,
+    dataset: Dataset,
+    split: str,
+    *,
+    seed: int,
+    torch_device: torch.device,
+    n: int | None = None,
+    batch_size: int = 500,
+) -> dict[str, float]:
+    """Numbers of samples beside data: the modes that they cover, where the data's modes are known.
+
+    Args:
+        n: samples for the coverage; None for 2,500 points, or 26,000 stacked digits (Lin et al. 2018, 4.2).
+
+    Returns:
+        of points in separate modes and of stacked digits, see `genlab.metrics.modes`; of an adversarial
+        family sample_diversity, the total variance of 1,000 samples over that of as many images of the split.
+    """
+    numbers: dict[str, float] = {}
+    if family.spec.kind == "none":
+        return numbers
+
+    def samples(count: int) -> Iterator[torch.Tensor]:
+        for start in range(0, count, batch_size):
+            yield draw(family, range(start, min(start + batch_size, count)), seed, torch_device)
+
+    was_training = family.training
+    family.eval()
+    if family.adversarial and dataset.size(split) > 1:
+        drawn = torch.cat(list(samples(1000)))
+        real = next(iter(dataset.evaluation_batches(split, 1000, seed, 1000)))[1].images
+        numbers["sample_diversity"] = float(drawn.var(0).sum() / real.var(0).sum())
+    if family.spec.kind == "points" and (mixture := config.dataset.mixture()).separate:
+        numbers |= point_coverage(torch.cat(list(samples(n or 2500))).flatten(1).cpu(), mixture)
+    elif family.spec.name == "stacked_mnist":
+        from genlab.metrics.digit_classifier import load_or_train, stacked_modes
+
+        classifier = load_or_train(config.dataset, torch_device)
+        found = torch.cat([stacked_modes(classifier, part) for part in samples(n or 26_000)])
+        numbers |= class_coverage(found, family.spec.classes)
+        numbers["classifier_test_accuracy"] = classifier.test_accuracy
+    family.train(was_training)
+    return numbers
+
+
 def main(plain: Mapping[str, Any]) -> None:
     """`genlab evaluate`: writes evaluation.json and the family's pictures."""
     log_to_console()
@@ -87,6 +135,16 @@ def main(plain: Mapping[str, Any]) -> None:
         seed=config.seed,
         torch_device=torch_device,
         limit=config.images,
+    )
+    numbers |= evaluate_samples(
+        model.family,
+        model.config,
+        dataset,
+        config.split,
+        seed=config.seed,
+        torch_device=torch_device,
+        n=config.samples,
+        batch_size=config.batch_size,
     )
     n = min(dataset.size(config.split), config.images or dataset.size(config.split))
     setting = {

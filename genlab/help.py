@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -178,7 +179,10 @@ def _group_lines(folders: list[Path]) -> str:
         names = list(options(folders, group))
         names.sort(key=lambda name, group=group: name != _DEFAULTS.get(group))
         if names:
-            lines.append(f"  {group + '=':13} {', '.join(names)}")
+            first = f"  {group + '=':13} "
+            lines.append(
+                textwrap.fill(", ".join(names), 110, initial_indent=first, subsequent_indent=" " * 16)
+            )
     return "\n".join(lines)
 
 

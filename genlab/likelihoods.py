@@ -64,13 +64,15 @@ class Gaussian:
     Args:
         log_sigma: natural logarithm of the standard deviation in units of [0, 1], a scalar tensor; a
             parameter where it is learned (Rybkin et al. 2021, section 4).
+        bounded: means and samples are clamped to [0, 1], as images need it and points do not.
     """
 
     parameters = 1
     density = True
 
-    def __init__(self, log_sigma: Tensor) -> None:
+    def __init__(self, log_sigma: Tensor, bounded: bool = True) -> None:
         self.log_sigma = log_sigma
+        self._bounds = (0.0, 1.0) if bounded else (-math.inf, math.inf)
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
         """-(x - mu)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2, summed."""
@@ -79,11 +81,11 @@ class Gaussian:
         return -(deviation.square() / 2 + log_sigma + math.log(2 * math.pi) / 2).flatten(1).sum(1)
 
     def mean(self, outputs: Tensor) -> Tensor:
-        return (outputs.float() + 0.5).clamp(0, 1)
+        return (outputs.float() + 0.5).clamp(*self._bounds)
 
     def sample(self, outputs: Tensor, rng: SampleRng) -> Tensor:
         noise = rng.normal(*outputs.shape[1:]) * self.log_sigma.float().clamp(min=_MIN_LOG_SCALE).exp()
-        return (outputs.float() + 0.5 + noise).clamp(0, 1)
+        return (outputs.float() + 0.5 + noise).clamp(*self._bounds)
 
 
 class DiscretizedLogistic:

@@ -93,36 +93,51 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedMo
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab sample`: writes a grid, one PNG for each image, and samples.npz on request."""
+    """`genlab sample`: writes a grid, one PNG for each image, and samples.npz on request.
+
+    Points are drawn over their true density, and written as points.csv.
+    """
     log_to_console()
     config = from_plain(SampleConfig, plain)
     torch_device = device.resolve(config.device, "device")
     model = load_model(config.ckpt, config.weights, torch_device)
     labels = _labels(config, model)
+    if model.spec.kind == "none":
+        raise ConfigError(
+            f"ckpt={config.ckpt}: {model.config.model.name} has no data; see samples/ of its run"
+        )
     log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
     folder = create_folder("sample", config.run_dir, model.label)
+    points = model.spec.kind == "points"
     with storage_errors(folder):
-        (folder / "images").mkdir()
+        if not points:
+            (folder / "images").mkdir()
         digits = max(5, len(str(config.n - 1)))
         kept = []
         with tqdm(total=config.n, unit="image", disable=None) as bar:
             for start in range(0, config.n, config.batch_size):
                 indices = range(start, min(start + config.batch_size, config.n))
-                pixels = to_uint8(draw(model.family, indices, config.seed, torch_device, labels))
-                for index, image in zip(indices, pixels, strict=True):
+                drawn = draw(model.family, indices, config.seed, torch_device, labels)
+                kept.append(drawn if points else to_uint8(drawn))
+                for index, image in zip(indices, () if points else kept[-1], strict=not points):
                     to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
-                kept.append(pixels)
                 bar.update(len(indices))
         images = torch.cat(kept)
-        to_picture(grid(images[:400])).save(folder / "grid.png")
+        write_samples(
+            model.family, model.config, images[:10_000] if points else images[:400], folder / "grid.png"
+        )
+        if points:
+            np.savetxt(folder / "points.csv", images.flatten(1).cpu().numpy(), delimiter=",")
         if config.npz:
-            arrays: dict[str, Any] = {"images": images.permute(0, 2, 3, 1).numpy()}
+            values = images.flatten(1).cpu() if points else images.permute(0, 2, 3, 1)
+            arrays: dict[str, Any] = {"points" if points else "images": values.numpy()}
             if labels is not None:
                 arrays["labels"] = labels.numpy()
             np.savez_compressed(folder / "samples.npz", **arrays)
         facts = model.describe() | {"n": config.n, "seed": config.seed}
         (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
-    print(f"wrote {folder}: grid.png, images/ ({config.n} files){', samples.npz' if config.npz else ''}")
+    files = "points.csv" if points else f"images/ ({config.n} files)"
+    print(f"wrote {folder}: grid.png, {files}{', samples.npz' if config.npz else ''}")
     print(f"next: genlab evaluate ckpt={config.ckpt}")
 
 
@@ -137,9 +152,21 @@ def draw(
         return family.sample(len(indices), rng=rng, labels=labels)
 
 
+def row_labels(family: Family, n: int) -> Tensor | None:
+    """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
+
+    Rows are of n // classes samples, the last class takes what is over; with more classes than samples they
+    are drawn by the family.
+    """
+    classes = family.spec.classes
+    if not family.takes_labels or classes > n:
+        return None
+    return (torch.arange(n) // (n // classes)).clamp(max=classes - 1)
+
+
 def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
     if config.labels is None:
-        return None
+        return row_labels(model.family, config.n)
     given = f"labels={list(config.labels)}"
     if not config.labels:
         raise ConfigError("labels=[]: give at least one class, e.g. labels=[3,3,7]")
@@ -169,6 +196,26 @@ def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
     enlarged = pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
     sheet = make_grid(enlarged, nrow=columns, padding=2, pad_value=128)
     return sheet if pixels.shape[1] == 3 else sheet[:1]  # make_grid turns grey into colour
+
+
+def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Path, title: str = "") -> None:
+    """Writes one picture of samples: a grid of images, or points over the density that they should have.
+
+    Args:
+        samples: as `draw` gives them; images may be uint8 already.
+    """
+    if family.spec.kind == "images":
+        pixels = samples if samples.dtype == torch.uint8 else to_uint8(samples)
+        columns = len(pixels) // family.spec.classes if row_labels(family, len(pixels)) is not None else None
+        to_picture(grid(pixels, columns)).save(path)
+        return
+    from genlab.report import figures  # brings matplotlib, which images do without
+
+    if family.spec.kind == "points":
+        with torch.no_grad():
+            figures.points(samples, config.dataset.mixture(), path, title, family.judge)
+    else:
+        figures.game(samples, path, title)
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from genlab import build, device
-from genlab.config import TrainConfig, to_plain
+from genlab.config import TrainConfig, from_plain, to_plain
 from genlab.data.dataset import BatchStream, Dataset
+from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.errors import CheckpointError
 from genlab.families.base import Family, Metrics
@@ -56,8 +57,7 @@ class TrainingState:
         self._window: dict[str, list[Tensor]] = {}
         device.seed_training(config.seed, group.rank)
         if config.trainer.compile:
-            for player in self.family.players:
-                self.family.get_submodule(player).compile()  # in place: the names of its weights stay
+            self.family.compile_networks()
 
     @property
     def images(self) -> int:
@@ -112,7 +112,7 @@ class TrainingState:
         Raises:
             CheckpointError: the dataset's images are not what they were.
         """
-        if checkpoint["spec"] != self.dataset.spec.to_plain():
+        if from_plain(DataSpec, checkpoint["spec"], "spec") != self.dataset.spec:
             name = self.config.dataset.name
             raise CheckpointError(f"dataset={name}: its images changed since the run began; start a new run")
         self.family.load_state_dict(checkpoint["weights"])

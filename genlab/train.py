@@ -12,15 +12,18 @@ from tqdm import tqdm
 from genlab import build, checkpoint, device
 from genlab.config import TrainConfig, to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
-from genlab.evaluation import evaluate_split, write_pictures
+from genlab.evaluation import evaluate_samples, evaluate_split, write_pictures
 from genlab.run import Run, create_folder, log, log_to_console, storage_errors
-from genlab.sampling import draw, save_grid
+from genlab.sampling import draw, row_labels, save_grid, write_samples
 from genlab.state import TrainingState
 from genlab.stop import Stop
 from genlab.trackers import Trackers, check_installed
 
 _STOP_CHECK_STEPS = 8
 """How often the processes of a group ask each other whether one of them was told to stop."""
+
+_DRAWN_POINTS = _COVERAGE_SAMPLES = 2500
+"""Samples of a scatter, and those whose modes are counted during training."""
 
 _FREE_ON_RESUME = {
     "dataset.root", "dataset.path", "dataset.download", "dataset.memory_limit_gib", "optimizer.lr",
@@ -134,6 +137,7 @@ def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, sto
     trainer, update, clock = state.config.trainer, state.update, state.clock
     saved_step = update.step if update.step > 0 else None  # a step above 0 came from a checkpoint
     logged_images, logged_seconds = state.images, clock.seconds
+    troubles: dict[str, int] = {}
     with tqdm(total=update.steps, initial=update.step, unit="step", disable=None if run else True) as bar:
         while True:
             finished = update.step == update.steps
@@ -169,7 +173,22 @@ def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, sto
                 rate = (state.images - logged_images) / max(clock.seconds - logged_seconds, 1e-9)
                 logged_images, logged_seconds = state.images, clock.seconds
                 _log_line(state, run, trackers, means | _learning_rates(state), rate)
+                if run:
+                    troubles = _warn_of(state.family.warnings(means), troubles, update.step)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()} | {"images/s": f"{rate:.0f}"})
+
+
+def _warn_of(found: Mapping[str, str], before: Mapping[str, int], step: int) -> dict[str, int]:
+    """Says in one line each what is wrong for the second interval in a row, once until it is over.
+
+    Returns:
+        for how many intervals each has been found.
+    """
+    counts = {name: before.get(name, 0) + 1 for name in found}
+    for name, line in found.items():
+        if counts[name] == 2:
+            log.warning("step %d: %s", step, line)
+    return counts
 
 
 def _due(step: int, every: int) -> bool:
@@ -216,17 +235,37 @@ def _evaluate_and_sample(
                 limit=trainer.evaluate_images,
             )
             named = {f"validation/{name}": number for name, number in numbers.items()}
+            sampled = evaluate_samples(
+                family, state.config, state.dataset, "validation",
+                seed=seed, torch_device=torch_device, n=_COVERAGE_SAMPLES,
+            )  # fmt: skip
+            named |= {f"samples/{name}": number for name, number in sampled.items()}
+            numbers |= sampled
             _log_line(state, run, trackers, named)
             shown = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if not k.endswith("_standard_error"))
             log.info("step %d, validation, %s weights: %s", step, weights, shown)
         if sample:
             family.eval()
             with storage_errors(run.path):
-                images = draw(family, range(trainer.sample_images), seed, torch_device)
-                save_grid(images, run.samples / f"step-{step:08d}.png")
+                _draw_samples(state, run, finished)
                 if finished and state.dataset.size("validation") > 0:
                     write_pictures(family, state.dataset, "validation", run.samples, seed, torch_device)
             family.train()
+
+
+def _draw_samples(state: TrainingState, run: Run, finished: bool) -> None:
+    family, step = state.family, state.update.step
+    n = state.config.trainer.sample_images if family.spec.kind == "images" else _DRAWN_POINTS
+    labels = row_labels(family, n)
+    if labels is not None:  # whole rows only
+        labels = labels[: n // family.spec.classes * family.spec.classes]
+        n = len(labels)
+    samples = draw(family, range(n), state.config.seed, state.group.device, labels)
+    write_samples(family, state.config, samples, run.samples / f"step-{step:08d}.png", f"step {step}")
+    if finished and family.spec.kind == "points":
+        from genlab.report import figures
+
+        figures.over_time(sorted(run.samples.glob("step-*.png")), run.samples / "over_time.png")
 
 
 def _announce(state: TrainingState, run: Run) -> None:
@@ -238,10 +277,15 @@ def _announce(state: TrainingState, run: Run) -> None:
         config.model.name, f"{weights:,}", spec.name, state.dataset.size("train"), *spec.shape,
         config.trainer.steps, config.trainer.batch_size, state.group.device, run.path,
     )  # fmt: skip
-    limit = config.trainer.sample_images
+    if spec.kind == "none":
+        return
+    limit = config.trainer.sample_images if spec.kind == "images" else _DRAWN_POINTS
     _, batch = next(iter(state.dataset.evaluation_batches("train", limit, config.seed, limit)))
     with storage_errors(run.path):
-        save_grid(batch.images, run.samples / "real.png")
+        if spec.kind == "images":
+            save_grid(batch.images, run.samples / "real.png")
+        else:
+            write_samples(state.family, config, batch.images, run.samples / "real.png", "data")
 
 
 def _log_line(

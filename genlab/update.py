@@ -46,6 +46,7 @@ class Update:
             for player, parameters in self._parameters.items()
         }
         self.averages = self._make_averages(family)
+        self._adversarial = family.adversarial
         self._active: str | None = family.players[0] if len(family.players) == 1 else None
         self._unchecked: list[tuple[int, str, Tensor]] = []
 
@@ -69,14 +70,20 @@ class Update:
         self.group.mean_([p.grad for p in parameters if p.grad is not None])
         self._unchecked.append((self.step + 1, player, total))
         clip = self._settings[player].clip_grad_norm
-        if clip > 0:
-            norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        if clip > 0 or self._adversarial:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             metrics[f"{player}_gradient_norm"] = norm
             self._unchecked.append((self.step + 1, player, norm))
+            if clip > 0:
+                torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimizer.step()
         if player in self.averages:
             self.averages[player].update_parameters(self._modules[player])
         return metrics
+
+    def settings(self, player: str) -> c.OptimizerConfig:
+        """The settings of a player's optimizer, its own ones laid over the common ones."""
+        return self._settings[player]
 
     def learning_rate(self, player: str) -> float:
         """The rate of the coming step."""

@@ -13,7 +13,7 @@ class Batch(NamedTuple):
     """Images of one batch.
 
     images: (B, C, H, W) float32 in [0, 1]: level / (levels - 1), or dequantised, (level + u) / levels with
-        u ~ U[0, 1).
+        u ~ U[0, 1). Points are (B, D, 1, 1), without bounds.
     labels: (B,) int64 in 0..classes-1, or None for a dataset without labels.
     """
 
@@ -28,10 +28,13 @@ class DataSpec:
     Attributes:
         name: of the dataset, as typed after `dataset=`.
         channels, height, width: of one image, in pixels.
-        levels: how many values a channel of a pixel takes: 2 binarised, 256 for 8-bit images, 17 for digits.
+        levels: how many values a channel of a pixel takes: 2 binarised, 256 for 8-bit images, 17 for digits;
+            0 for points.
         classes: number of labels, 0 without.
         binarization: "none", "dynamic" (drawn anew at each visit), "threshold" or "static" (fixed files).
         dequantized: uniform noise of one level has been added, so that values are continuous.
+        kind: "images", or "points": real numbers without bounds, a dimension in each channel, (D, 1, 1); or
+            "none" for a game without data.
     """
 
     name: str
@@ -42,6 +45,7 @@ class DataSpec:
     classes: int = 0
     binarization: str = "none"
     dequantized: bool = False
+    kind: str = "images"
 
     @property
     def shape(self) -> tuple[int, int, int]:

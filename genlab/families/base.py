@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from genlab.config import TrainConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.rng import SampleRng
 
@@ -22,6 +24,17 @@ class UpdateProtocol(Protocol):
 
     steps: int
     """Steps of the whole run."""
+
+    optimizers: dict[str, torch.optim.Optimizer]
+    """torch's optimizer of each player."""
+
+    def settings(self, player: str) -> Any:
+        """The settings of a player's optimizer, its own ones laid over the common ones."""
+        ...
+
+    def learning_rate(self, player: str) -> float:
+        """The rate of the coming step."""
+        ...
 
     def __call__(
         self, player: str, loss: Callable[..., tuple[Tensor, Metrics]], *batch: Tensor
@@ -40,12 +53,22 @@ class Family(nn.Module):
         players: child modules, each stepped by an optimizer of its own.
         sampled_by: the players that `sample` and `evaluate` use: they get the moving average.
         takes_labels: whether `sample` draws a class that the user asks for.
+        adversarial: its players work against each other, so that the norms of their gradients are logged.
     """
 
     Config: ClassVar[type]
     players: ClassVar[tuple[str, ...]]
     sampled_by: ClassVar[tuple[str, ...]] = ()
     takes_labels: ClassVar[bool] = False
+    adversarial: ClassVar[bool] = False
+
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Settings of the model that must agree with others of the run.
+
+        Raises:
+            ConfigError: they do not.
+        """
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__()
@@ -76,6 +99,19 @@ class Family(nn.Module):
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
         """Pictures that show what the numbers cannot: name to (rows, columns, C, H, W) in [0, 1]."""
         return {}
+
+    def warnings(self, means: dict[str, float]) -> dict[str, str]:
+        """What has gone wrong in training, name to plain words, from the metrics of a logging interval."""
+        return {}
+
+    def judge(self, images: Tensor) -> Tensor | None:
+        """What an adversarial family's opponent says of images (N, C, H, W): (N,), or None."""
+        return None
+
+    def compile_networks(self) -> None:
+        """torch.compile, in place: the names of the weights stay."""
+        for player in self.players:
+            self.get_submodule(player).compile()
 
     def setting(self) -> dict[str, Any]:
         """What a reader must know of `evaluate`'s numbers: likelihood, bound, samples per image."""

@@ -113,7 +113,9 @@ class VAE(Family):
         if self.likelihood_name == "discretized_logistic":
             return DiscretizedLogistic(self.spec.levels)
         log_sigma = self.vae.log_sigma
-        return Gaussian(torch.tensor(math.log(self.config.sigma)) if log_sigma is None else log_sigma)
+        fixed = torch.tensor(math.log(self.config.sigma)) if self.config.sigma else log_sigma
+        assert fixed is not None
+        return Gaussian(fixed, bounded=self.spec.kind == "images")
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """Kingma and Welling 2014, Algorithm 1."""
@@ -180,6 +182,8 @@ class VAE(Family):
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
         """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        if self.spec.kind != "images":
+            return {}
         images = batch.images[: len(batch.images) // 10 * 10 or len(batch.images)]
         noise = rng.normal(self.config.latent)[: len(images)]
         restored = self.likelihood.mean(self.vae(images, noise)[2])
@@ -190,7 +194,9 @@ class VAE(Family):
         return {"reconstructions": rows.flatten(0, 1)}
 
     def setting(self) -> dict[str, Any]:
-        kind = "density of values in [0, 1]" if self.likelihood.density else "probability of levels"
+        kind = "probability of levels"
+        if self.likelihood.density:
+            kind = "density of points" if self.spec.kind == "points" else "density of values in [0, 1]"
         return {
             "bound": "negative ELBO, 1 posterior sample",
             "likelihood": f"{self.likelihood_name} ({kind})",
@@ -203,6 +209,12 @@ def choose_likelihood(config: VAEConfig, spec: DataSpec) -> str:
     Raises:
         ConfigError: Bernoulli for grey levels, or levels for values that have none.
     """
+    if spec.kind == "points":
+        if config.likelihood in ("auto", "gaussian"):
+            return "gaussian"
+        raise ConfigError(
+            f"model.likelihood={config.likelihood}: {spec.name} has points, not pixels; use auto or gaussian"
+        )
     if config.likelihood == "auto":
         if spec.levels == 2:
             return "bernoulli"

@@ -197,10 +197,15 @@ def test_loss_sums_over_dimensions_averages_over_images_and_weighs_the_kl_alone(
 class Recorder:
     """An update that only looks at the loss."""
 
-    steps = 100
-
     def __init__(self, step: int) -> None:
-        self.step = step
+        self.step, self.steps = step, 100
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    def settings(self, player: str) -> Any:
+        raise NotImplementedError
+
+    def learning_rate(self, player: str) -> float:
+        raise NotImplementedError
 
     def __call__(self, player: str, loss: Any, *batch: Tensor) -> dict[str, Tensor]:
         assert player == "vae"

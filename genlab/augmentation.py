@@ -1,0 +1,66 @@
+"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OPERATIONS = ("color", "translation", "cutout")
+
+
+def augment(images: Tensor, operations: Iterable[str]) -> Tensor:
+    """Each image changed by itself, at random, differentiably; data and samples alike.
+
+    Args:
+        images: (B, C, H, W) in [-1, 1].
+        operations: of OPERATIONS, in the order in which they are done.
+    """
+    changes = {"color": color, "translation": translation, "cutout": cutout}
+    for operation in operations:
+        images = changes[operation](images)
+    return images
+
+
+def color(images: Tensor) -> Tensor:
+    """Brightness by up to 1/2 either way, saturation by 0 to 2, contrast by 1/2 to 3/2."""
+    brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device)
+    images = images + (brightness - 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = grey + (images - grey) * (saturation * 2)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return mean + (images - mean) * (contrast + 0.5)
+
+
+def translation(images: Tensor, share: float = 1 / 8) -> Tensor:
+    """Moved by up to `share` of the side in each direction; what comes in is black (-1)."""
+    _, _, height, width = images.shape
+    down, right = int(height * share + 0.5), int(width * share + 0.5)
+    rows = _places(len(images), height, down, images.device)
+    columns = _places(len(images), width, right, images.device)
+    padded = F.pad(images, (right, right, down, down), value=-1.0)
+    index = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def cutout(images: Tensor, share: float = 0.5) -> Tensor:
+    """A square of `share` of the side, anywhere and perhaps partly outside, becomes grey (0)."""
+    _, _, height, width = images.shape
+    inside = [_within(side, int(side * share + 0.5), len(images), images.device) for side in (height, width)]
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return torch.where(hole, 0.0, images)
+
+
+def _places(n: int, side: int, most: int, device: torch.device) -> Tensor:
+    """(n, side): the places of the padded image that are read, moved by -most..most."""
+    shift = torch.randint(0, 2 * most + 1, (n, 1), device=device)
+    return torch.arange(side, device=device) + shift
+
+
+def _within(side: int, length: int, n: int, device: torch.device) -> Tensor:
+    """(n, side): whether a place lies in an interval of `length` around a random one."""
+    centre = torch.randint(0, side + 1 - length % 2, (n, 1), device=device)
+    place = torch.arange(side, device=device)
+    return (place >= centre - length // 2) & (place < centre - length // 2 + length)

@@ -1,0 +1,84 @@
+"""Adversarial networks with labels: AC-GAN (Odena et al. 2017) and projection (Miyato and Koyama 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from genlab import adversarial
+from genlab.config import setting
+from genlab.data.spec import DataSpec
+from genlab.errors import ConfigError
+from genlab.families.base import Metrics
+from genlab.families.gan import GAN, GANConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACGANConfig(GANConfig):
+    """See configs/model/acgan.yaml."""
+
+    name: Literal["acgan"] = setting("acgan")  # type: ignore[assignment]
+    discriminator_class_weight: float = setting(1.0, at_least=0, help="of L_C in the discriminator's loss")
+    generator_class_weight: float = setting(1.0, at_least=0, help="of L_C in the generator's loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionGANConfig(GANConfig):
+    """See configs/model/projection_gan.yaml."""
+
+    name: Literal["projection_gan"] = setting("projection_gan")  # type: ignore[assignment]
+    loss: adversarial.GANLoss = setting("hinge")
+
+
+class ProjectionGAN(GAN):
+    """The discriminator's logit gets the inner product of its features with a vector of the label.
+
+    Both players are given labels: those of the data, and uniformly drawn ones for samples.
+    """
+
+    Config = ProjectionGANConfig
+    takes_labels = True
+    conditioning = "projection"
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
+        if spec.classes < 2:
+            raise ConfigError(
+                f"model={config.name}: {spec.name} has no labels; use model=gan or dataset=mnist"
+            )
+        super().__init__(config, spec)
+
+
+class ACGAN(ProjectionGAN):
+    """The discriminator also tells classes; only the generator is given labels."""
+
+    Config = ACGANConfig
+    conditioning = "auxiliary"
+
+    def opponent_objective(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """-L_S - weight * L_C, with L_C over data and samples (Odena et al. 2017, eqs. 2 and 3).
+
+        L_C is a sum over the two halves, as L_S is.
+        """
+        loss, metrics = super().opponent_objective(real, fake)
+        assert labels is not None
+        assert drawn is not None
+        class_loss = self.class_loss(real, labels) + self.class_loss(fake, drawn)
+        metrics["discriminator_class_loss"] = class_loss
+        return loss + self.config.discriminator_class_weight * class_loss, metrics
+
+    def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        """Its own adversarial loss, and the samples to be told as what they were to be."""
+        loss, metrics = super().generator_objective(fake)
+        assert drawn is not None
+        class_loss = self.class_loss(fake, drawn)
+        metrics["generator_class_loss"] = class_loss
+        return loss + self.config.generator_class_weight * class_loss, metrics
+
+    def class_loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        """-E log P(C = c | x), a scalar."""
+        return F.cross_entropy(self.opponent.class_logits(self.opponent.features(x)).float(), labels)

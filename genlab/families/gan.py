@@ -1,0 +1,375 @@
+"""Generative adversarial networks (Goodfellow et al. 2014) and the remedies that stabilise them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from genlab import adversarial
+from genlab.augmentation import OPERATIONS, augment
+from genlab.config import TrainConfig, setting
+from genlab.data.spec import Batch, DataSpec
+from genlab.errors import ConfigError
+from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
+from genlab.rng import SampleRng
+
+_SATURATED_LOGIT = math.log(99)  # its sigmoid is within 0.01 of 1
+_SATURATED_OUTPUT = 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """What every adversarial family can be told; the remedies are off unless asked for."""
+
+    name: str = setting()
+    network: Literal["auto", "mlp", "dcgan", "resnet"] = setting(
+        "auto", help="auto: mlp for points, else dcgan"
+    )
+    hidden: tuple[int, ...] = setting(
+        (256, 256), at_least=1, help="mlp: the generator's units, latent to image"
+    )
+    opponent_hidden: tuple[int, ...] = setting((256, 256), at_least=1, help="mlp: the opponent's units")
+    width: int = setting(32, at_least=1, help="dcgan, resnet: channels next to the image")
+    latent: int = setting(64, at_least=1, help="dimensions of the latent")
+    prior: Literal["normal", "uniform"] = setting("normal", help="of the latent; uniform over [-1, 1]")
+    input_scale: float = setting(1.0, above=0, help="factor of the opponent's input")
+    initialization: Literal["default", "normal_0.02", "orthogonal"] = setting("default")
+    normalization: Literal["auto", "none", "batch", "layer", "instance"] = setting(
+        "auto", help="of the opponent's hidden layers"
+    )
+    spectral_norm: bool = setting(False, help="of the opponent's weights (Miyato et al. 2018)")
+    minibatch_std: bool = setting(False, help="the opponent sees how a batch varies (Karras et al. 2018)")
+    packing: int = setting(1, at_least=1, help="images that the opponent judges together (Lin et al. 2018)")
+    instance_noise: float = setting(
+        0.0, at_least=0, help="standard deviation of noise on the opponent's input (Sonderby et al. 2017)"
+    )
+    instance_noise_until: float = setting(
+        1.0, above=0, at_most=1, help="share of the run after which it is 0"
+    )
+    augmentation: tuple[str, ...] = setting((), help="color, translation, cutout (Zhao et al. 2020)")
+
+    def __post_init__(self) -> None:
+        for word in self.augmentation:
+            if word not in OPERATIONS:
+                raise ConfigError(f"model.augmentation={word}: not one of {', '.join(OPERATIONS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANConfig(AdversarialConfig):
+    """See configs/model/gan.yaml."""
+
+    name: Literal["gan"] = setting("gan")  # type: ignore[assignment]
+    loss: adversarial.GANLoss = setting("non_saturating")
+    discriminator_steps: int = setting(1, at_least=1, help="for each step of the generator")
+    label_smoothing: float = setting(
+        0.0, at_least=0, below=0.5, help="data is labelled 1 less this, one-sided"
+    )
+    r1: float = setting(0.0, at_least=0, help="gamma of the penalty on data (Mescheder et al. 2018)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_smoothing > 0 and self.loss == "hinge":
+            raise ConfigError(
+                "model.label_smoothing: the hinge loss has no labels; use 0 or another model.loss"
+            )
+
+
+class GAN(Family):
+    """Two players. A subclass changes a loss, the opponent's name, or what an update does around it.
+
+    Networks work on images in [-1, 1], and on points as they are.
+    """
+
+    Config = GANConfig
+    players: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    sampled_by = ("generator",)
+    adversarial = True
+    conditioning: ClassVar[str] = "none"
+    penalized: ClassVar[bool] = False
+    compiled: ClassVar[tuple[str, ...]] = ("opponent_objective", "generator_objective")
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        network = choose_network(config, spec)
+        check_network(config, spec, network)
+        classes = spec.classes if self.takes_labels else 0
+        self.generator = make_generator(
+            network,
+            spec.shape,
+            config.latent,
+            hidden=config.hidden,
+            width=config.width,
+            classes=classes,
+            bounded=spec.kind == "images",
+            initialization=config.initialization,
+        )
+        opponent = make_discriminator(
+            network,
+            spec.shape,
+            hidden=config.opponent_hidden,
+            width=config.width,
+            normalization=self.normalization(config, network),
+            spectral_norm=config.spectral_norm,
+            minibatch_std=config.minibatch_std,
+            packing=config.packing,
+            classes=classes,
+            conditioning=self.conditioning,
+            input_scale=config.input_scale,
+            initialization=config.initialization,
+        )
+        self.add_module(self.players[0], opponent)
+        self._noise_sigma = config.instance_noise
+
+    @property
+    def opponent(self) -> Discriminator:
+        """The discriminator or critic."""
+        opponent = self.get_submodule(self.players[0])
+        assert isinstance(opponent, Discriminator)
+        return opponent
+
+    @classmethod
+    def normalization(cls, config: Any, network: str) -> str:
+        """What the opponent's hidden layers are normalised by.
+
+        Raises:
+            ConfigError: a batch's statistics under a penalty on each image's gradient.
+        """
+        penalized = cls.penalized or getattr(config, "r1", 0) > 0
+        if config.normalization == "batch" and penalized:
+            raise ConfigError(
+                "model.normalization=batch: a gradient penalty is on each image by itself, and batch "
+                "normalisation makes its value depend on the others; use layer, instance or none"
+            )
+        if config.normalization == "instance" and network == "mlp":
+            raise ConfigError(
+                "model.normalization=instance: an mlp has no maps to normalise; use layer or none"
+            )
+        if config.normalization != "auto":
+            return config.normalization
+        if network == "mlp" or config.spectral_norm:
+            return "none"
+        return "layer" if penalized else {"dcgan": "batch", "resnet": "none"}[network]
+
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Settings of the model that must agree with others.
+
+        Raises:
+            ConfigError: a batch that cannot be packed.
+        """
+        packing = config.model.packing
+        if packing > 1 and cls.takes_labels:
+            raise ConfigError(
+                f"model.packing={packing}: {config.model.name} judges single images with their labels; "
+                "use model.packing=1"
+            )
+        for key in ("batch_size", "micro_batch_size"):
+            size = getattr(config.trainer, key)
+            if size is not None and size % packing:
+                raise ConfigError(
+                    f"model.packing={packing}: trainer.{key}={size} is no multiple of it; change one"
+                )
+
+    def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
+        """Goodfellow et al. 2014, Algorithm 1: k steps of the opponent, one of the generator."""
+        self._noise_sigma = self.config.instance_noise * max(
+            0.0, 1 - update.step / (update.steps * self.config.instance_noise_until)
+        )
+        batch, metrics = None, {}
+        for _ in range(self.opponent_steps):
+            batch = next(batches)
+            metrics |= self.update_opponent(batch, update)
+        assert batch is not None
+        return metrics | self.update_generator(batch, update)
+
+    @property
+    def opponent_steps(self) -> int:
+        return self.config.discriminator_steps
+
+    def update_opponent(self, batch: Batch, update: UpdateProtocol) -> Metrics:
+        self.opponent.advance_spectral_norm()
+        return update(self.players[0], self.opponent_loss, *self.inputs(batch))
+
+    def update_generator(self, batch: Batch, update: UpdateProtocol) -> Metrics:
+        return update("generator", self.generator_loss, *self.inputs(batch))
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What both losses take: images, new latents and, with labels, the images' labels and new ones."""
+        n, device = len(batch.images), batch.images.device
+        if self.config.prior == "uniform":
+            latents = torch.rand(n, self.config.latent, device=device) * 2 - 1
+        else:
+            latents = torch.randn(n, self.config.latent, device=device)
+        if not self.takes_labels:
+            return batch.images, latents
+        assert batch.labels is not None
+        return batch.images, latents, batch.labels, torch.randint(self.spec.classes, (n,), device=device)
+
+    def opponent_loss(
+        self, images: Tensor, latents: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """The opponent's loss. No gradient reaches the generator.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            latents: (B, latent).
+            labels, drawn: of the images and for the samples, (B,) each, where the family takes labels.
+        """
+        real = self.to_model(images)
+        with torch.no_grad():
+            fake = self.generator(latents, drawn).float()
+        loss, metrics = self.opponent_objective(self.disturbed(real), self.disturbed(fake), labels, drawn)
+        return loss, metrics | self.batch_health(real, fake)
+
+    def opponent_objective(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """The opponent's loss on what it is shown. Draws no random numbers: compiled, it is the same."""
+        config, player = self.config, self.players[0]
+        real_logits, fake_logits = self.opponent(real, labels), self.opponent(fake, drawn)
+        loss = adversarial.discriminator_loss(
+            config.loss, real_logits, fake_logits, 1 - config.label_smoothing
+        )
+        metrics = self.opponent_health(real_logits.float(), fake_logits.float())
+        metrics[f"{player}_loss"] = loss
+        if config.r1 > 0:
+            penalty = adversarial.r1_penalty(lambda x: self.opponent(x, labels), real)
+            metrics["r1_penalty"] = penalty
+            loss = loss + config.r1 * penalty
+        return loss, metrics
+
+    def generator_loss(
+        self, images: Tensor, latents: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """The generator's loss; arguments as `opponent_loss`."""
+        fake = self.disturbed(self.generator(latents, drawn).float())
+        return self.generator_objective(fake, drawn)
+
+    def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        loss = adversarial.generator_loss(self.config.loss, self.opponent(fake, drawn))
+        return loss, {"generator_loss": loss}
+
+    def to_model(self, images: Tensor) -> Tensor:
+        """[0, 1] to [-1, 1]; points stay."""
+        return images * 2 - 1 if self.spec.kind == "images" else images
+
+    def disturbed(self, x: Tensor) -> Tensor:
+        """What the opponent is shown of x: augmented, with instance noise, where these are asked for."""
+        if self.config.augmentation:
+            x = augment(x, self.config.augmentation)
+        return x + self._noise_sigma * torch.randn_like(x) if self._noise_sigma > 0 else x
+
+    def opponent_health(self, real: Tensor, fake: Tensor) -> Metrics:
+        """Shares of data and of samples that are told apart, and of logits that pass no gradient on."""
+        player, loss = self.players[0], self.config.loss
+        border = 0.5 if loss == "least_squares" else 0.0
+        health = {
+            f"{player}_accuracy_real": (real > border).float().mean(),
+            f"{player}_accuracy_generated": (fake < border).float().mean(),
+        }
+        if loss == "hinge":
+            health[f"{player}_saturated_share"] = ((real > 1).float().mean() + (fake < -1).float().mean()) / 2
+        elif loss != "least_squares":
+            saturated = torch.cat([real, fake]).abs() > _SATURATED_LOGIT
+            health[f"{player}_saturated_share"] = saturated.float().mean()
+        return health
+
+    def batch_health(self, real: Tensor, fake: Tensor) -> Metrics:
+        """How much a generated batch varies, as a share of how much data do; and saturated pixels.
+
+        The total variance is half the mean squared distance of two members of a batch.
+        """
+        if len(real) < 2:
+            return {}
+        health = {"sample_diversity": fake.var(0).sum() / (real.var(0).sum() + 1e-12)}
+        if self.spec.kind == "images":
+            health["generator_saturated_share"] = (fake.abs() > _SATURATED_OUTPUT).float().mean()
+        return health
+
+    def warnings(self, means: dict[str, float]) -> dict[str, str]:
+        """What has gone wrong, in plain words, from the means of a logging interval."""
+        player, found = self.players[0], {}
+        accuracies = [means.get(f"{player}_accuracy_{of}", 0.0) for of in ("real", "generated")]
+        if min(accuracies) > 0.99 and means.get(f"{player}_saturated_share", 1.0) > 0.5:
+            found["opponent_won"] = (
+                f"the {player} has won: it tells {min(accuracies):.1%} of data and of samples apart, and the "
+                f"generator learns little from it; lower optimizer.players.{player}.lr, or try "
+                "model.instance_noise=0.1, model.r1=1 or model.spectral_norm=true"
+            )
+        norm = means.get("generator_gradient_norm", math.inf)
+        if norm < 1e-4:
+            found["vanishing_gradient"] = (
+                f"the generator's gradient vanishes (norm {norm:.1g}): it has stopped learning; "
+                "try model.loss=non_saturating, model.instance_noise=0.1 or a lower "
+                f"optimizer.players.{player}.lr"
+            )
+        diversity = means.get("sample_diversity", 1.0)
+        if diversity < 0.02:
+            found["collapse"] = (
+                f"samples have collapsed: a generated batch varies {diversity:.2%} as much as data; try "
+                "model.packing=2, model.minibatch_std=true, model=unrolled_gan or a lower "
+                "optimizer.players.generator.lr"
+            )
+        return found
+
+    def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
+        """The generator on latents of the prior, with labels drawn uniformly where none are given."""
+        latent = self.config.latent
+        latents = rng.uniform(latent) * 2 - 1 if self.config.prior == "uniform" else rng.normal(latent)
+        if self.takes_labels and labels is None:
+            labels = rng.integers(self.spec.classes)
+        fake = self.generator(latents, labels).float()
+        return (fake + 1) / 2 if self.spec.kind == "images" else fake
+
+    def judge(self, images: Tensor) -> Tensor | None:
+        """D(x), the probability that the discriminator gives to each of (N, C, H, W) being data: (N,)."""
+        if self.config.packing > 1 or self.takes_labels:
+            return None
+        logits = self.opponent(self.to_model(images)).float()
+        return logits if self.config.loss in ("least_squares", "hinge") else logits.sigmoid()
+
+    def compile_networks(self) -> None:
+        """The generator, and the losses whole: with their penalties and unrolled steps."""
+        self.generator.compile()
+        for name in self.compiled:
+            setattr(self, name, torch.compile(getattr(self, name)))
+
+
+def choose_network(config: AdversarialConfig, spec: DataSpec) -> str:
+    """What `auto` stands for."""
+    if config.network != "auto":
+        return config.network
+    return "mlp" if spec.kind == "points" or min(spec.height, spec.width) < SIZES["dcgan"][0] else "dcgan"
+
+
+def check_network(config: AdversarialConfig, spec: DataSpec, network: str) -> None:
+    """Refuses data that a network cannot take.
+
+    Raises:
+        ConfigError: points or sizes that a convolutional network has no use for, augmented points.
+    """
+    if spec.kind == "none":
+        raise ConfigError(
+            f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=ring or dataset=mnist"
+        )
+    if spec.kind == "points" and config.augmentation:
+        raise ConfigError(f"model.augmentation: {spec.name} has points, not images; leave it out")
+    if network == "mlp":
+        return
+    if spec.kind == "points":
+        raise ConfigError(
+            f"model.network={network}: {spec.name} has points, not images; use model.network=mlp"
+        )
+    least, most = SIZES[network]
+    if not least <= min(spec.height, spec.width) <= max(spec.height, spec.width) <= most:
+        wanted = f"{least}x{least}" if least == most else f"sides from {least} to {most}"
+        raise ConfigError(
+            f"model.network={network}: images of {spec.height}x{spec.width} pixels, it takes {wanted}; "
+            "use dataset.size=32 or model.network=mlp"
+        )

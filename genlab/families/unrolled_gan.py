@@ -1,0 +1,132 @@
+"""Unrolled generative adversarial networks (Metz et al. 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from genlab import adversarial
+from genlab.config import TrainConfig, setting
+from genlab.data.spec import Batch
+from genlab.errors import ConfigError
+from genlab.families.base import Metrics, UpdateProtocol
+from genlab.families.gan import GAN, GANConfig
+from genlab.inner_optimizer import InnerOptimizer, Moments, Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnrolledGANConfig(GANConfig):
+    """See configs/model/unrolled_gan.yaml."""
+
+    name: Literal["unrolled_gan"] = setting("unrolled_gan")  # type: ignore[assignment]
+    unrolled_steps: int = setting(5, at_least=0, help="K; 0 is the GAN")
+    inner_lr: float | None = setting(
+        None, above=0, help="rate of the unrolled steps; null: the discriminator's"
+    )
+    inner_moments: Literal["live", "fresh"] = setting(
+        "live", help="the optimizer's moments as they are, or none"
+    )
+    unrolled_gradient: bool = setting(
+        True, help="false: the generator looks ahead, but not through the steps"
+    )
+    recompute: bool = setting(False, help="keep no activations of the unrolled steps: less memory, more time")
+
+
+@dataclass(frozen=True)
+class Unrolling:
+    """Where an unroll starts: the discriminator's weights, the moments of its optimizer, and the rate."""
+
+    inner: InnerOptimizer
+    parameters: Tensors
+    moments: Moments
+    lr: Tensor
+
+
+class UnrolledGAN(GAN):
+    """A GAN whose generator minimises its loss against the discriminator of K steps later.
+
+    The generator's gradient is that of eq. 10 of Metz et al. 2017, through all K steps of the optimizer that
+    the discriminator really has; the discriminator itself is not touched by them. Each of the K steps is on
+    the minibatch at hand.
+    """
+
+    Config = UnrolledGANConfig
+    compiled = ("opponent_objective", "generator_objective", "unrolled_objective")
+
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        super().check(config)
+        if config.model.recompute and config.trainer.compile:
+            raise ConfigError(
+                "model.recompute=true: does not go with trainer.compile=true, which decides what it keeps; "
+                "leave one out"
+            )
+
+    def update_generator(self, batch: Batch, update: UpdateProtocol) -> Metrics:
+        if self.config.unrolled_steps == 0:
+            return super().update_generator(batch, update)
+        start = self.start(update)
+        return update("generator", lambda *inputs: self.unrolled_loss(start, *inputs), *self.inputs(batch))
+
+    def start(self, update: UpdateProtocol) -> Unrolling:
+        """Copies of the discriminator's weights and moments as they are before the generator's step."""
+        player = self.players[0]
+        inner = InnerOptimizer(update.settings(player))
+        parameters = {name: p.detach().clone() for name, p in self.opponent.named_parameters()}
+        live = self.config.inner_moments == "live"
+        moments = inner.live(self.opponent, update.optimizers[player]) if live else inner.fresh(parameters)
+        lr = self.config.inner_lr or update.learning_rate(player)
+        device = next(iter(parameters.values())).device
+        return Unrolling(inner, parameters, moments, torch.tensor(lr, device=device))
+
+    def unrolled_loss(self, start: Unrolling, images: Tensor, latents: Tensor) -> tuple[Tensor, Metrics]:
+        """The generator's loss against the discriminator after K steps from `start`."""
+        real = self.disturbed(self.to_model(images))
+        fake = self.disturbed(self.generator(latents).float())
+        return self.unrolled_objective(start, real, fake)
+
+    def unrolled_objective(self, start: Unrolling, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
+        """f(theta_G, theta_D^K) (Metz et al. 2017, eq. 9), in float32.
+
+        Args:
+            start: theta_D^0 and the optimizer's moments.
+            real, fake: (B, C, H, W) as the discriminator is shown them; gradients flow into `fake`.
+        """
+        with torch.autocast(real.device.type, enabled=False):
+            parameters, moments = start.parameters, start.moments
+            for _ in range(self.config.unrolled_steps):
+                if self.config.recompute:
+                    # The older kind: the newer one's hooks are refused by torch.func's transforms.
+                    parameters, moments = checkpoint(
+                        self.inner_step, start, parameters, moments, real, fake, use_reentrant=True
+                    )
+                else:
+                    parameters, moments = self.inner_step(start, parameters, moments, real, fake)
+            if not self.config.unrolled_gradient:
+                parameters = {name: p.detach() for name, p in parameters.items()}
+            logits = functional_call(self.opponent, parameters, (fake,))
+            loss = adversarial.generator_loss(self.config.loss, logits)
+        return loss, {"generator_loss": loss}
+
+    def inner_step(
+        self, start: Unrolling, parameters: Tensors, moments: Moments, real: Tensor, fake: Tensor
+    ) -> tuple[Tensors, Moments]:
+        """One step of the discriminator's optimizer on its own loss (Metz et al. 2017, eq. 8)."""
+
+        def loss(weights: Tensors) -> Tensor:
+            def discriminator(x: Tensor) -> Tensor:
+                return functional_call(self.opponent, weights, (x,))
+
+            value = adversarial.discriminator_loss(
+                self.config.loss, discriminator(real), discriminator(fake), 1 - self.config.label_smoothing
+            )
+            if self.config.r1 > 0:
+                value = value + self.config.r1 * adversarial.r1_penalty(discriminator, real)
+            return value
+
+        return start.inner.step(parameters, torch.func.grad(loss)(parameters), moments, start.lr)

@@ -1,0 +1,127 @@
+"""Wasserstein GANs: weight clipping (Arjovsky et al. 2017), gradient penalty (Gulrajani et al. 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from genlab.adversarial import gradient_penalty
+from genlab.config import setting
+from genlab.data.spec import Batch
+from genlab.families.base import Metrics, UpdateProtocol
+from genlab.families.gan import GAN, AdversarialConfig
+
+_AT_BOUND = 0.999
+"""Share of the bound from which a weight counts as clipped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WGANConfig(AdversarialConfig):
+    """See configs/model/wgan.yaml."""
+
+    name: Literal["wgan"] = setting("wgan")  # type: ignore[assignment]
+    critic_steps: int = setting(5, at_least=1, help="for each step of the generator")
+    clip: float = setting(0.01, above=0, help="largest absolute value of a critic's weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WGANGPConfig(AdversarialConfig):
+    """See configs/model/wgan_gp.yaml."""
+
+    name: Literal["wgan_gp"] = setting("wgan_gp")  # type: ignore[assignment]
+    critic_steps: int = setting(5, at_least=1, help="for each step of the generator")
+    penalty: float = setting(10.0, above=0, help="weight of the gradient penalty, lambda")
+    one_sided: bool = setting(False, help="only slopes over 1 are penalised (WGAN-LP, Petzka et al. 2018)")
+
+
+class WGAN(GAN):
+    """The opponent is a critic whose values have no bounds; Arjovsky et al. 2017, Algorithm 1."""
+
+    Config: ClassVar[type] = WGANConfig
+    players = ("critic", "generator")
+
+    @property
+    def opponent_steps(self) -> int:
+        return self.config.critic_steps
+
+    def update_opponent(self, batch: Batch, update: UpdateProtocol) -> Metrics:
+        """A step, after which the critic's weights are clipped to [-clip, clip]."""
+        metrics = super().update_opponent(batch, update)
+        bound = self.config.clip
+        with torch.no_grad():
+            for parameter in self.opponent.parameters():
+                parameter.clamp_(-bound, bound)
+        return metrics
+
+    def opponent_objective(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """-(E f(x) - E f(G(z))), whose negative estimates the distance up to the critic's slope."""
+        values = self.opponent(real).float(), self.opponent(fake).float()
+        estimate = values[0].mean() - values[1].mean()
+        health = {"wasserstein_estimate": estimate, "critic_loss": -estimate} | self.opponent_health(*values)
+        return -estimate, health | self.clipped_share()
+
+    def clipped_share(self) -> Metrics:
+        """Share of the critic's weights at the bound: near 1, it has become a simple function."""
+        bound = self.config.clip * _AT_BOUND
+        clipped = torch.cat([p.detach().flatten() for p in self.opponent.parameters()]).abs() >= bound
+        return {"critic_saturated_share": clipped.float().mean()}
+
+    def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        """-E f(G(z))."""
+        loss = -self.opponent(fake).float().mean()
+        return loss, {"generator_loss": loss}
+
+    def opponent_health(self, real: Tensor, fake: Tensor) -> Metrics:
+        """A critic has no threshold of its own: the middle between its two means serves."""
+        border = (real.mean() + fake.mean()).detach() / 2
+        return {
+            "critic_accuracy_real": (real > border).float().mean(),
+            "critic_accuracy_generated": (fake < border).float().mean(),
+        }
+
+    def judge(self, images: Tensor) -> Tensor | None:
+        """f(x), the critic's value."""
+        return None if self.config.packing > 1 else self.opponent(self.to_model(images)).float()
+
+    def warnings(self, means: dict[str, float]) -> dict[str, str]:
+        """A critic that tells all apart is a good one: only its slope teaches."""
+        found = super().warnings(means)
+        found.pop("opponent_won", None)
+        return found
+
+
+class WGANGP(WGAN):
+    """Gulrajani et al. 2017, Algorithm 1: the critic's slope is held near 1 by a penalty, not by clipping."""
+
+    Config = WGANGPConfig
+    penalized = True
+    compiled = ("penalized_objective", "generator_objective")
+
+    def update_opponent(self, batch: Batch, update: UpdateProtocol) -> Metrics:
+        return GAN.update_opponent(self, batch, update)
+
+    def opponent_objective(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """With a place between each image and a sample, drawn here, where nothing is compiled."""
+        return self.penalized_objective(real, fake, torch.rand(len(real), device=real.device))
+
+    def penalized_objective(self, real: Tensor, fake: Tensor, share: Tensor) -> tuple[Tensor, Metrics]:
+        """E f(G(z)) - E f(x) + lambda E (|grad f(x^)| - 1)^2 (Gulrajani et al. 2017, eq. 3).
+
+        Args:
+            real, fake: (B, C, H, W).
+            share: (B,) in [0, 1): x^ = share * real + (1 - share) * fake.
+        """
+        loss, metrics = super().opponent_objective(real, fake)
+        penalty = gradient_penalty(self.opponent, real, fake, share, self.config.one_sided)
+        metrics["gradient_penalty"] = penalty
+        return loss + self.config.penalty * penalty, metrics
+
+    def clipped_share(self) -> Metrics:
+        return {}

@@ -1,0 +1,115 @@
+"""Figures of what is not an image: points beside their density, games of two numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genlab.data.points import Mixture
+
+_INCHES, _DPI = 4.0, 100
+_PLACES = 300  # of a density along each axis
+
+
+def _figure(rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+    """A figure that needs no window, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((columns * _INCHES, rows * _INCHES), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns)
+
+
+def points(
+    samples: Tensor,
+    mixture: Mixture,
+    path: Path,
+    title: str = "",
+    judge: Callable[[Tensor], Tensor | None] | None = None,
+) -> None:
+    """Writes samples beside the density of the data.
+
+    Two dimensions: a scatter over the true density. One: the density of the data, that of the samples and,
+    where there is a discriminator, D(x), in one plot (Goodfellow et al. 2014, figure 1).
+
+    Args:
+        samples: (N, D, 1, 1), D = 1 or 2.
+        judge: (N, D, 1, 1) to D(x), (N,), or to None.
+    """
+    figure, axes = _figure()
+    if samples.shape[1] == 1:
+        _density(axes, samples.flatten().cpu(), mixture, judge, samples.device)
+    else:
+        _scatter(axes, samples.flatten(1).cpu(), mixture)
+    axes.set_title(title, fontsize=10)
+    figure.savefig(path)
+
+
+def _scatter(axes: Any, samples: Tensor, mixture: Mixture) -> None:
+    reach = float(mixture.means.abs().max()) * 1.25 + 4 * mixture.sigma
+    places = torch.linspace(-reach, reach, _PLACES)
+    square = torch.cartesian_prod(places, places).flip(1)
+    # components narrower than a pixel of the figure are widened, or they would be missed
+    width = max(mixture.sigma, 3 * reach / _PLACES)
+    density = Mixture(mixture.means, width, mixture.separate).log_prob(square).exp().view(_PLACES, _PLACES)
+    axes.imshow(density, extent=(-reach, reach, -reach, reach), origin="lower", cmap="Greens", vmin=0)
+    axes.scatter(samples[:, 0], samples[:, 1], s=3, alpha=0.4, color="tab:red", linewidths=0)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+
+
+def _density(
+    axes: Any,
+    samples: Tensor,
+    mixture: Mixture,
+    judge: Callable[[Tensor], Tensor | None] | None,
+    device: torch.device,
+) -> None:
+    low, high = float(mixture.means.min()), float(mixture.means.max())
+    reach = max(6 * mixture.sigma, (high - low) / 2 + 4 * mixture.sigma)
+    places = torch.linspace((low + high) / 2 - reach, (low + high) / 2 + reach, _PLACES)
+    axes.plot(places, mixture.log_prob(places[:, None]).exp(), color="tab:green", label="data")
+    axes.hist(samples, bins=60, range=(float(places[0]), float(places[-1])), density=True,
+              histtype="step", color="tab:red", label="samples")  # fmt: skip
+    values = judge(places.to(device)[:, None, None, None]) if judge else None
+    if values is not None:
+        values = values.detach().cpu()
+        bounded = bool((values >= 0).all() and (values <= 1).all())
+        other = axes if bounded else axes.twinx()  # a critic's values have a scale of their own
+        other.plot(places, values, color="tab:blue", linestyle="--", label="D(x)" if bounded else "critic")
+    axes.set(xlim=(float(places[0]), float(places[-1])), xlabel="x")
+    axes.legend(fontsize=8)
+
+
+def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:
+    """Writes pictures of one size side by side: the first, the last, and evenly spaced ones between."""
+    count = min(most, len(paths))
+    chosen = [paths[round(k * (len(paths) - 1) / max(count - 1, 1))] for k in range(count)]
+    pictures = [Image.open(p).convert("RGB") for p in chosen]
+    sheet = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
+    sheet.save(path)
+
+
+def game(trajectory: Tensor, path: Path, title: str = "") -> None:
+    """Writes the path of two players, (T, 2), and its distance from the equilibrium (0, 0)."""
+    figure, (plane, time) = _figure(columns=2)
+    x, y = trajectory.cpu().unbind(1)
+    plane.plot(x, y, linewidth=0.8)
+    plane.scatter([float(x[0])], [float(y[0])], color="tab:green", label="start", zorder=3)
+    plane.scatter([float(x[-1])], [float(y[-1])], color="tab:red", label="end", zorder=3)
+    plane.scatter([0], [0], marker="+", color="black", label="equilibrium", zorder=3)
+    plane.set(xlabel="x, who minimises xy", ylabel="y, who maximises xy", aspect="equal")
+    plane.legend(fontsize=8)
+    plane.set_title(title, fontsize=10)
+    time.plot(trajectory.cpu().norm(dim=1))
+    time.set(xlabel="step", ylabel="distance from the equilibrium", yscale="log")
+    figure.savefig(path)

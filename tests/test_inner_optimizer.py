@@ -1,0 +1,94 @@
+"""The pure optimizers against torch's own, and a gradient through them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genlab import config as c
+from genlab.inner_optimizer import InnerOptimizer
+from genlab.update import make_optimizer
+
+SETTINGS: dict[str, Any] = {
+    "adam": c.AdamConfig(betas=(0.5, 0.9)),
+    "adam with L2": c.AdamConfig(weight_decay=0.1),
+    "adamw": c.AdamWConfig(weight_decay=0.2),
+    "adam, clipped": c.AdamConfig(clip_grad_norm=0.1),
+    "rmsprop": c.RMSpropConfig(lr=1e-2),
+    "rmsprop with momentum": c.RMSpropConfig(momentum=0.7),
+    "sgd": c.SGDConfig(momentum=0.0),
+    "momentum": c.SGDConfig(momentum=0.9, weight_decay=0.01),
+    "nesterov": c.SGDConfig(momentum=0.9, nesterov=True),
+}
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+
+
+def gradients_of(module: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    def loss(p: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(module, p, (x,)).square().mean()
+
+    return torch.func.grad(loss)(parameters)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("before", [0, 3])
+def test_steps_are_those_of_torch(name: str, before: int) -> None:
+    settings, module, x = SETTINGS[name], net(), torch.randn(8, 3, dtype=torch.float64)
+    optimizer = make_optimizer(settings, list(module.parameters()))
+
+    def torch_step() -> None:
+        optimizer.zero_grad()
+        module(x).square().mean().backward()
+        if settings.clip_grad_norm:
+            nn.utils.clip_grad_norm_(module.parameters(), settings.clip_grad_norm)
+        optimizer.step()
+
+    for _ in range(before):
+        torch_step()
+    inner = InnerOptimizer(settings)
+    parameters = {k: p.detach().clone() for k, p in module.named_parameters()}
+    moments = inner.live(module, optimizer)
+    lr = torch.tensor(settings.lr, dtype=torch.float64)
+    for _ in range(3):
+        parameters, moments = inner.step(parameters, gradients_of(module, parameters, x), moments, lr)
+        torch_step()
+    for key, parameter in module.named_parameters():
+        torch.testing.assert_close(parameters[key], parameter.detach(), rtol=1e-6, atol=1e-9)
+
+
+def test_the_live_moments_are_copies_and_fresh_ones_are_zero() -> None:
+    module, settings = net(), c.AdamConfig()
+    optimizer = make_optimizer(settings, list(module.parameters()))
+    module(torch.randn(5, 3).double()).sum().backward()
+    optimizer.step()
+    inner = InnerOptimizer(settings)
+    live = inner.live(module, optimizer)
+    assert live["step"][""] == 1
+    before = {k: v.clone() for k, v in live["exp_avg"].items()}
+    assert all(v.abs().sum() > 0 for v in before.values())
+    optimizer.step()
+    assert all(torch.equal(v, before[k]) for k, v in live["exp_avg"].items())
+    fresh = inner.fresh({k: p.detach() for k, p in module.named_parameters()})
+    assert fresh["step"][""] == 0
+    assert all(not v.any() for kind in ("exp_avg", "exp_avg_sq") for v in fresh[kind].values())
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_a_gradient_that_is_zero_makes_no_nan(name: str) -> None:
+    inner = InnerOptimizer(SETTINGS[name])
+    start = {"w": torch.zeros(2, requires_grad=True)}
+
+    def after(gradient: Tensor) -> Tensor:
+        moments = inner.fresh({"w": torch.zeros(2)})
+        return inner.step(start, {"w": gradient}, moments, torch.tensor(0.1))[0]["w"].sum()
+
+    gradient = torch.zeros(2, requires_grad=True)
+    after(gradient).backward()
+    assert gradient.grad is not None
+    assert torch.isfinite(gradient.grad).all()
