@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,14 +100,9 @@ class UnrolledGAN(GAN):
         """
         with torch.autocast(real.device.type, enabled=False):
             parameters, moments = start.parameters, start.moments
+            step = self.recomputed_step if self.config.recompute else self.inner_step
             for _ in range(self.config.unrolled_steps):
-                if self.config.recompute:
-                    # The older kind: the newer one's hooks are refused by torch.func's transforms.
-                    parameters, moments = checkpoint(
-                        self.inner_step, start, parameters, moments, real, fake, use_reentrant=True
-                    )
-                else:
-                    parameters, moments = self.inner_step(start, parameters, moments, real, fake)
+                parameters, moments = step(start, parameters, moments, real, fake)
             if not self.config.unrolled_gradient:
                 parameters = {name: p.detach() for name, p in parameters.items()}
             logits = functional_call(self.opponent, parameters, (fake,))
@@ -130,3 +126,30 @@ class UnrolledGAN(GAN):
             return value
 
         return start.inner.step(parameters, torch.func.grad(loss)(parameters), moments, start.lr)
+
+    def recomputed_step(
+        self, start: Unrolling, parameters: Tensors, moments: Moments, real: Tensor, fake: Tensor
+    ) -> tuple[Tensors, Moments]:
+        """`inner_step`, done again on the way back instead of keeping its activations."""
+        names = [("", name) for name in parameters]
+        names += [(kind, name) for kind, values in moments.items() for name in values]
+
+        def step(real: Tensor, fake: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+            before = _grouped(names, values)
+            after, moments = self.inner_step(start, before.pop(""), before, real, fake)
+            state = {"": after, **moments}
+            return tuple(state[kind][name] for kind, name in names)
+
+        state = {"": parameters, **moments}
+        flat = [state[kind][name] for kind, name in names]  # no gradient would reach tensors in dictionaries
+        # The older kind: the newer one's hooks are refused by torch.func's transforms.
+        after = _grouped(names, checkpoint(step, real, fake, *flat, use_reentrant=True))
+        return after.pop(""), after
+
+
+def _grouped(names: Sequence[tuple[str, str]], values: Iterable[Tensor]) -> dict[str, Tensors]:
+    """Values by their kind and name."""
+    groups: dict[str, Tensors] = {}
+    for (kind, name), value in zip(names, values, strict=True):
+        groups.setdefault(kind, {})[name] = value
+    return groups
