@@ -26,6 +26,7 @@ FAMILIES: dict[str, str | type] = {
     "unrolled_gan": "genlab.families.unrolled_gan:UnrolledGAN",
     "wgan": "genlab.families.wgan:WGAN",
     "wgan_gp": "genlab.families.wgan:WGANGP",
+    "bilinear_game": "genlab.families.bilinear_game:BilinearGame",
 }
 """model.name -> the family's class, or where it is; imported when it is asked for."""
 
@@ -46,6 +47,7 @@ DATASETS: dict[str, str | type] = {
     "gaussian1d": "genlab.data.points:Gaussian1D",
     "two_moons": "genlab.data.points:TwoMoons",
     "swiss_roll": "genlab.data.points:SwissRoll",
+    "none": "genlab.data.nothing:Nothing",
 }
 """dataset.name -> the source's class: `Config`, and `load(config) -> Dataset`."""
 

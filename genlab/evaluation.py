@@ -120,6 +120,11 @@ def main(plain: Mapping[str, Any]) -> None:
     config = from_plain(EvaluateConfig, plain)
     torch_device = device.resolve(config.device, "device")
     model = load_model(config.ckpt, config.weights, torch_device)
+    if model.spec.kind == "none":
+        raise ConfigError(
+            f"ckpt={config.ckpt}: {model.config.model.name} has no data to be evaluated on; "
+            "see metrics.jsonl and samples/ of its run"
+        )
     dataset = build.dataset(_relocated(model.config.dataset, config.dataset))
     if dataset.spec != model.spec:
         raise DataError(f"dataset.name={dataset.spec.name}: its images are not like those of {model.path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -178,8 +179,9 @@ class GAN(Family):
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """Goodfellow et al. 2014, Algorithm 1: k steps of the opponent, one of the generator."""
+        progress = update.step / update.steps
         self._noise_sigma = self.config.instance_noise * max(
-            0.0, 1 - update.step / (update.steps * self.config.instance_noise_until)
+            0.0, 1 - progress / self.config.instance_noise_until
         )
         batch, metrics = None, {}
         for _ in range(self.opponent_steps):
@@ -336,6 +338,11 @@ class GAN(Family):
 
     def compile_networks(self) -> None:
         """The generator, and the losses whole: with their penalties and unrolled steps."""
+        with contextlib.suppress(ImportError, AttributeError):  # torch does not promise to keep these names
+            # On a CPU it takes longer to store a ReLU's mask than to compare again: twice the unroll's time.
+            import torch._functorch.config as functorch_config
+
+            functorch_config.aggressive_recomputation = True
         self.generator.compile()
         for name in self.compiled:
             setattr(self, name, torch.compile(getattr(self, name)))

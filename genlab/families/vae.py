@@ -234,8 +234,12 @@ def check_size(config: VAEConfig, spec: DataSpec) -> None:
     """Refuses images that the convolutional networks cannot halve to a sensible size.
 
     Raises:
-        ConfigError: a side under 8 or over 64 pixels.
+        ConfigError: a side under 8 or over 64 pixels, or no data at all.
     """
+    if spec.kind == "none":
+        raise ConfigError(
+            f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=digits or dataset=ring"
+        )
     sides = (spec.height, spec.width)
     if config.network == "conv" and not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
         raise ConfigError(

@@ -100,9 +100,10 @@ def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:
 
 
 def game(trajectory: Tensor, path: Path, title: str = "") -> None:
-    """Writes the path of two players, (T, 2), and its distance from the equilibrium (0, 0)."""
+    """Writes the path of two players, (T, 2, 1, 1), and its distance from the equilibrium (0, 0)."""
     figure, (plane, time) = _figure(columns=2)
-    x, y = trajectory.cpu().unbind(1)
+    trajectory = trajectory.flatten(1).cpu()
+    x, y = trajectory.unbind(1)
     plane.plot(x, y, linewidth=0.8)
     plane.scatter([float(x[0])], [float(y[0])], color="tab:green", label="start", zorder=3)
     plane.scatter([float(x[-1])], [float(y[-1])], color="tab:red", label="end", zorder=3)
@@ -110,6 +111,6 @@ def game(trajectory: Tensor, path: Path, title: str = "") -> None:
     plane.set(xlabel="x, who minimises xy", ylabel="y, who maximises xy", aspect="equal")
     plane.legend(fontsize=8)
     plane.set_title(title, fontsize=10)
-    time.plot(trajectory.cpu().norm(dim=1))
+    time.plot(trajectory.norm(dim=1))
     time.set(xlabel="step", ylabel="distance from the equilibrium", yscale="log")
     figure.savefig(path)

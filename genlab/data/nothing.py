@@ -1,0 +1,35 @@
+"""The dataset of a game that is played without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from genlab.config import setting
+from genlab.data.dataset import Dataset
+from genlab.data.points import AsStored
+from genlab.data.spec import DataSpec
+from genlab.data.stream import Resident, Source
+
+
+@dataclass(frozen=True)
+class NothingConfig:
+    """See configs/dataset/none.yaml."""
+
+    name: Literal["none"] = setting("none")
+
+
+class Nothing:
+    """One element that nobody reads, since a training split is never empty, and nothing held out."""
+
+    Config = NothingConfig
+
+    @classmethod
+    def load(cls, config: NothingConfig) -> Dataset:
+        sizes = {"train": 1, "validation": 0, "test": 0}
+        sources: dict[str, Source] = {
+            split: Resident(torch.zeros(n, 1, 1, 1), None) for split, n in sizes.items()
+        }
+        return Dataset(DataSpec(config.name, 1, 1, 1, levels=0, kind="none"), sources, AsStored())
