@@ -296,29 +296,41 @@ class GAN(Family):
 
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
         """What has gone wrong, in plain words, from the means of a logging interval."""
-        player, found = self.players[0], {}
+        player, remedies, found = self.players[0], self.remedies(), {}
         accuracies = [means.get(f"{player}_accuracy_{of}", 0.0) for of in ("real", "generated")]
         if min(accuracies) > 0.99 and means.get(f"{player}_saturated_share", 1.0) > 0.5:
             found["opponent_won"] = (
                 f"the {player} has won: it tells {min(accuracies):.1%} of data and of samples apart, and the "
-                f"generator learns little from it; lower optimizer.players.{player}.lr, or try "
-                "model.instance_noise=0.1, model.r1=1 or model.spectral_norm=true"
+                f"generator learns little from it; {remedies['opponent_won']}"
             )
         norm = means.get("generator_gradient_norm", math.inf)
         if norm < 1e-4:
             found["vanishing_gradient"] = (
                 f"the generator's gradient vanishes (norm {norm:.1g}): it has stopped learning; "
-                "try model.loss=non_saturating, model.instance_noise=0.1 or a lower "
-                f"optimizer.players.{player}.lr"
+                f"{remedies['vanishing_gradient']}"
             )
         diversity = means.get("sample_diversity", 1.0)
         if diversity < 0.02:
             found["collapse"] = (
-                f"samples have collapsed: a generated batch varies {diversity:.2%} as much as data; try "
-                "model.packing=2, model.minibatch_std=true, model=unrolled_gan or a lower "
-                "optimizer.players.generator.lr"
+                f"samples have collapsed: a generated batch varies {diversity:.2%} as much as data; "
+                f"{remedies['collapse']}"
             )
         return found
+
+    def remedies(self) -> dict[str, str]:
+        """What to try against each of the `warnings`: settings that this model has."""
+        rate = f"optimizer.players.{self.players[0]}.lr"
+        other_loss = "model.loss=non_saturating, " if getattr(self.config, "loss", "") == "minimax" else ""
+        others = ""
+        if not self.takes_labels:  # packed images have no labels, and neither has an unrolled GAN
+            unrolled = "" if self.config.name == "unrolled_gan" else "model=unrolled_gan, "
+            others = f"model.packing={2 * self.config.packing}, {unrolled}"
+        return {
+            "opponent_won": f"lower {rate}, or try model.instance_noise=0.1, model.r1=1 or "
+            "model.spectral_norm=true",
+            "vanishing_gradient": f"try {other_loss}model.instance_noise=0.1 or a lower {rate}",
+            "collapse": f"try {others}model.minibatch_std=true or a lower optimizer.players.generator.lr",
+        }
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """The generator on latents of the prior, with labels drawn uniformly where none are given."""

@@ -94,6 +94,10 @@ class WGAN(GAN):
         found.pop("opponent_won", None)
         return found
 
+    def remedies(self) -> dict[str, str]:
+        """Weights within a small bound make a flat critic (Gulrajani et al. 2017, section 3.2)."""
+        return super().remedies() | {"vanishing_gradient": "try a larger model.clip or model=wgan_gp"}
+
 
 class WGANGP(WGAN):
     """Gulrajani et al. 2017, Algorithm 1: the critic's slope is held near 1 by a penalty, not by clipping."""
@@ -125,3 +129,7 @@ class WGANGP(WGAN):
 
     def clipped_share(self) -> Metrics:
         return {}
+
+    def remedies(self) -> dict[str, str]:
+        vanishing = "try a higher optimizer.players.critic.lr or more model.critic_steps"
+        return super().remedies() | {"vanishing_gradient": vanishing}
