@@ -80,7 +80,8 @@ def stacked_modes(classifier: DigitClassifier, images: Tensor) -> Tensor:
     """The mode of each image of Stacked MNIST, its channels classified one by one (Metz et al. 2017).
 
     Args:
-        images: (N, 3, 28, 28) in [0, 1].
+        images: (N, 3, H, W) in [0, 1]. The classifier knows digits of 28x28 pixels: others are resized to that
+            as datasets are, and the smaller they were, the less of a digit there is to tell.
 
     Returns:
         (N,) int64 in 0..999: 100 * red + 10 * green + blue.
@@ -88,8 +89,10 @@ def stacked_modes(classifier: DigitClassifier, images: Tensor) -> Tensor:
     Raises:
         ValueError: the images have another shape.
     """
-    if images.shape[1:] != (3, 28, 28):
-        raise ValueError(f"images of shape {tuple(images.shape)}; wanted (N, 3, 28, 28)")
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images of shape {tuple(images.shape)}; wanted (N, 3, H, W)")
+    if images.shape[2:] != (28, 28):
+        images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True)
     return modes(classifier.classify(images.reshape(-1, 1, 28, 28)).view(-1, 3))
 
 

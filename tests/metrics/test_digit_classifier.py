@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import TEST_DATA
+from torch import nn
 
 from genlab import build
 from genlab.data.digits import DigitsConfig
+from genlab.data.spec import DataSpec
 from genlab.data.stacked_mnist import StackedMNISTConfig
 from genlab.data.torchvision_sets import MNISTConfig
 from genlab.errors import ConfigError
+from genlab.evaluation import evaluate_samples
 from genlab.metrics import digit_classifier
 from genlab.metrics.digit_classifier import DigitClassifier, load_or_train, stacked_modes
+from genlab.rng import SampleRng
 
 CPU = torch.device("cpu")
 DIGITS = DigitsConfig(size=28)
@@ -235,8 +241,38 @@ def test_modes_are_red_green_blue(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = stacked_modes(classifier, images)
     assert modes.tolist() == [123, 7, 990]
     assert modes.dtype == torch.int64
-    with pytest.raises(ValueError, match=r"wanted \(N, 3, 28, 28\)"):
-        stacked_modes(classifier, images[:, :1])
+    for wrong in (images[:, :1], images[0]):
+        with pytest.raises(ValueError, match=r"wanted \(N, 3, H, W\)"):
+            stacked_modes(classifier, wrong)
+
+
+@pytest.mark.parametrize("size", [20, 32, 64])
+def test_modes_of_another_size_are_those_of_the_same_digits_at_28_pixels(tmp_path: Path, size: int) -> None:
+    classifier = load_or_train(DIGITS, CPU, folder=tmp_path)
+    _, (images, _) = next(build.dataset(DIGITS).evaluation_batches("test", 300, 0))
+    stacked = images.view(-1, 3, 28, 28)
+    resized = F.interpolate(stacked, (size, size), mode="bilinear", antialias=True)
+    expected = stacked_modes(classifier, stacked)
+    assert len(expected.unique()) > 50
+    assert (stacked_modes(classifier, resized) == expected).float().mean() > 0.9
+
+
+def test_samples_of_another_size_have_their_modes_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`genlab train dataset=stacked_mnist dataset.size=32` evaluates what its networks give."""
+
+    class Sampler(nn.Module):
+        spec = DataSpec("stacked_mnist", 3, 32, 32, classes=1000)
+        adversarial = False
+
+        def sample(self, n: int, *, rng: SampleRng, labels: Any = None) -> torch.Tensor:
+            return rng.uniform(3 * 32 * 32).view(n, 3, 32, 32)
+
+    monkeypatch.setattr(digit_classifier, "load_or_train", lambda config, device: DigitClassifier().eval())
+    run: Any = SimpleNamespace(dataset=StackedMNISTConfig(size=32))
+    family: Any = Sampler()
+    numbers = evaluate_samples(family, run, run.dataset, "test", seed=0, torch_device=CPU, n=20, batch_size=8)
+    assert 1 <= numbers["modes_found"] <= 20
+    assert numbers["modes"] == 1000
 
 
 def test_it_is_small() -> None:
@@ -248,7 +284,8 @@ def test_it_is_small() -> None:
 def test_accuracy_on_mnist_and_modes_of_stacked_mnist(tmp_path: Path) -> None:
     classifier = load_or_train(MNISTConfig(root=str(TEST_DATA)), CPU, folder=tmp_path)
     assert classifier.test_accuracy >= 0.988
-    stacked = build.dataset(StackedMNISTConfig(root=str(TEST_DATA)))
-    _, (images, labels) = next(stacked.evaluation_batches("test", 3000, 0))
-    right = (stacked_modes(classifier, images) == labels).double().mean().item()
-    assert right == pytest.approx(classifier.test_accuracy**3, abs=0.01)
+    for size in (28, 32):
+        stacked = build.dataset(StackedMNISTConfig(root=str(TEST_DATA), size=size))
+        _, (images, labels) = next(stacked.evaluation_batches("test", 3000, 0))
+        right = (stacked_modes(classifier, images) == labels).double().mean().item()
+        assert right == pytest.approx(classifier.test_accuracy**3, abs=0.01)
