@@ -80,8 +80,8 @@ def stacked_modes(classifier: DigitClassifier, images: Tensor) -> Tensor:
     """The mode of each image of Stacked MNIST, its channels classified one by one (Metz et al. 2017).
 
     Args:
-        images: (N, 3, H, W) in [0, 1]. The classifier knows digits of 28x28 pixels: others are resized to that
-            as datasets are, and the smaller they were, the less of a digit there is to tell.
+        images: (N, 3, H, W) in [0, 1]. The classifier knows digits of 28x28 pixels: others are resized as
+            datasets are, and the smaller they were, the less of a digit there is to tell.
 
     Returns:
         (N,) int64 in 0..999: 100 * red + 10 * green + blue.
