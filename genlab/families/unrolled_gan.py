@@ -94,6 +94,9 @@ class UnrolledGAN(GAN):
     def unrolled_objective(self, start: Unrolling, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
         """f(theta_G, theta_D^K) (Metz et al. 2017, eq. 9), in float32.
 
+        With loss=minimax it is the whole of f, its part on data included: theta_D^K depends on the generator,
+        and where K steps bring D near its optimum the gradients through D of both parts cancel.
+
         Args:
             start: theta_D^0 and the optimizer's moments.
             real, fake: (B, C, H, W) as the discriminator is shown them; gradients flow into `fake`.
@@ -106,7 +109,13 @@ class UnrolledGAN(GAN):
             if not self.config.unrolled_gradient:
                 parameters = {name: p.detach() for name, p in parameters.items()}
             logits = functional_call(self.opponent, parameters, (fake,))
-            loss = adversarial.generator_loss(self.config.loss, logits)
+            if self.config.loss == "minimax":
+                on_data = functional_call(self.opponent, parameters, (real,))
+                loss = -adversarial.discriminator_loss(
+                    "minimax", on_data, logits, 1 - self.config.label_smoothing
+                )
+            else:
+                loss = adversarial.generator_loss(self.config.loss, logits)
         return loss, {"generator_loss": loss}
 
     def inner_step(

@@ -155,6 +155,44 @@ class TestGradient:
                 parameter.sub_(by * directions[name])
         return value
 
+    @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+    def test_of_the_minimax_game_is_that_of_its_whole_value(self, label_smoothing: float) -> None:
+        """f(theta_G, theta_D^K): the part on data depends on the generator too, through theta_D^K."""
+        settings: dict[str, Any] = {
+            "unrolled_steps": 3,
+            "inner_lr": 0.05,
+            "label_smoothing": label_smoothing,
+        }
+        family, update = trained(MOMENTUM, loss="minimax", **settings)
+        start, (images, latents) = family.start(update), shown()
+        loss, _ = family.unrolled_loss(start, images, latents)
+        on_data, on_samples = self.logits_of_the_unrolled(family, start, images, latents)
+        t = 1 - label_smoothing
+        data_part = (t * on_data.sigmoid().log() + (1 - t) * (-on_data).sigmoid().log()).mean()
+        samples_part = (-on_samples).sigmoid().log().mean()
+        torch.testing.assert_close(loss, data_part + samples_part)
+        found = gradients(loss, family.generator)
+        of_samples = torch.autograd.grad(samples_part, list(family.generator.parameters()), retain_graph=True)
+        expected = gradients(data_part + samples_part, family.generator)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient)
+        assert distance(expected, dict(zip(expected, of_samples, strict=True))) > 0.02 * distance(
+            expected, {}
+        )
+
+    def logits_of_the_unrolled(
+        self, family: UnrolledGAN, start: Unrolling, images: Tensor, latents: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of data and of samples, after the K steps, with the graph through them."""
+        fake = family.generator(latents)
+        weights, moments = start.parameters, start.moments
+        for _ in range(family.config.unrolled_steps):
+            weights, moments = family.inner_step(start, weights, moments, images, fake)
+        on_data, on_samples = (
+            torch.func.functional_call(family.opponent, weights, (x,)) for x in (images, fake)
+        )
+        return on_data, on_samples
+
     @pytest.mark.parametrize("optimizer", [ADAM, MOMENTUM], ids=["adam", "momentum"])
     def test_is_not_that_of_looking_ahead(self, optimizer: c.OptimizerConfig) -> None:
         """The discriminator of K steps later as a constant: the same loss, another gradient."""
