@@ -1,6 +1,6 @@
 """A family of one's own is a class, a name in the registry and a YAML; every command takes it.
 
-This one has the adversarial families' shape, two players and several steps of one of them, and nothing of theirs.
+This one has the shape of the adversarial families, with two players, and nothing else of theirs.
 """
 
 from __future__ import annotations
