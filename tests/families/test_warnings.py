@@ -72,10 +72,10 @@ class TestAdvice:
         assert ("opponent_won" in found) == (not name.startswith("wgan"))
         advised = re.findall(r"(?:model|optimizer)[.=][\w.]+(?:=[\w.]+)?", " ".join(found.values()))
         assert len(advised) >= 4
-        (before,) = composed(monkeypatch, f"model={name}", "dataset=ring")
+        (before,) = composed(monkeypatch, f"model={name}", "dataset=ring", "recipe=none")
         for word in advised:
             typed = word if "=" in word else f"{word}=2"
-            (plain,) = composed(monkeypatch, f"model={name}", "dataset=ring", typed)
+            (plain,) = composed(monkeypatch, f"model={name}", "dataset=ring", "recipe=none", typed)
             assert plain != before
             build.family(build.train_config(plain).model, RING)
 
