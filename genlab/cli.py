@@ -278,7 +278,7 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
     if len({job.run_dir for job in jobs}) > 1:
         raise ConfigError("run_dir: one folder for a whole sweep; job 0 goes to run_dir/0, and so on")
     folder = create_folder(verb, jobs[0].run_dir, "sweep")
-    codes, rows = [], [("job", "overrides", "run folder", "status")]
+    codes, rows, runs = [], [("job", "overrides", "run folder", "status")], []
     for number, job in enumerate(jobs):
         overrides = [word for word in job.overrides if not word.startswith("run_dir=")]
         print(f"job {number} ({len(jobs)} in all): {' '.join(overrides)}", file=sys.stderr, flush=True)
@@ -288,11 +288,21 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
         status = {0: "done", DivergedError.exit_code: "diverged", Interrupted.exit_code: "interrupted"}
         rows.append((str(number), " ".join(overrides), str(path), status.get(code, f"failed: {line}")))
         codes.append(code)
+        runs.append((overrides, path))
         if code in (Interrupted.exit_code, 130):
             rest = [str(k) for k in range(number + 1, len(jobs))]
             rows += [(k, " ".join(jobs[int(k)].overrides), "", "not started") for k in rest]
             break
     print(help.table(rows))
+    if verb == "train":
+        from genlab.report.summary import write_summary
+        from genlab.run import storage_errors
+
+        with storage_errors(folder):
+            write_summary(folder / "summary.csv", runs)
+        print(f"wrote {folder}: summary.csv, and a folder for each job")
+        if 0 in codes:
+            print(f"next: genlab sample ckpt={folder / str(codes.index(0))}")
     if any(code in (Interrupted.exit_code, 130) for code in codes):
         return codes[-1]
     return next((code for code in codes if code), 0)

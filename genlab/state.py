@@ -57,6 +57,7 @@ class TrainingState:
         self._window: dict[str, list[Tensor]] = {}
         device.seed_training(config.seed, group.rank)
         if config.trainer.compile:
+            torch.compiler.reset()  # a sweep's earlier jobs would count towards the limit of recompilations
             self.family.compile_networks()
 
     @property

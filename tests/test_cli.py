@@ -380,6 +380,10 @@ def test_a_sweep_gives_each_job_a_folder_and_ends_with_a_table(
     assert table[1].split() == ["0", "model=vae", "model.latent=2", "seed=0", "all/0", "done"]
     assert table[2].endswith("all/1       diverged")
     assert table[3].endswith("all/2       failed: model.latent=8: too many")
+    assert table[-2:] == [
+        "wrote all: summary.csv, and a folder for each job",
+        "next: genlab sample ckpt=all/0",
+    ]
     assert sorted(p.name for p in Path().iterdir()) == ["all"]  # nothing of Hydra's
 
 
@@ -401,7 +405,7 @@ def test_an_interrupted_sweep_stops(
 
     monkeypatch.setattr(cli, "_perform", perform)
     assert cli.main(["train", "-m", "seed=0,1,2"]) == 75
-    states = [line.rsplit("  ", 1)[-1].strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    states = [line.rsplit("  ", 1)[-1].strip() for line in capsys.readouterr().out.splitlines()[1:4]]
     assert states == ["done", "interrupted", "not started"]
 
 
