@@ -53,20 +53,21 @@ def generator_loss(kind: GANLoss, fake: Tensor) -> Tensor:
             return -fake.mean()
 
 
-def gradient_norms(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Norm of the critic's gradient at each x, over all dimensions of one image: (B,) float32.
+def gradient_norms(critic: Callable[[Tensor], Tensor], x: Tensor, packing: int = 1) -> Tensor:
+    """Norm of the critic's gradient at each x, over all dimensions of one image: (B / packing,) float32.
 
     By torch.func, so that it can be differentiated again and compiled; autocast is off, since bf16 has too
     few digits for a gradient of a gradient.
 
     Args:
-        critic: (B, C, H, W) to values; of several images together (packing), they share one value.
+        critic: (B, C, H, W) to (B / packing,) values.
         x: (B, C, H, W).
+        packing: images in a row that share a value (Lin et al. 2018); the norm is then over all of them.
     """
     with torch.autocast(x.device.type, enabled=False):
         gradient = torch.func.grad(lambda images: critic(images).sum())(x.float())
         # the root of a sum that is 0 has no gradient
-        return (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
+        return (gradient.reshape(len(x) // packing, -1).square().sum(1) + 1e-12).sqrt()
 
 
 def gradient_penalty(
@@ -75,18 +76,19 @@ def gradient_penalty(
     """E (|grad D(x^)| - 1)^2 at points between data and samples (Gulrajani et al. 2017, eq. 3, less lambda).
 
     Args:
-        critic: (B, C, H, W) to (B,) values.
+        critic: (B, C, H, W) to (B / packing,) values.
         real, fake: (B, C, H, W).
-        share: (B,) uniform over [0, 1): x^ = share * real + (1 - share) * fake.
+        share: (B / packing,) uniform over [0, 1): x^ = share * real + (1 - share) * fake.
         one_sided: E max(0, |grad| - 1)^2 instead (Petzka et al. 2018, eq. 7: WGAN-LP).
     """
-    share = share.view(-1, 1, 1, 1)
-    excess = gradient_norms(critic, share * real + (1 - share) * fake) - 1
+    packing = len(real) // len(share)
+    share = share.repeat_interleave(packing).view(-1, 1, 1, 1)
+    excess = gradient_norms(critic, share * real + (1 - share) * fake, packing) - 1
     return (F.relu(excess) if one_sided else excess).square().mean()
 
 
-def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """E |grad D(x)|^2 / 2 over data (Mescheder et al. 2018, eq. 9, less gamma)."""
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, packing: int = 1) -> Tensor:
+    """E |grad D(x)|^2 / 2 over data (Mescheder et al. 2018, eq. 9, less gamma); x is a pack of images."""
     with torch.autocast(real.device.type, enabled=False):
         gradient = torch.func.grad(lambda images: discriminator(images).sum())(real.float())
-        return gradient.flatten(1).square().sum(1).mean() / 2
+        return gradient.square().sum() / (len(real) // packing) / 2

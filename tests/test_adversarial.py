@@ -185,6 +185,28 @@ class TestGradientPenalty:
             critic, gradient_penalty(critic, real, fake, share, one_sided), excess.square().mean()
         )
 
+    def test_of_a_pack_is_over_all_its_images(self) -> None:
+        """A critic of two images at a time: its unit slope is spread over both, at one share for both."""
+        weight = unit(6, 4, 4)
+        packed = linear(weight)
+        real, fake = torch.randn(6, 3, 4, 4), torch.randn(6, 3, 4, 4)
+
+        def critic(x: Tensor) -> Tensor:
+            return packed(x.reshape(3, 6, 4, 4))
+
+        torch.testing.assert_close(gradient_norms(critic, real, packing=2), torch.ones(3))
+        assert gradient_penalty(critic, real, fake, torch.rand(3)).item() < 1e-10
+        seen = []
+
+        def quadratic(x: Tensor) -> Tensor:
+            seen.append(x.detach())
+            return x.reshape(3, -1).square().sum(1) / 2
+
+        gradient_penalty(
+            quadratic, torch.ones(6, 3, 4, 4), torch.zeros(6, 3, 4, 4), torch.tensor([0.1, 0.5, 1])
+        )
+        assert seen[0][:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.1, 0.5, 0.5, 1, 1])
+
     def test_a_flat_critic_has_a_finite_gradient(self) -> None:
         weight = torch.zeros(1, 2, 2, requires_grad=True)
         x = torch.randn(3, 1, 2, 2)
@@ -203,6 +225,8 @@ class TestR1:
         x[1, 1, 0] = torch.tensor([-1.0, 0.0])
         penalty = r1_penalty(lambda x: x.square().sum((1, 2, 3)), x)
         assert penalty.item() == pytest.approx((4 * 14 + 4 * 1) / 2 / 2)
+        packed = r1_penalty(lambda x: x.reshape(1, -1).square().sum(1), x, packing=2)
+        assert packed.item() == pytest.approx((4 * 14 + 4 * 1) / 2)
 
     def test_agrees_with_autograd_to_second_order(self) -> None:
         critic, x = smooth_critic(), torch.randn(7, 3, 5, 4)

@@ -241,7 +241,7 @@ class GAN(Family):
         metrics = self.opponent_health(real_logits.float(), fake_logits.float())
         metrics[f"{player}_loss"] = loss
         if config.r1 > 0:
-            penalty = adversarial.r1_penalty(lambda x: self.opponent(x, labels), real)
+            penalty = adversarial.r1_penalty(lambda x: self.opponent(x, labels), real, config.packing)
             metrics["r1_penalty"] = penalty
             loss = loss + config.r1 * penalty
         return loss, metrics

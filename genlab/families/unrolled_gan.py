@@ -131,7 +131,8 @@ class UnrolledGAN(GAN):
                 self.config.loss, discriminator(real), discriminator(fake), 1 - self.config.label_smoothing
             )
             if self.config.r1 > 0:
-                value = value + self.config.r1 * adversarial.r1_penalty(discriminator, real)
+                penalty = adversarial.r1_penalty(discriminator, real, self.config.packing)
+                value = value + self.config.r1 * penalty
             return value
 
         return start.inner.step(parameters, torch.func.grad(loss)(parameters), moments, start.lr)

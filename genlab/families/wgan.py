@@ -113,14 +113,15 @@ class WGANGP(WGAN):
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
         """With a place between each image and a sample, drawn here, where nothing is compiled."""
-        return self.penalized_objective(real, fake, torch.rand(len(real), device=real.device))
+        share = torch.rand(len(real) // self.config.packing, device=real.device)
+        return self.penalized_objective(real, fake, share)
 
     def penalized_objective(self, real: Tensor, fake: Tensor, share: Tensor) -> tuple[Tensor, Metrics]:
         """E f(G(z)) - E f(x) + lambda E (|grad f(x^)| - 1)^2 (Gulrajani et al. 2017, eq. 3).
 
         Args:
             real, fake: (B, C, H, W).
-            share: (B,) in [0, 1): x^ = share * real + (1 - share) * fake.
+            share: (B / packing,) in [0, 1): x^ = share * real + (1 - share) * fake.
         """
         loss, metrics = super().opponent_objective(real, fake)
         penalty = gradient_penalty(self.opponent, real, fake, share, self.config.one_sided)

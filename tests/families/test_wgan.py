@@ -207,7 +207,9 @@ class TestPenalty:
         seen: list[Tensor] = []
         norms = adversarial.gradient_norms
         monkeypatch.setattr(
-            adversarial, "gradient_norms", lambda critic, x: seen.append(x) or norms(critic, x)
+            adversarial,
+            "gradient_norms",
+            lambda critic, x, packing: seen.append(x) or norms(critic, x, packing),
         )
         for _ in range(2):
             family.opponent_objective(real, fake)
