@@ -64,21 +64,23 @@ class ACGAN(ProjectionGAN):
 
         L_C is a sum over the two halves, as L_S is.
         """
-        loss, metrics = super().opponent_objective(real, fake)
         assert labels is not None
         assert drawn is not None
-        class_loss = self.class_loss(real, labels) + self.class_loss(fake, drawn)
+        features = self.opponent.features_of_both(real, fake)
+        loss, metrics = self.adversarial_objective(real, features)
+        class_loss = self.class_loss(features[0], labels) + self.class_loss(features[1], drawn)
         metrics["discriminator_class_loss"] = class_loss
         return loss + self.config.discriminator_class_weight * class_loss, metrics
 
     def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Its own adversarial loss, and the samples to be told as what they were to be."""
-        loss, metrics = super().generator_objective(fake)
         assert drawn is not None
-        class_loss = self.class_loss(fake, drawn)
-        metrics["generator_class_loss"] = class_loss
+        features = self.opponent.features(fake)
+        loss = adversarial.generator_loss(self.config.loss, self.opponent.logits(features))
+        class_loss = self.class_loss(features, drawn)
+        metrics = {"generator_loss": loss, "generator_class_loss": class_loss}
         return loss + self.config.generator_class_weight * class_loss, metrics
 
-    def class_loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        """-E log P(C = c | x), a scalar."""
-        return F.cross_entropy(self.opponent.class_logits(self.opponent.features(x)).float(), labels)
+    def class_loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """-E log P(C = c | x) from the discriminator's features of x, a scalar."""
+        return F.cross_entropy(self.opponent.class_logits(features).float(), labels)

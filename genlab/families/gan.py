@@ -233,8 +233,19 @@ class GAN(Family):
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
         """The opponent's loss on what it is shown. Draws no random numbers: compiled, it is the same."""
+        return self.adversarial_objective(real, self.opponent.features_of_both(real, fake), labels, drawn)
+
+    def adversarial_objective(
+        self,
+        real: Tensor,
+        features: tuple[Tensor, Tensor],
+        labels: Tensor | None = None,
+        drawn: Tensor | None = None,
+    ) -> tuple[Tensor, Metrics]:
+        """The same without what an auxiliary classifier adds, from the features of data and of samples."""
         config, player = self.config, self.players[0]
-        real_logits, fake_logits = self.opponent(real, labels), self.opponent(fake, drawn)
+        real_logits = self.opponent.logits(features[0], labels)
+        fake_logits = self.opponent.logits(features[1], drawn)
         loss = adversarial.discriminator_loss(
             config.loss, real_logits, fake_logits, 1 - config.label_smoothing
         )
@@ -289,7 +300,7 @@ class GAN(Family):
         """
         if len(real) < 2:
             return {}
-        health = {"sample_diversity": fake.var(0).sum() / (real.var(0).sum() + 1e-12)}
+        health = {"sample_diversity": spread(fake) / (spread(real) + 1e-12)}
         if self.spec.kind == "images":
             health["generator_saturated_share"] = (fake.abs() > _SATURATED_OUTPUT).float().mean()
         return health
@@ -358,6 +369,11 @@ class GAN(Family):
         self.generator.compile()
         for name in self.compiled:
             setattr(self, name, torch.compile(getattr(self, name)))
+
+
+def spread(x: Tensor) -> Tensor:
+    """Sum of the squared differences from the mean of a batch (B, C, H, W)."""
+    return (x - x.mean(0)).square().sum()  # var(0) does not vectorise over the batch on a CPU
 
 
 def choose_network(config: AdversarialConfig, spec: DataSpec) -> str:

@@ -108,13 +108,13 @@ class UnrolledGAN(GAN):
                 parameters, moments = step(start, parameters, moments, real, fake)
             if not self.config.unrolled_gradient:
                 parameters = {name: p.detach() for name, p in parameters.items()}
-            logits = functional_call(self.opponent, parameters, (fake,))
             if self.config.loss == "minimax":
-                on_data = functional_call(self.opponent, parameters, (real,))
+                logits = self.unrolled_logits(parameters, real, fake)
                 loss = -adversarial.discriminator_loss(
-                    "minimax", on_data, logits, 1 - self.config.label_smoothing
+                    "minimax", logits[0], logits[1], 1 - self.config.label_smoothing
                 )
             else:
+                logits = functional_call(self.opponent, parameters, (fake,))
                 loss = adversarial.generator_loss(self.config.loss, logits)
         return loss, {"generator_loss": loss}
 
@@ -124,18 +124,26 @@ class UnrolledGAN(GAN):
         """One step of the discriminator's optimizer on its own loss (Metz et al. 2017, eq. 8)."""
 
         def loss(weights: Tensors) -> Tensor:
-            def discriminator(x: Tensor) -> Tensor:
-                return functional_call(self.opponent, weights, (x,))
-
+            logits = self.unrolled_logits(weights, real, fake)
             value = adversarial.discriminator_loss(
-                self.config.loss, discriminator(real), discriminator(fake), 1 - self.config.label_smoothing
+                self.config.loss, logits[0], logits[1], 1 - self.config.label_smoothing
             )
             if self.config.r1 > 0:
+
+                def discriminator(x: Tensor) -> Tensor:
+                    return functional_call(self.opponent, weights, (x,))
+
                 penalty = adversarial.r1_penalty(discriminator, real, self.config.packing)
                 value = value + self.config.r1 * penalty
             return value
 
         return start.inner.step(parameters, torch.func.grad(loss)(parameters), moments, start.lr)
+
+    def unrolled_logits(self, weights: Tensors, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
+        """Of data and of samples, by a discriminator with these weights; see `features_of_both`."""
+        if self.opponent.looks_at_batches:
+            return tuple(functional_call(self.opponent, weights, (x,)) for x in (real, fake))
+        return functional_call(self.opponent, weights, (torch.cat([real, fake]),)).chunk(2)
 
     def recomputed_step(
         self, start: Unrolling, parameters: Tensors, moments: Moments, real: Tensor, fake: Tensor

@@ -60,7 +60,8 @@ class WGAN(GAN):
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
         """-(E f(x) - E f(G(z))), whose negative estimates the distance up to the critic's slope."""
-        values = self.opponent(real).float(), self.opponent(fake).float()
+        features = self.opponent.features_of_both(real, fake)
+        values = [self.opponent.logits(of).float() for of in features]
         estimate = values[0].mean() - values[1].mean()
         health = {"wasserstein_estimate": estimate, "critic_loss": -estimate} | self.opponent_health(*values)
         return -estimate, health | self.clipped_share()

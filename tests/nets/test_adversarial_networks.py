@@ -130,6 +130,18 @@ def test_features_make_the_logits(network: str, options: dict[str, Any]) -> None
     torch.testing.assert_close(net.logits(features, labels), net(x, labels))
 
 
+@pytest.mark.parametrize(("network", "options"), VARIANTS)
+def test_features_of_data_and_samples_are_those_of_each_alone(network: str, options: dict[str, Any]) -> None:
+    """In one pass or in two: no image of one may change a feature of the other."""
+    net = discriminator(network, **options)
+    real, fake = torch.rand(2, 8, *SHAPES[network]) * 2 - 1
+    alone = net.features(real), net.features(fake)
+    for found, expected in zip(net.features_of_both(real, fake), alone, strict=True):
+        torch.testing.assert_close(found, expected)
+    together = net.features(torch.cat([real, fake]))[: len(alone[0])]
+    assert net.looks_at_batches != torch.allclose(together, alone[0], rtol=1e-3, atol=1e-4)
+
+
 def test_channels_of_dcgan_double_away_from_the_image() -> None:
     net = discriminator("dcgan", (3, 64, 64), width=8).net
     assert isinstance(net, DCGANFeatures)
