@@ -44,10 +44,16 @@ class Mixture:
 
     def log_prob(self, points: Tensor) -> Tensor:
         """Logarithm of the density at points (N, D), in nats: (N,)."""
-        squares = torch.cdist(points, self.means).square() / (2 * self.sigma**2)
+        squares = distances(points, self.means).square() / (2 * self.sigma**2)
         count, dimensions = self.means.shape
         normalization = math.log(count) + dimensions / 2 * math.log(2 * math.pi * self.sigma**2)
         return torch.logsumexp(-squares, 1) - normalization
+
+
+def distances(points: Tensor, means: Tensor) -> Tensor:
+    """Of points (N, D) from means (M, D): (N, M). Exact where a component is much narrower than the whole."""
+    # by default torch squares it out, |x|^2 - 2xm + |m|^2, and loses the digits that a small sigma needs
+    return torch.cdist(points, means, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from genlab.data.points import Mixture
+from genlab.data.points import Mixture, distances
 
 _HIGH_QUALITY_SIGMAS = 3.0
 
@@ -23,8 +23,8 @@ def point_coverage(points: Tensor, mixture: Mixture) -> dict[str, float]:
         high_quality_share: of the points.
         reverse_kl_nats: see `reverse_kl`, each point counted for the nearest mean.
     """
-    distances, nearest = torch.cdist(points, mixture.means.to(points)).min(1)
-    good = distances <= _HIGH_QUALITY_SIGMAS * mixture.sigma
+    away, nearest = distances(points, mixture.means.to(points)).min(1)
+    good = away <= _HIGH_QUALITY_SIGMAS * mixture.sigma
     modes = len(mixture.means)
     return {
         "modes_found": len(nearest[good].unique()),
