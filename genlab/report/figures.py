@@ -14,6 +14,7 @@ from genlab.data.points import Mixture
 
 _INCHES, _DPI = 4.0, 100
 _PLACES = 300  # of a density along each axis
+_BARS = 60  # of a histogram
 
 
 def _figure(rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
@@ -58,8 +59,8 @@ def _scatter(axes: Any, samples: Tensor, mixture: Mixture) -> None:
     # components narrower than a pixel of the figure are widened, or they would be missed
     width = max(mixture.sigma, 3 * reach / _PLACES)
     density = Mixture(mixture.means, width, mixture.separate).log_prob(square).exp().view(_PLACES, _PLACES)
-    axes.imshow(density, extent=(-reach, reach, -reach, reach), origin="lower", cmap="Greens", vmin=0)
-    axes.scatter(samples[:, 0], samples[:, 1], s=3, alpha=0.4, color="tab:red", linewidths=0)
+    axes.imshow(density.numpy(), extent=(-reach, reach, -reach, reach), origin="lower", cmap="Greens", vmin=0)
+    axes.scatter(*samples.T.numpy(), s=3, alpha=0.4, color="tab:red", linewidths=0)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 
@@ -73,17 +74,21 @@ def _density(
     low, high = float(mixture.means.min()), float(mixture.means.max())
     reach = max(6 * mixture.sigma, (high - low) / 2 + 4 * mixture.sigma)
     places = torch.linspace((low + high) / 2 - reach, (low + high) / 2 + reach, _PLACES)
-    axes.plot(places, mixture.log_prob(places[:, None]).exp(), color="tab:green", label="data")
-    axes.hist(samples, bins=60, range=(float(places[0]), float(places[-1])), density=True,
-              histtype="step", color="tab:red", label="samples")  # fmt: skip
+    x = places.numpy()
+    lines = axes.plot(x, mixture.log_prob(places[:, None]).exp().numpy(), color="tab:green", label="data")
+    # a share of all samples, also of those out of sight
+    weights = torch.full_like(samples, _BARS / (2 * reach * len(samples)))
+    lines += axes.hist(samples.numpy(), bins=_BARS, range=(x[0], x[-1]), weights=weights.numpy(),
+                       histtype="step", color="tab:red", label="samples")[2]  # fmt: skip
     values = judge(places.to(device)[:, None, None, None]) if judge else None
     if values is not None:
         values = values.detach().cpu()
-        bounded = bool((values >= 0).all() and (values <= 1).all())
+        bounded = not bool(((values < 0) | (values > 1)).any())
         other = axes if bounded else axes.twinx()  # a critic's values have a scale of their own
-        other.plot(places, values, color="tab:blue", linestyle="--", label="D(x)" if bounded else "critic")
-    axes.set(xlim=(float(places[0]), float(places[-1])), xlabel="x")
-    axes.legend(fontsize=8)
+        name = "D(x)" if bounded else "critic"
+        lines += other.plot(x, values.numpy(), color="tab:blue", linestyle="--", label=name)
+    axes.set(xlim=(x[0], x[-1]), xlabel="x")
+    axes.legend(handles=lines, fontsize=8)
 
 
 def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:
@@ -103,7 +108,7 @@ def game(trajectory: Tensor, path: Path, title: str = "") -> None:
     """Writes the path of two players, (T, 2, 1, 1), and its distance from the equilibrium (0, 0)."""
     figure, (plane, time) = _figure(columns=2)
     trajectory = trajectory.flatten(1).cpu()
-    x, y = trajectory.unbind(1)
+    x, y = trajectory.T.numpy()
     plane.plot(x, y, linewidth=0.8)
     plane.scatter([float(x[0])], [float(y[0])], color="tab:green", label="start", zorder=3)
     plane.scatter([float(x[-1])], [float(y[-1])], color="tab:red", label="end", zorder=3)
@@ -111,6 +116,6 @@ def game(trajectory: Tensor, path: Path, title: str = "") -> None:
     plane.set(xlabel="x, who minimises xy", ylabel="y, who maximises xy", aspect="equal")
     plane.legend(fontsize=8)
     plane.set_title(title, fontsize=10)
-    time.plot(trajectory.norm(dim=1))
+    time.plot(trajectory.norm(dim=1).numpy())
     time.set(xlabel="step", ylabel="distance from the equilibrium", yscale="log")
     figure.savefig(path)
