@@ -301,8 +301,9 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
         with storage_errors(folder):
             write_summary(folder / "summary.csv", runs)
         print(f"wrote {folder}: summary.csv, and a folder for each job")
-        if 0 in codes:
-            print(f"next: genlab sample ckpt={folder / str(codes.index(0))}")
+        done = [k for k, code in enumerate(codes) if code == 0 and jobs[k].plain["dataset"]["name"] != "none"]
+        if done:  # and has data: a game without has nothing to sample
+            print(f"next: genlab sample ckpt={folder / str(done[0])}")
     if any(code in (Interrupted.exit_code, 130) for code in codes):
         return codes[-1]
     return next((code for code in codes if code), 0)

@@ -124,8 +124,7 @@ def _train_in(
         finally:
             trackers.close()
     print(f"wrote {path}: checkpoints/ samples/ metrics.jsonl train.log config.yaml")
-    print(f"next: genlab sample ckpt={path}")
-    print(f"      genlab evaluate ckpt={path}")
+    print("next: " + "\n      ".join(state.family.next_lines(path)))
 
 
 def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, stop: Stop) -> None:

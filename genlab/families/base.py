@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -107,6 +108,10 @@ class Family(nn.Module):
     def judge(self, images: Tensor) -> Tensor | None:
         """What an adversarial family's opponent says of images (N, C, H, W): (N,), or None."""
         return None
+
+    def next_lines(self, run: Path) -> list[str]:
+        """What a user may do after training, most often commands to type, for the run's folder."""
+        return [f"genlab sample ckpt={run}", f"genlab evaluate ckpt={run}"]
 
     def compile_networks(self) -> None:
         """torch.compile, in place: the names of the weights stay."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,15 @@ from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.rng import SampleRng
 
+Dynamics = Literal["simultaneous", "alternating", "extragradient", "optimistic", "consensus"]
+
 
 @dataclass(frozen=True)
 class BilinearGameConfig:
     """See configs/model/bilinear_game.yaml."""
 
     name: Literal["bilinear_game"] = setting("bilinear_game")
-    dynamics: Literal["simultaneous", "alternating", "extragradient", "optimistic", "consensus"] = setting(
+    dynamics: Dynamics = setting(
         "simultaneous", help="at which points, and of what, the players take their gradients"
     )
     start: tuple[float, ...] = setting((1.0, 1.0), help="x and y before the first step")
@@ -144,3 +147,10 @@ class BilinearGame(Family):
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """The path so far, (T, 2, 1, 1), from the start on: nothing is drawn, and n has no say."""
         return self.trajectory[: int(self.recorded), :, None, None]
+
+    def next_lines(self, run: Path) -> list[str]:
+        """The newest figure, and the same game under the next dynamics: there is nothing to sample."""
+        names = get_args(Dynamics)
+        other = names[(names.index(self.config.dynamics) + 1) % len(names)]
+        figure = max((run / "samples").glob("step-*.png"))
+        return [f"see {figure}", f"genlab train model={self.config.name} model.dynamics={other}"]
