@@ -11,13 +11,15 @@ import pytest
 import torch
 from conftest import plain_config
 
-from genlab import checkpoint, device, sampling, train
+from genlab import build, checkpoint, device, sampling, train
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.usefixtures("toy"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
 ]
+
+ADVERSARIAL = ("gan", "unrolled_gan", "wgan", "wgan_gp", "acgan", "projection_gan")
 
 
 def plain(**trainer: Any) -> dict[str, Any]:
@@ -49,6 +51,30 @@ def test_no_wait_for_the_device_within_a_step() -> None:
         state.record(state.family.step(state.batches, state.update))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_no_wait_for_the_device_within_an_adversarial_step(name: str) -> None:
+    plain = plain_config(name, device="cuda", steps=10)
+    state = train.TrainingState(build.train_config(plain), _alone())
+    for _ in range(3):
+        state.family.step(state.batches, state.update)  # first use allocates
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        state.record(state.family.step(state.batches, state.update))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+@pytest.mark.parametrize("settings", [{}, {"precision": "bf16"}, {"compile": True}], ids=str)
+def test_adversarial_families_train(name: str, settings: dict[str, Any]) -> None:
+    config = plain_config(name, device="cuda", steps=20, log_every=10, **settings)
+    path = train.start(config, [], "run")
+    state = checkpoint.find(path)[1]
+    assert state["step"] == 20
+    assert all(torch.isfinite(value).all() for value in state["weights"].values())
 
 
 def _alone() -> device.Processes:

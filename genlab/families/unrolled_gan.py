@@ -83,7 +83,8 @@ class UnrolledGAN(GAN):
         moments = inner.live(self.opponent, update.optimizers[player]) if live else inner.fresh(parameters)
         lr = self.config.inner_lr or update.learning_rate(player)
         device = next(iter(parameters.values())).device
-        return Unrolling(inner, parameters, moments, torch.tensor(lr, device=device))
+        # filled on the device: a copy from the host would wait for it
+        return Unrolling(inner, parameters, moments, torch.full((), lr, device=device))
 
     def unrolled_loss(self, start: Unrolling, images: Tensor, latents: Tensor) -> tuple[Tensor, Metrics]:
         """The generator's loss against the discriminator after K steps from `start`."""
