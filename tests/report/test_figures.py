@@ -92,9 +92,10 @@ def test_components_narrower_than_a_pixel_are_still_seen() -> None:
 
 def test_other_samples_make_another_picture_and_the_same_the_same() -> None:
     a, b = torch.randn(200, 2), torch.randn(200, 2)
-    assert (drawn(a, RING) == drawn(a, RING)).all()
-    assert (drawn(a, RING) != drawn(b, RING)).any()
-    assert (drawn(a, RING) != drawn(a, RING, title="step 5")).any()
+    first = drawn(a, RING)
+    assert (first == drawn(a, RING)).all()
+    assert (first != drawn(b, RING)).any()
+    assert (first != drawn(a, RING, title="step 5")).any()
 
 
 def test_the_histogram_is_of_all_samples_not_of_those_in_sight() -> None:
@@ -141,7 +142,7 @@ def test_the_legend_names_the_judge(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert [text.get_text() for text in legends[-1].get_texts()] == ["data", "samples", name]
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0, -3.0, 1e30, math.nan, math.inf])
+@pytest.mark.parametrize("value", [0.5, -3.0, 1e30, math.nan, math.inf])
 def test_a_judge_that_says_the_same_of_all_is_drawn(value: float) -> None:
     picture = drawn(LINE.draw(100, seed=0)[0], LINE, lambda x: torch.full((len(x),), value))
     assert greenish(picture).sum() > 100
@@ -150,7 +151,7 @@ def test_a_judge_that_says_the_same_of_all_is_drawn(value: float) -> None:
     assert (line > 0.5) == math.isfinite(value)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30, -1e30])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e30])
 @pytest.mark.parametrize("mixture", [RING, LINE], ids=["plane", "line"])
 @pytest.mark.parametrize("all_of_them", [True, False])
 def test_samples_out_of_sight_break_nothing(value: float, mixture: Any, all_of_them: bool) -> None:
@@ -225,8 +226,7 @@ def test_no_figure_stays_open() -> None:
     from matplotlib import pyplot
 
     before = pyplot.get_fignums()
-    for _ in range(3):
-        drawn(torch.randn(10, 2), RING)
-        drawn(torch.randn(10, 1), LINE, lambda x: x.flatten())
-        figures.game(torch.randn(10, 2, 1, 1), Path("game.png"))
+    drawn(torch.randn(10, 2), RING)
+    drawn(torch.randn(10, 1), LINE, lambda x: x.flatten())
+    figures.game(torch.randn(10, 2, 1, 1), Path("game.png"))
     assert pyplot.get_fignums() == before
