@@ -268,16 +268,20 @@ def _draw_samples(state: TrainingState, run: Run, finished: bool) -> None:
 
 
 def _announce(state: TrainingState, run: Run) -> None:
-    """Says what is going to be trained, and shows the data: samples/real.png."""
+    """Says what is going to be trained, and shows the data, if any: samples/real.png."""
     config, spec = state.config, state.dataset.spec
     weights = sum(p.numel() for p in state.family.parameters())
+    if spec.kind == "none":
+        log.info(
+            "%s with %d weights, %d steps on %s; run folder %s",
+            config.model.name, weights, config.trainer.steps, state.group.device, run.path,
+        )  # fmt: skip
+        return
     log.info(
         "%s with %s weights on %s (%d images of %dx%dx%d), %d steps of %d images on %s; run folder %s",
         config.model.name, f"{weights:,}", spec.name, state.dataset.size("train"), *spec.shape,
         config.trainer.steps, config.trainer.batch_size, state.group.device, run.path,
     )  # fmt: skip
-    if spec.kind == "none":
-        return
     limit = config.trainer.sample_images if spec.kind == "images" else _DRAWN_POINTS
     _, batch = next(iter(state.dataset.evaluation_batches("train", limit, config.seed, limit)))
     with storage_errors(run.path):

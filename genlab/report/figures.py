@@ -108,15 +108,23 @@ def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:
 def game(trajectory: Tensor, path: Path, title: str = "") -> None:
     """Writes the path of two players, (T, 2, 1, 1), and its distance from the equilibrium (0, 0)."""
     figure, (plane, time) = _figure(columns=2)
-    trajectory = trajectory.flatten(1).cpu()
+    trajectory = trajectory.flatten(1).cpu().double()
     x, y = trajectory.T.numpy()
     plane.plot(x, y, linewidth=0.8)
-    plane.scatter([float(x[0])], [float(y[0])], color="tab:green", label="start", zorder=3)
-    plane.scatter([float(x[-1])], [float(y[-1])], color="tab:red", label="end", zorder=3)
+    plane.scatter(x[:1], y[:1], color="tab:green", label="start", zorder=3)
+    plane.scatter(x[-1:], y[-1:], color="tab:red", marker="x", label="end", zorder=4)
     plane.scatter([0], [0], marker="+", color="black", label="equilibrium", zorder=3)
-    plane.set(xlabel="x, who minimises xy", ylabel="y, who maximises xy", aspect="equal")
-    plane.legend(fontsize=8)
-    plane.set_title(title, fontsize=10)
-    time.plot(trajectory.norm(dim=1).numpy())
-    time.set(xlabel="step", ylabel="distance from the equilibrium", yscale="log")
+    plane.set(xlabel="x, who minimises xy", ylabel="y, who maximises xy")
+    plane.set_aspect("equal", adjustable="datalim")  # the box stays as high as the other's
+    distances = trajectory.norm(dim=1)
+    time.plot(distances.numpy(), marker="o" if len(distances) == 1 else None)
+    time.set(xlabel="step", ylabel="distance from the equilibrium")
+    drawn = distances[distances.isfinite() & (distances > 0)]
+    if len(drawn):
+        # at least a decade, so that a distance that hardly varies looks like one
+        low, high = float(drawn.min()), float(drawn.max())
+        middle = (low * high) ** 0.5
+        time.set(yscale="log", ylim=(min(low / 1.2, middle / 10**0.5), max(high * 1.2, middle * 10**0.5)))
+    figure.suptitle(title, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # a spiral leaves no corner free
     figure.savefig(path)

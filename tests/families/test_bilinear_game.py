@@ -22,6 +22,7 @@ from genlab.config import from_plain
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.families.bilinear_game import BilinearGame
+from genlab.report import figures
 from genlab.rng import SampleRng
 from genlab.update import Update
 
@@ -214,6 +215,37 @@ class TestRecord:
                 np.testing.assert_allclose(path.flatten(1), points)
         assert torch.equal(family.sample(9, rng=SampleRng(1, range(9))), path)
 
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize(
+        "path",
+        [
+            [(0, 0)],
+            [(1, 1)],
+            [(0, 0), (0, 0)],
+            [(1, 0), (0, 0)],
+            [(1, 0), (1e30, 1e25)],
+            [(1, 0), (0, 1e-40)],
+        ],
+        ids=str,
+    )
+    def test_extreme_paths_are_drawn_without_a_warning(self, path: list[tuple[float, float]]) -> None:
+        figures.game(torch.tensor(path, dtype=torch.float32)[:, :, None, None], Path("game.png"), "a title")
+        with Image.open("game.png") as picture:
+            assert picture.size == (800, 400)
+
+    def test_a_distance_that_hardly_varies_is_drawn_flat(self) -> None:
+        """Of alternating descent it varies by 5 %: less than a tenth of the height of its plot."""
+        family, update = make("alternating")
+        play(family, update, 200)
+        figures.game(family.sample(1, rng=SampleRng(0, range(1))), Path("game.png"))
+        red, green, blue = (
+            np.asarray(Image.open("game.png").convert("RGB")).astype(int)[:, 450:].transpose(2, 0, 1)
+        )
+        curve = (blue > red + 60) & (blue > green)
+        height = np.ptp(np.nonzero(curve.any(1))[0])
+        assert curve.any(0).sum() > 200
+        assert height < 30
+
 
 def plain_game(dynamics: str = "simultaneous", **trainer: Any) -> dict[str, Any]:
     plain = plain_config("bilinear_game", dataset="none", schedule="constant", log_every=1, **trainer)
@@ -243,6 +275,12 @@ class TestRuns:
         assert len(expected) == weights["recorded"] - 1 == 12
         np.testing.assert_allclose(weights["trajectory"][: weights["recorded"]], [(1, 1), *expected])
         assert not weights["trajectory"][weights["recorded"] :].any()
+
+    def test_the_log_speaks_of_no_images(self) -> None:
+        folder = train.start(plain_game(), [], "run")
+        log = (folder / "train.log").read_text()
+        assert "bilinear_game with 2 weights, 12 steps on cpu; run folder run" in log
+        assert "images" not in log
 
     def test_plain_descent_is_seen_to_spiral_outwards(self) -> None:
         assert cli.main(["train", "model=bilinear_game", "trainer.steps=100", "run_dir=run"]) == 0
