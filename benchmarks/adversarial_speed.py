@@ -96,6 +96,8 @@ def compare_compiled(arguments: argparse.Namespace, images: dict[str, Any], devi
             {"name": "wgan_gp", "network": "dcgan"}, images, 64, compiled, device, "update_opponent"
         ),
     }
+    if arguments.quick:  # convolutions take minutes to compile
+        del steps["critic with penalty, 28x28, dcgan, batch 64"]
     print(f"{'one step, milliseconds, medians':54}{'eager':>10}{'compiled':>10}{'eager / compiled':>18}")
     for name, make in steps.items():
         turns = {compiled: make(compiled) for compiled in (False, True)}
