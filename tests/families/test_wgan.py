@@ -270,7 +270,7 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestPrecision:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_only_the_critics_loss_is_in_bf16(self, precision: str) -> None:
-        """Data and samples, then the points of the penalty, whose gradient and its gradient are in float32."""
+        """Data and samples, then the penalty's points, whose gradient and its gradient are in float32."""
         family, update = make("wgan_gp", MNIST, trainer={"precision": precision})
         seen: list[torch.dtype] = []
         family.opponent.net.register_forward_hook(lambda module, x, y: seen.append(y.dtype))
