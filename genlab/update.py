@@ -65,7 +65,8 @@ class Update:
         optimizer, parameters = self.optimizers[player], self._parameters[player]
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate(player)
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         total, metrics = self._backward(loss, batch)
         self.group.mean_([p.grad for p in parameters if p.grad is not None])
         self._unchecked.append((self.step + 1, player, total))
