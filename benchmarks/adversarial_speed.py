@@ -8,8 +8,8 @@ networks and batch (Metz et al. 2017), and a critic's step with a gradient penal
 images. Each step is timed whole, with its optimizer; the eager and the compiled one take turns.
 
 Plain: what most public scripts do for a fully connected GAN: a torchvision dataset behind a DataLoader, two
-Adam optimizers, an item() of each loss in each step. The networks, the batch and the updates are the same, with
-new latents for the generator's step (Goodfellow et al. 2014, Algorithm 1).
+Adam optimizers, an item() of each loss in each step. The networks, the batch and the updates are the same,
+with new latents for the generator's step (Goodfellow et al. 2014, Algorithm 1).
 
 Everything runs in one process, several times over, and medians are compared: single figures drift with the
 machine, ratios less so.
