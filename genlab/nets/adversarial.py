@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS, Shape
 from genlab.nets.backbones import (
@@ -121,7 +120,8 @@ class Discriminator(nn.Module):
         if conditioning != "none" and packing > 1:
             raise ValueError(f"conditioning: {conditioning} has one label an image, and packing joins images")
         self.net = net
-        self.looks_at_batches = minibatch_std or any(isinstance(m, _BatchNorm) for m in net.modules())
+        batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+        self.looks_at_batches = minibatch_std or any(isinstance(m, batch_norms) for m in net.modules())
         self.pool = pool
         self.minibatch_std = minibatch_std
         self.packing = packing
