@@ -15,6 +15,10 @@ from genlab import build
 from genlab.config import setting
 from genlab.families.base import Family
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads of several workers would fight for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
