@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from genlab.families.base import Family
 
 FAMILIES: dict[str, str | type] = {
+    "gated_pixelcnn": "genlab.families.gated_pixelcnn:GatedPixelCNN",
     "vae": "genlab.families.vae:VAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",

@@ -54,13 +54,15 @@ class Family(nn.Module):
         players: child modules, each stepped by an optimizer of its own.
         sampled_by: the players that `sample` and `evaluate` use: they get the moving average.
         takes_labels: whether `sample` draws a class that the user asks for.
+        takes_temperature: whether `sample` takes a temperature, and shows its progress.
         adversarial: its players work against each other, so that the norms of their gradients are logged.
     """
 
     Config: ClassVar[type]
     players: ClassVar[tuple[str, ...]]
     sampled_by: ClassVar[tuple[str, ...]] = ()
-    takes_labels: ClassVar[bool] = False
+    takes_labels: bool = False
+    takes_temperature: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
 
     @classmethod

@@ -1,0 +1,197 @@
+"""Autoregressive models: p(x) = prod_i p(x_i | x_1, ..., x_{i-1}), each likelihood exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from genlab.config import setting
+from genlab.data.spec import Batch, DataSpec
+from genlab.errors import ConfigError
+from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.nets.autoregressive import PixelNet
+from genlab.pixel_distributions import Bernoulli, Categorical, LogisticMixture, PixelDistribution
+from genlab.rng import SampleRng
+from genlab.scanning import Held, Scanner
+
+SMALLEST_PIXELS, LARGEST_PIXELS = 8, 64
+
+
+@dataclass(frozen=True)
+class AutoregressiveConfig:
+    """What all autoregressive models have; see configs/model/gated_pixelcnn.yaml."""
+
+    name: str = setting("")
+    output: Literal["auto", "bernoulli", "categorical", "logistic_mixture"] = setting(
+        "auto", help="distribution of a pixel; auto: bernoulli for binary images, else the paper's"
+    )
+    components: int = setting(10, at_least=1, help="logistic_mixture: logistics that are mixed")
+    class_conditional: bool = setting(False, help="takes the labels, so that sample labels=[3,7] draws them")
+
+
+class Autoregressive(Family):
+    """Maximises the exact likelihood; one player.
+
+    Attributes:
+        network: a `PixelNet`.
+        distribution: of a pixel given the network's parameters.
+    """
+
+    players = ("network",)
+    sampled_by = ("network",)
+    takes_temperature: ClassVar[bool] = True
+    output_of_levels: ClassVar[str] = "categorical"
+    """The output distribution that `auto` stands for with more than two levels."""
+
+    network: PixelNet
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        check_images(config, spec)
+        self.output = choose_output(config, spec, self.output_of_levels)
+        self.takes_labels = config.class_conditional
+        classes = spec.classes if config.class_conditional else 0
+        ordered = spec.channels > 1 and self.distribution.passes > 1
+        self.network = self.make_network(spec.shape, self.distribution.parameters, ordered, classes)
+
+    def make_network(
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+    ) -> PixelNet:
+        """The paper's network; see `PixelNet` for the arguments."""
+        raise NotImplementedError
+
+    @property
+    def distribution(self) -> PixelDistribution:
+        match self.output:
+            case "bernoulli":
+                return Bernoulli(self.spec.channels)
+            case "categorical":
+                return Categorical(self.spec.channels, self.spec.levels)
+            case _:
+                return LogisticMixture(self.spec.channels, self.spec.levels, self.config.components)
+
+    def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
+        """Maximum likelihood, teacher-forced: one pass gives every pixel's distribution."""
+        batch = next(batches)
+        if self.takes_labels:
+            assert batch.labels is not None
+            return update("network", self.loss, batch.images, batch.labels)
+        return update("network", self.loss, batch.images)
+
+    def loss(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        """-log p(x), summed over an image's dimensions and averaged over images."""
+        nats = -self.log_prob(images, labels).mean()
+        return nats, {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
+
+    def log_prob(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """log p(x), or log p(x | label), exactly: (B,) nats, of images (B, C, H, W) in [0, 1]."""
+        parameters = self.network(images, labels)
+        pixels = images.permute(0, 2, 3, 1)
+        return self.distribution.log_prob(parameters, pixels).flatten(1).sum(1)
+
+    def bits_per_dim(self, nats: Tensor) -> Tensor:
+        """nats / (C H W log 2)."""
+        return nats / (self.spec.dimensions * math.log(2))
+
+    def sample(
+        self,
+        n: int,
+        *,
+        rng: SampleRng,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Tensor:
+        """Images pixel by pixel, each from its own stream of random numbers.
+
+        Args:
+            labels: (n,); None draws them, for a class-conditional model.
+            temperature: 1 draws from the model; less keeps to what is likely, more strays from it.
+        """
+        return self.scanner(n, rng, labels, temperature).run(progress)
+
+    def scanner(
+        self,
+        n: int,
+        rng: SampleRng,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        held: Held | None = None,
+    ) -> Scanner:
+        """What draws n images, with the pixels of `held` in their places."""
+        _, height, width = self.spec.shape
+        noise = rng.uniform(height, width, self.distribution.uniforms)
+        if self.takes_labels and labels is None:
+            labels = rng.integers(self.spec.classes)
+        return Scanner(self.network, self.distribution, noise, labels, temperature, held, graph=noise.is_cuda)
+
+    def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """The exact negative log-likelihood of each image, in nats and in bits per dimension."""
+        nats = -self.log_prob(batch.images, batch.labels if self.takes_labels else None)
+        return {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
+
+    def next_lines(self, run: Path) -> list[str]:
+        return [*super().next_lines(run), f"genlab complete ckpt={run} keep=top"]
+
+    def setting(self) -> dict[str, Any]:
+        given = " given the label" if self.takes_labels else ""
+        return {"likelihood": f"exact{given}, {self.output} pixels"}
+
+
+def choose_output(config: AutoregressiveConfig, spec: DataSpec, of_levels: str) -> str:
+    """The output distribution that `auto` stands for, or the user's, if it is one of such images.
+
+    Raises:
+        ConfigError: a Bernoulli for grey levels.
+    """
+    if config.output == "auto":
+        return "bernoulli" if spec.levels == 2 else of_levels
+    if config.output == "bernoulli" and spec.levels != 2:
+        raise ConfigError(
+            f"model.output=bernoulli: {spec.name} has {spec.levels} levels; use dataset.binarize=dynamic "
+            "or model.output=categorical"
+        )
+    return config.output
+
+
+def check_images(config: AutoregressiveConfig, spec: DataSpec) -> None:
+    """Refuses what has no pixels in an order, or no levels.
+
+    Raises:
+        ConfigError: points, sides out of range, dequantised values, or labels asked for that are not there.
+    """
+    if spec.kind != "images":
+        raise ConfigError(
+            f"dataset={spec.name}: {config.name} needs images; choose e.g. dataset=digits or dataset=mnist"
+        )
+    sides = (spec.height, spec.width)
+    if not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
+        raise ConfigError(
+            f"dataset={spec.name}: images of {spec.height}x{spec.width} pixels, {config.name} takes sides "
+            f"from {SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32"
+        )
+    if spec.dequantized:
+        raise ConfigError(
+            f"dataset.dequantize=true: {config.name} gives probabilities of levels; "
+            "use dataset.dequantize=false"
+        )
+    if config.class_conditional and not spec.classes:
+        raise ConfigError(
+            f"model.class_conditional=true: {spec.name} has no labels; use model.class_conditional=false"
+        )
+
+
+def check_odd(config: Any, *keys: str) -> None:
+    """Refuses a kernel without a middle.
+
+    Raises:
+        ConfigError: one of the keys is even.
+    """
+    for key in keys:
+        if getattr(config, key) % 2 == 0:
+            raise ConfigError(f"model.{key}={getattr(config, key)}: a kernel has a middle; use an odd number")

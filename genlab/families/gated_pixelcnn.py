@@ -1,0 +1,46 @@
+"""Gated PixelCNN (van den Oord et al. 2016, Conditional Image Generation with PixelCNN Decoders)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from genlab.config import setting
+from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig, check_odd
+from genlab.nets import gated_pixelcnn
+from genlab.nets.autoregressive import PixelNet
+
+
+@dataclass(frozen=True)
+class GatedPixelCNNConfig(AutoregressiveConfig):
+    """See configs/model/gated_pixelcnn.yaml."""
+
+    name: Literal["gated_pixelcnn"] = setting("gated_pixelcnn")  # type: ignore[assignment]
+    width: int = setting(64, at_least=1, help="channels of each stack")
+    layers: int = setting(8, at_least=1, help="after the first")
+    kernel: int = setting(3, at_least=3, help="odd: of the layers")
+    first_kernel: int = setting(7, at_least=3, help="odd: of the first layer")
+    head: int = setting(128, at_least=1, help="channels of the last hidden layer")
+
+
+class GatedPixelCNN(Autoregressive):
+    """van den Oord et al. 2016, Conditional Image Generation with PixelCNN Decoders."""
+
+    Config = GatedPixelCNNConfig
+
+    def make_network(
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+    ) -> PixelNet:
+        config: GatedPixelCNNConfig = self.config
+        check_odd(config, "kernel", "first_kernel")
+        return gated_pixelcnn.GatedPixelCNN(
+            shape,
+            parameters,
+            ordered,
+            classes,
+            width=config.width,
+            layers=config.layers,
+            kernel=config.kernel,
+            first_kernel=config.first_kernel,
+            head=config.head,
+        )

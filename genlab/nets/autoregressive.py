@@ -1,0 +1,165 @@
+"""What all autoregressive networks have in common: whole images at once, or one pixel after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genlab.nets.causal import CausalConv, Ordered, Scan, channels_last
+
+
+class PixelNet(nn.Module):
+    """A network whose parameters for a pixel depend on the pixels before it in scan order, and on nothing
+    else.
+
+    A subclass writes `whole`, and the same function again for one pixel in `pixel`, with what it needs of
+    rows above in `row`. `forward` is for training; `start` and `advance` give the same numbers pixel by
+    pixel, each computed once.
+
+    Args:
+        shape: (C, H, W) of the images.
+        parameters: numbers that the output distribution of a pixel takes, P.
+        ordered: the parameters of a channel depend on the channels before it in the same pixel.
+        classes: number of labels that the network takes; 0 for none.
+    """
+
+    whole_pixels = False
+    """The body of the network looks at no channel of the own pixel, only its head does."""
+
+    def __init__(self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int) -> None:
+        super().__init__()
+        self.shape, self.parameters_per_pixel, self.classes = shape, parameters, classes
+        self.groups = shape[0] if ordered else 1
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Parameters of every pixel, (B, H, W, P), for images (B, C, H, W) in [0, 1]; labels: (B,)."""
+        return self.whole(channels_last(images) * 2 - 1, labels)
+
+    def start(self, batch: int, labels: Tensor | None = None, on_device: bool = False) -> Scan:
+        """A scan of images of which nothing is known yet.
+
+        Args:
+            batch: number of images.
+            labels: (batch,) int64, for a network that takes them.
+            on_device: for CUDA graphs, see `Scan`.
+        """
+        _, height, width = self.shape
+        like = next(self.parameters())
+        scan = Scan(batch, height, width, like, labels, on_device)
+        scan.caches["pixels"] = scan.zeros(width, self.shape[0])  # of the current row
+        return scan
+
+    def advance(self, scan: Scan, pixel: Tensor | None = None) -> Tensor:
+        """Takes in the pixel just drawn and gives the next one's parameters.
+
+        Args:
+            scan: from `start`; it is changed.
+            pixel: (B, C) in [0, 1]; None for the first call.
+
+        Returns:
+            (B, P); of an ordered network only those of the first channel count, see `look` for the others.
+        """
+        if pixel is None:
+            self.begin_row(scan, 0)
+        else:
+            self.keep(scan, pixel)
+            if scan.column == scan.width:
+                self.begin_row(scan, scan.row + 1)
+        return self.look(scan, scan.zeros(self.shape[0]))
+
+    def begin_row(self, scan: Scan, row: int) -> None:
+        """Goes to the first pixel of a row and does what can be done for the row as a whole."""
+        scan.begin_row(row)
+        self.row(scan, scan.caches["pixels"])
+
+    def look(self, scan: Scan, pixel: Tensor, again: bool = False) -> Tensor:
+        """Parameters (B, P) at the scan's position.
+
+        Args:
+            scan: it does not move.
+            pixel: (B, C) in [0, 1], what is known of the position itself: its first channels. What the others
+                are set to makes no difference to the parameters of the channels known and the one after.
+            again: it is not the first look at this position.
+        """
+        return self.pixel(scan, pixel * 2 - 1, again)
+
+    def keep(self, scan: Scan, pixel: Tensor) -> None:
+        """Takes in the scan's pixel, (B, C) in [0, 1], and moves on within the row."""
+        scan.write(scan.caches["pixels"], pixel * 2 - 1)
+        self.keep_pixel(scan, pixel * 2 - 1)
+        scan.move_on()
+
+    def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Parameters (B, H, W, P) of images (B, H, W, C) in [-1, 1]."""
+        raise NotImplementedError
+
+    def row(self, scan: Scan, above: Tensor) -> None:
+        """What a row stream sees of the row above, (B, W, C) in [-1, 1], 0 above the first."""
+
+    def pixel(self, scan: Scan, x: Tensor, again: bool) -> Tensor:
+        """Parameters (B, P) at the scan's position, of which x, (B, C) in [-1, 1], is known."""
+        raise NotImplementedError
+
+    def keep_pixel(self, scan: Scan, x: Tensor) -> None:
+        """Layers that look at pixels themselves take one in, (B, C) in [-1, 1]."""
+        for layer in self.modules():
+            if isinstance(layer, CausalConv) and layer.takes_pixels:
+                layer.keep(x, scan)
+
+
+class Head(nn.Module):
+    """From features that have seen the pixels before to a pixel's parameters, channel after channel.
+
+    The parameters of channel c depend on the features and, if `groups` is over 1, on the pixel's channels
+    before c, through hidden units that belong to a channel each.
+
+    Args:
+        features, hidden, parameters: numbers of features, hidden units and parameters.
+        channels: of a pixel.
+        groups: the channels, in order; or 1, where the output distribution ties them together itself.
+    """
+
+    def __init__(self, features: int, hidden: int, parameters: int, channels: int, groups: int) -> None:
+        super().__init__()
+        self.features = nn.Linear(features, hidden)
+        self.own = Ordered(channels, hidden, groups, strict=True) if groups > 1 else None
+        self.out = Ordered(hidden, parameters, groups)
+
+    def forward(self, features: Tensor, x: Tensor) -> Tensor:
+        """(..., parameters) from features (..., F) and the pixels (..., C) in [-1, 1]."""
+        hidden = self.features(nn.functional.elu(features))
+        if self.own is not None:
+            hidden = hidden + self.own(x)
+        return self.out(nn.functional.elu(hidden))
+
+
+def class_embedding(classes: int, features: int) -> nn.Embedding | None:
+    """A vector for each class that starts at 0, or None without classes."""
+    if not classes:
+        return None
+    embedding = nn.Embedding(classes, features)
+    nn.init.zeros_(embedding.weight)
+    return embedding
+
+
+def add_class(x: Tensor, embedding: nn.Embedding | None, labels: Tensor | None) -> Tensor:
+    """Adds each image's class vector to its whole features, a row or a pixel.
+
+    Raises:
+        ValueError: the network takes labels and got none.
+    """
+    if embedding is None:
+        return x
+    if labels is None:
+        raise ValueError("a class-conditional network needs labels")
+    vectors: Any = embedding(labels)
+    return x + vectors.view(len(vectors), *[1] * (x.ndim - 2), -1)
+
+
+def gate(x: Tensor) -> Tensor:
+    """tanh of the first half of the features times the logistic function of the second (eq. 2 of van den Oord
+    et al. 2016b, Conditional Image Generation with PixelCNN Decoders)."""
+    a, b = x.chunk(2, -1)
+    return torch.tanh(a) * torch.sigmoid(b)

@@ -1,0 +1,187 @@
+"""What every autoregressive model owes: it never looks ahead, sums to 1, and scans as it trains."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from tiny_models import BLIND, TINY, tiny, tiny_network
+from torch import Tensor
+
+from genlab.data.spec import Batch
+from genlab.families.autoregressive import Autoregressive
+from genlab.rng import SampleRng
+from genlab.scanning import Held, Scanner, draw_naively
+
+MODELS = sorted(TINY)
+CASES = {  # (C, H, W), levels, classes, output
+    "binary": ((1, 9, 8), 2, 0, "bernoulli"),
+    "grey": ((1, 8, 9), 5, 3, "categorical"),
+    "colour": ((3, 8, 9), 4, 3, "categorical"),
+    "binary colour": ((3, 9, 8), 2, 0, "bernoulli"),
+    "grey mixture": ((1, 10, 9), 256, 0, "logistic_mixture"),
+    "colour mixture": ((3, 9, 10), 256, 3, "logistic_mixture"),
+}
+
+
+def make(name: str, case: str) -> tuple[Autoregressive, Tensor, Tensor | None]:
+    """A model, three images and their labels."""
+    shape, levels, classes, output = CASES[case]
+    family = tiny(name, shape, levels, classes, output=output)
+    images = torch.randint(0, levels, (3, *shape)) / (levels - 1)
+    return family, images, torch.tensor([0, 2, 1]) if classes else None
+
+
+def of_channel(family: Autoregressive, channel: int) -> slice:
+    """The parameters of a channel; all where the distribution ties the channels together."""
+    passes, parameters = family.distribution.passes, family.distribution.parameters
+    size = parameters // passes
+    return slice(channel * size, (channel + 1) * size) if passes > 1 else slice(0, parameters)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", MODELS)
+def test_no_parameter_depends_on_its_own_pixel_or_a_later_one(name: str, case: str) -> None:
+    family, images, labels = make(name, case)
+    channels, height, width = images.shape[1:]
+    images = images[:1].double().requires_grad_()
+    labels = None if labels is None else labels[:1]
+    parameters = family.double().network(images, labels)
+    for row, column in itertools.product(range(height), range(width)):
+        for channel in range(family.distribution.passes):
+            summed = parameters[0, row, column, of_channel(family, channel)]
+            weighted = (summed * torch.linspace(1, 2, len(summed), dtype=torch.float64)).sum()
+            (gradient,) = torch.autograd.grad(weighted, images, retain_graph=True, allow_unused=True)
+            in_order = gradient[0].permute(1, 2, 0).flatten()
+            position = (row * width + column) * channels + channel
+            assert not in_order[position:].any(), (row, column, channel)
+            if name not in BLIND:
+                assert in_order[:position].all(), (row, column, channel)
+
+
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "on_device"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", MODELS)
+def test_cached_parameters_equal_those_of_a_full_pass(
+    name: str, case: str, precision: str, on_device: bool
+) -> None:
+    family, images, labels = make(name, case)
+    family, images = family.to(getattr(torch, precision)), images.to(getattr(torch, precision))
+    channels, height, width = images.shape[1:]
+    with torch.no_grad():
+        full = family.network(images, labels)
+        scan = family.network.start(3, labels, on_device)
+        pixel = None
+        for row, column in itertools.product(range(height), range(width)):
+            found = family.network.advance(scan, pixel)
+            pixel = images[:, :, row, column]
+            for channel in range(family.distribution.passes):
+                if channel:
+                    later = torch.rand(3, channels - channel).to(images)
+                    so_far = torch.cat([pixel[:, :channel], later], 1)
+                    found = family.network.look(scan, so_far, again=True)
+                of_this = of_channel(family, channel)
+                difference = (found[:, of_this] - full[:, row, column, of_this]).abs().max()
+                assert difference < {"float32": 1e-5, "float64": 1e-10}[precision], (row, column, channel)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", MODELS)
+def test_cached_samples_equal_naive_ones(name: str, case: str) -> None:
+    family, _, labels = make(name, case)
+    shape = family.spec.shape
+    noise = SampleRng(7, range(3)).uniform(*shape[1:], family.distribution.uniforms)
+    with torch.no_grad():
+        cached = Scanner(family.network, family.distribution, noise, labels, 0.9).run()
+        naive = draw_naively(family.network, family.distribution, noise, labels, 0.9)
+    assert torch.equal(cached, naive)
+    levels = cached * (family.spec.levels - 1)
+    assert torch.equal(levels.round(), levels) or torch.allclose(levels.round(), levels, atol=1e-4)
+    assert cached.flatten(1).var(1).min() > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_sample_depends_on_seed_and_number_alone(name: str) -> None:
+    family, _, _ = make(name, "binary")
+    with torch.no_grad():
+        together = family.sample(5, rng=SampleRng(3, range(5)))
+        alone = torch.cat([family.sample(1, rng=SampleRng(3, [k])) for k in range(5)])
+        others = family.sample(5, rng=SampleRng(4, range(5)))
+    assert torch.equal(together, alone)
+    assert not torch.equal(together, others)
+
+
+@pytest.mark.parametrize(
+    ("channels", "levels", "output"), [(1, 2, "bernoulli"), (1, 2, "categorical"), (2, 2, "categorical")]
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_probabilities_of_all_images_of_2x2_sum_to_1(
+    name: str, channels: int, levels: int, output: str
+) -> None:
+    family = tiny(name, (channels, 8, 8), levels, output=output).double()
+    family.network = tiny_network(family, (channels, 2, 2)).double()
+    every = torch.tensor(list(itertools.product(range(levels), repeat=4 * channels)), dtype=torch.float64)
+    log_prob = family.log_prob(every.view(-1, channels, 2, 2) / (levels - 1))
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    assert log_prob.std() > 0.01  # and not all alike
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_of_2x2_come_as_often_as_their_probability_says(name: str) -> None:
+    family = tiny(name, (1, 8, 8), 2)
+    family.network = tiny_network(family, (1, 2, 2))
+    noise = SampleRng(0, range(20_000)).uniform(2, 2, 1)
+    with torch.no_grad():
+        drawn = Scanner(family.network, family.distribution, noise).run()
+        every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4))).view(-1, 1, 2, 2)
+        expected = family.log_prob(every).exp()
+    place = (drawn.flatten(1) @ torch.tensor([8.0, 4.0, 2.0, 1.0])).long()
+    found = torch.bincount(place, minlength=16) / 20_000
+    error = (expected * (1 - expected) / 20_000).sqrt()
+    assert ((found - expected).abs() < 4.5 * error).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_held_stays_and_its_probability_is_exact(name: str) -> None:
+    family, images, labels = make(name, "colour")
+    mask = torch.zeros(3, 1, 8, 9, dtype=torch.bool)
+    mask[:, :, :4] = True
+    rng = SampleRng(0, range(3))
+    with torch.no_grad():
+        scanner = family.scanner(3, rng, labels, held=Held(images, mask))
+        completed = scanner.run()
+        parameters = family.network(images, labels)
+        each = family.distribution.log_prob(parameters, images.permute(0, 2, 3, 1))
+    assert torch.equal(completed[:, :, :4], images[:, :, :4])
+    assert not torch.equal(completed[:, :, 4:], images[:, :, 4:])
+    assert torch.allclose(scanner.log_prob_held.float(), each[:, :4].flatten(1).sum(1), atol=1e-3)
+
+
+def test_likelihood_is_a_product_of_conditionals_worked_by_hand() -> None:
+    family, images, _ = make("gated_pixelcnn", "binary")
+    with torch.no_grad():
+        probability = torch.sigmoid(family.network(images)[..., 0].double())
+        values = family.evaluate(Batch(images, None), rng=SampleRng(0, range(3)))
+    by_hand = torch.where(images[:, 0] == 1, probability, 1 - probability).log().flatten(1).sum(1)
+    assert torch.allclose(values["nll_nats"].double(), -by_hand, atol=1e-4)
+    assert torch.allclose(values["nll_bits_per_dim"], values["nll_nats"] / (72 * math.log(2)))
+
+
+def test_labels_change_what_a_class_conditional_model_draws() -> None:
+    family, _, _ = make("gated_pixelcnn", "grey")
+    with torch.no_grad():
+        drawn = [family.sample(2, rng=SampleRng(0, range(2)), labels=torch.full((2,), k)) for k in range(2)]
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_a_low_temperature_keeps_to_the_likeliest_pixels() -> None:
+    family, _, _ = make("gated_pixelcnn", "binary")
+    with torch.no_grad():
+        cold, warm = (
+            family.sample(50, rng=SampleRng(0, range(50)), temperature=temperature)
+            for temperature in (0.05, 1.0)
+        )
+        assert family.log_prob(cold).mean() > family.log_prob(warm).mean() + 2
