@@ -12,7 +12,7 @@ from genlab.families.autoregressive import Autoregressive
 from genlab.nets.autoregressive import PixelNet
 
 TINY: dict[str, dict[str, Any]] = {
-    "gated_pixelcnn": {"width": 12, "layers": 4, "kernel": 5, "head": 36, "first_kernel": 5},
+    "gated_pixelcnn": {"width": 24, "layers": 4, "kernel": 5, "head": 36, "first_kernel": 5},
 }
 """model.name -> settings that make it small, though every pixel of 10x9 sees all pixels before it."""
 
