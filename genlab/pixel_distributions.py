@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _MIN_LOG_SCALE = -7.0  # of values in [-1, 1]: under a tenth of an 8-bit level, where a bin is saturated
+_MAX_LOG_SCALE = 20.0  # where the two edges take half each and what lies between nothing
 
 
 class PixelDistribution(Protocol):
@@ -62,8 +63,8 @@ class Bernoulli:
     def draw(
         self, parameters: Tensor, uniforms: Tensor, pixels: Tensor, part: int, temperature: float = 1.0
     ) -> Tensor:
-        one = uniforms[:, part] < torch.sigmoid(parameters[:, part] / temperature)
-        return _with_channel(pixels, part, one.to(pixels.dtype))
+        one = uniforms[:, part] < torch.sigmoid(at_least_float32(parameters[:, part]) / temperature)
+        return _with_channel(pixels, part, one)
 
 
 class Categorical:
@@ -88,7 +89,7 @@ class Categorical:
         cumulative = torch.softmax(logits / temperature, -1).cumsum(-1)
         threshold = uniforms[:, part, None] * cumulative[:, -1:]  # the sum is 1 but for rounding
         level = (cumulative <= threshold).sum(-1).clamp(max=self.levels - 1)
-        return _with_channel(pixels, part, level / (self.levels - 1))
+        return _with_channel(pixels, part, level.to(pixels.dtype) / (self.levels - 1))
 
 
 class LogisticMixture:
@@ -155,14 +156,15 @@ class LogisticMixture:
         locations = locations.gather(1, chosen.expand(-1, 1, self.channels))
         log_scales = log_scales.gather(1, chosen.expand(-1, 1, self.channels))
         coefficients = coefficients.gather(1, chosen.expand(-1, 1, coefficients.shape[2]))
-        x = torch.zeros_like(locations)
+        x, levels = torch.zeros_like(locations), torch.zeros_like(pixels)
         for channel in range(self.channels):
             location = self._location(locations, coefficients, x, channel)
             noise = uniforms[:, 1 + channel, None].clamp(1e-6, 1 - 1e-6).logit()
             value = location + temperature * torch.exp(log_scales[..., channel]) * noise
             level = ((value.clamp(-1, 1) + 1) / 2 * (self.levels - 1)).round()
             x[..., channel] = level / (self.levels - 1) * 2 - 1
-        return ((x[:, 0] + 1) / 2).to(pixels.dtype)
+            levels[:, channel] = level[:, 0]
+        return levels / (self.levels - 1)
 
     def _split(self, parameters: Tensor) -> list[Tensor]:
         """Logits (..., M), locations, log-scales (..., M, C) and coefficients (..., M, C(C - 1)/2)."""
@@ -172,7 +174,7 @@ class LogisticMixture:
             part.unflatten(-1, (self.components, size))
             for part, size in zip(others, self._sizes[1:], strict=True)
         )
-        return [logits, locations, log_scales.clamp(min=_MIN_LOG_SCALE), torch.tanh(coefficients)]
+        return [logits, locations, log_scales.clamp(_MIN_LOG_SCALE, _MAX_LOG_SCALE), torch.tanh(coefficients)]
 
     def _location(self, locations: Tensor, coefficients: Tensor, x: Tensor, channel: int) -> Tensor:
         """Of one channel, (..., M), given the pixels x (..., M or 1, C) in [-1, 1]."""
