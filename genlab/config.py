@@ -349,6 +349,7 @@ class SampleConfig:
     labels: tuple[int, ...] | None = setting(
         None, at_least=0, help="one class for each image, repeated as needed"
     )
+    temperature: float = setting(1.0, above=0, help="below 1 keeps to what is likely; autoregressive models")
     batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
     weights: Literal["auto", "average", "raw"] = setting(
         "auto", help="auto: the moving average where there is one"

@@ -106,6 +106,7 @@ def main(plain: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"ckpt={config.ckpt}: {model.config.model.name} has no data; see samples/ of its run"
         )
+    check_temperature(config.temperature, model)
     log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
     folder = create_folder("sample", config.run_dir, model.label)
     points = model.spec.kind == "points"
@@ -117,7 +118,15 @@ def main(plain: Mapping[str, Any]) -> None:
         with tqdm(total=config.n, unit="image", disable=None) as bar:
             for start in range(0, config.n, config.batch_size):
                 indices = range(start, min(start + config.batch_size, config.n))
-                drawn = draw(model.family, indices, config.seed, torch_device, labels)
+                drawn = draw(
+                    model.family,
+                    indices,
+                    config.seed,
+                    torch_device,
+                    labels,
+                    config.temperature,
+                    progress=True,
+                )
                 kept.append(drawn if points else to_uint8(drawn))
                 for index, image in zip(indices, () if points else kept[-1], strict=not points):
                     to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
@@ -134,7 +143,7 @@ def main(plain: Mapping[str, Any]) -> None:
             if labels is not None:
                 arrays["labels"] = labels.numpy()
             np.savez_compressed(folder / "samples.npz", **arrays)
-        facts = model.describe() | {"n": config.n, "seed": config.seed}
+        facts = model.describe() | {"n": config.n, "seed": config.seed, "temperature": config.temperature}
         (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
     files = "points.csv" if points else f"images/ ({config.n} files)"
     print(f"wrote {folder}: grid.png, {files}{', samples.npz' if config.npz else ''}")
@@ -142,14 +151,25 @@ def main(plain: Mapping[str, Any]) -> None:
 
 
 def draw(
-    family: Family, indices: range, seed: int, torch_device: torch.device, labels: Tensor | None = None
+    family: Family,
+    indices: range,
+    seed: int,
+    torch_device: torch.device,
+    labels: Tensor | None = None,
+    temperature: float = 1.0,
+    progress: bool = False,
 ) -> Tensor:
-    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on seed and number alone."""
+    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on seed and number alone.
+
+    Args:
+        temperature, progress: for a family that takes a temperature; others draw as they always do.
+    """
     rng = SampleRng(seed, indices, torch_device)
     if labels is not None:
         labels = labels[list(indices)].to(torch_device)
+    more: dict[str, Any] = {"temperature": temperature, "progress": progress}
     with torch.no_grad():
-        return family.sample(len(indices), rng=rng, labels=labels)
+        return family.sample(len(indices), rng=rng, labels=labels, **more if family.takes_temperature else {})
 
 
 def row_labels(family: Family, n: int) -> Tensor | None:
@@ -162,6 +182,17 @@ def row_labels(family: Family, n: int) -> Tensor | None:
     if not family.takes_labels or classes > n:
         return None
     return (torch.arange(n) // (n // classes)).clamp(max=classes - 1)
+
+
+def check_temperature(temperature: float, model: TrainedModel) -> None:
+    """Refuses a temperature for a family that has none.
+
+    Raises:
+        ConfigError: it is not 1, and the family draws no pixel from a distribution of its own.
+    """
+    if temperature != 1 and not model.family.takes_temperature:
+        name = model.config.model.name
+        raise ConfigError(f"temperature={temperature:g}: {name} takes none; leave temperature out")
 
 
 def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
