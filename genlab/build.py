@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str | type] = {
     "gated_pixelcnn": "genlab.families.gated_pixelcnn:GatedPixelCNN",
+    "pixelcnn": "genlab.families.pixelcnn:PixelCNN",
     "vae": "genlab.families.vae:VAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",

@@ -1,0 +1,46 @@
+"""PixelCNN (van den Oord et al. 2016, Pixel Recurrent Neural Networks)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from genlab.config import setting
+from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig, check_odd
+from genlab.nets import pixelcnn
+from genlab.nets.autoregressive import PixelNet
+
+
+@dataclass(frozen=True)
+class PixelCNNConfig(AutoregressiveConfig):
+    """See configs/model/pixelcnn.yaml."""
+
+    name: Literal["pixelcnn"] = setting("pixelcnn")  # type: ignore[assignment]
+    width: int = setting(64, at_least=1, help="h: channels within a block; 2 h between blocks")
+    layers: int = setting(8, at_least=1, help="residual blocks")
+    first_kernel: int = setting(7, at_least=3, help="odd: of the first convolution")
+    kernel: int = setting(3, at_least=3, help="odd: of the blocks' convolutions")
+    head: int = setting(128, at_least=1, help="channels of the last two hidden layers")
+
+
+class PixelCNN(Autoregressive):
+    """van den Oord et al. 2016, Pixel Recurrent Neural Networks, section 3.5."""
+
+    Config = PixelCNNConfig
+
+    def make_network(
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+    ) -> PixelNet:
+        config: PixelCNNConfig = self.config
+        check_odd(config, "first_kernel", "kernel")
+        return pixelcnn.PixelCNN(
+            shape,
+            parameters,
+            ordered,
+            classes,
+            width=config.width,
+            layers=config.layers,
+            first_kernel=config.first_kernel,
+            kernel=config.kernel,
+            head=config.head,
+        )
