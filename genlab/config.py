@@ -371,6 +371,7 @@ class EvaluateConfig:
     )
     seed: int = setting(0, at_least=0)
     batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
+    per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image, in order")
     weights: Literal["auto", "average", "raw"] = setting("auto")
     device: str = setting("auto")
     dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")

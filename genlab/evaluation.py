@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +22,7 @@ from genlab.families.base import Family
 from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.sampling import draw, load_model, save_grid
+from genlab.sampling import TrainedModel, draw, load_model, save_grid
 
 _PICTURED_IMAGES = 40
 
@@ -35,14 +38,40 @@ def evaluate_split(
     limit: int | None = None,
     quiet: bool = False,
 ) -> dict[str, float]:
-    """The family's numbers over a split, every image once, the incomplete last batch included.
+    """The family's numbers over a split; see `values_of_split` and `mean_numbers`."""
+    values, _ = values_of_split(
+        family,
+        dataset,
+        split,
+        batch_size=batch_size,
+        seed=seed,
+        torch_device=torch_device,
+        limit=limit,
+        quiet=quiet,
+    )
+    return mean_numbers(family, values)
+
+
+def values_of_split(
+    family: Family,
+    dataset: Dataset,
+    split: str,
+    *,
+    batch_size: int,
+    seed: int,
+    torch_device: torch.device,
+    limit: int | None = None,
+    quiet: bool = False,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    """What the family's `evaluate` gives, every image once, the incomplete last batch included.
 
     Image k's number depends on the seed and k alone, so the batch size changes nothing but rounding.
 
     Returns:
-        for each number of an image its mean, and NAME_standard_error of that mean; then the family's summary.
+        name to (N, ...) on the CPU, in the order of the split; and the images' labels, (N,), if any.
     """
     parts: dict[str, list[torch.Tensor]] = {}
+    labels: list[torch.Tensor] = []
     total = min(dataset.size(split), limit or dataset.size(split))
     was_training = family.training
     family.eval()
@@ -54,17 +83,32 @@ def evaluate_split(
             rng = SampleRng(seed, indices, torch_device, purpose="evaluation")
             for name, value in family.evaluate(batch, rng=rng).items():
                 parts.setdefault(name, []).append(value)
+            if batch.labels is not None:
+                labels.append(batch.labels)
             bar.update(len(indices))
     family.train(was_training)
     values = {name: torch.cat(part).cpu() for name, part in parts.items()}
+    return values, torch.cat(labels).cpu() if labels else None
+
+
+def mean_numbers(family: Family, values: dict[str, torch.Tensor]) -> dict[str, float]:
+    """For each number of an image its mean, and NAME_standard_error of that mean; then the family's summary.
+
+    Args:
+        values: as `values_of_split` gives them.
+    """
     numbers: dict[str, float] = {}
-    for name, value in values.items():
-        if value.ndim == 1:
-            value = value.double()
-            numbers[name] = value.mean().item()
-            if len(value) > 1:
-                numbers[f"{name}_standard_error"] = value.std().item() / math.sqrt(len(value))
+    for name, value in numbers_of_images(values).items():
+        value = value.double()
+        numbers[name] = value.mean().item()
+        if len(value) > 1:
+            numbers[f"{name}_standard_error"] = value.std().item() / math.sqrt(len(value))
     return numbers | family.summarize(values)
+
+
+def numbers_of_images(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of `values_of_split` that are a number for each image, (N,)."""
+    return {name: value for name, value in values.items() if value.ndim == 1}
 
 
 def evaluate_samples(
@@ -125,23 +169,22 @@ def main(plain: Mapping[str, Any]) -> None:
             f"ckpt={config.ckpt}: {model.config.model.name} has no data to be evaluated on; "
             "see metrics.jsonl and samples/ of its run"
         )
-    dataset = build.dataset(_relocated(model.config.dataset, config.dataset))
-    if dataset.spec != model.spec:
-        raise DataError(f"dataset.name={dataset.spec.name}: its images are not like those of {model.path}")
-    if dataset.size(config.split) == 0:
-        raise DataError(f"split={config.split}: {dataset.spec.name} has no such images; use split=test")
-    dataset = dataset.to(torch_device)
-    log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
-    numbers = evaluate_split(
+    dataset = dataset_of(model, config.dataset, config.split).to(torch_device)
+    walk = functools.partial(
+        values_of_split,
         model.family,
         dataset,
         config.split,
         batch_size=config.batch_size,
         seed=config.seed,
         torch_device=torch_device,
-        limit=config.images,
     )
-    numbers |= evaluate_samples(
+    if config.per_image and not numbers_of_images(walk(limit=1, quiet=True)[0]):
+        name = model.config.model.name
+        raise ConfigError(f"per_image=true: {name} gives no number for an image; leave per_image out")
+    log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
+    values, labels = walk(limit=config.images)
+    numbers = mean_numbers(model.family, values) | evaluate_samples(
         model.family,
         model.config,
         dataset,
@@ -167,6 +210,9 @@ def main(plain: Mapping[str, Any]) -> None:
     with storage_errors(folder):
         report = json.dumps(facts | {"setting": setting} | numbers, indent=2)
         (folder / "evaluation.json").write_text(report + "\n")
+        if config.per_image:
+            write_per_image(folder / "per_image.csv", numbers_of_images(values), labels)
+            names.insert(0, "per_image.csv")
     for name, number in numbers.items():
         if not name.endswith("_standard_error"):
             error = numbers.get(f"{name}_standard_error")
@@ -189,6 +235,41 @@ def write_pictures(
             save_grid(sheet.flatten(0, 1), folder / f"{name}.png", columns=sheet.shape[1])
             names.append(f"{name}.png")
     return names
+
+
+def write_per_image(path: Path, columns: dict[str, torch.Tensor], labels: torch.Tensor | None) -> None:
+    """Writes a line for each image of a split, in order: index, label if there are labels, and its numbers.
+
+    Args:
+        columns: name to (N,).
+        labels: (N,), or None.
+    """
+    known = {} if labels is None else {"label": labels}
+    count = len(next(iter(columns.values())))
+    table = {"index": torch.arange(count)} | known | columns
+    with open(path, "w", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(table)
+        lines.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
+
+
+def dataset_of(model: TrainedModel, changes: Mapping[str, Any], split: str) -> Dataset:
+    """The dataset that a model was trained on.
+
+    Args:
+        changes: settings that say where its files are now.
+        split: one that is wanted of it.
+
+    Raises:
+        ConfigError: `changes` would make other data of it.
+        DataError: its images are others now, or there are none in the split.
+    """
+    dataset = build.dataset(_relocated(model.config.dataset, changes))
+    if dataset.spec != model.spec:
+        raise DataError(f"dataset.name={dataset.spec.name}: its images are not like those of {model.path}")
+    if dataset.size(split) == 0:
+        raise DataError(f"split={split}: {dataset.spec.name} has no such images; use split=test")
+    return dataset
 
 
 def _relocated(stored: Any, changes: Mapping[str, Any]) -> Any:

@@ -113,6 +113,7 @@ keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
   split=test                   train, validation or test
   images=1000                  only the first so many
+  per_image=true               per_image.csv too: the numbers of each image, e.g. to find outliers
   weights=auto                 auto (the moving average where there is one), average, raw
   dataset.root=PATH            where the data are now
   run_dir=PATH                 where evaluation.json goes; outputs/evaluate/DATE-TIME-MODEL-DATASET without it

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from genlab import build, cli, sampling, train
+from genlab.evaluation import write_per_image
 from genlab.rng import SampleRng
 
 CPU = torch.device("cpu")
@@ -102,3 +103,66 @@ def test_labels_of_a_class_conditional_model(conditional: str, capsys: pytest.Ca
     assert np.load("rows/samples.npz")["labels"].tolist() == [k for k in range(10) for _ in range(2)]
     line = one_line(capsys, "sample", f"ckpt={conditional}", "labels=[10]")
     assert line == "genlab: labels=[10]: digits has classes 0 to 9"
+
+
+def test_mean_and_standard_error_are_those_of_one_batch_in_float64(run: str) -> None:
+    genlab("evaluate", f"ckpt={run}", "images=10", "batch_size=4", "run_dir=numbers")
+    numbers = json.loads(Path("numbers/evaluation.json").read_text())
+    model = sampling.load_model(run, "auto", CPU)
+    _, batch = next(build.dataset(model.config.dataset).evaluation_batches("test", 10, 0, 10))
+    images = batch.images.double()
+    with torch.no_grad():
+        logits = model.family.double().get_submodule("network")(images)  # (10, 8, 8, 17)
+    levels = (images[:, 0] * 16).round().long()
+    of_levels = logits.exp().gather(-1, levels[..., None])[..., 0] / logits.exp().sum(-1)
+    nats = -of_levels.log().sum((1, 2))
+    for name, each in {"nll_nats": nats, "nll_bits_per_dim": nats / 64 / math.log(2)}.items():
+        mean = each.sum() / 10
+        error = ((each - mean).square().sum() / 9).sqrt() / math.sqrt(10)
+        assert numbers[name] == pytest.approx(mean.item(), rel=1e-6)
+        assert numbers[f"{name}_standard_error"] == pytest.approx(error.item(), rel=1e-5)
+    assert numbers["setting"]["likelihood"] == "exact, categorical pixels"
+
+
+def read_csv(path: str) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_image_has_a_line_and_the_mean_of_a_column_is_the_reported_one(
+    run: str, vae: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ckpt, names in (
+        (run, ["nll_nats", "nll_bits_per_dim"]),
+        (vae, ["elbo_nats", "reconstruction_nats", "kl_nats", "elbo_bits_per_dim"]),
+    ):
+        folder = f"numbers-{len(names)}"
+        words = ["evaluate", f"ckpt={ckpt}", "images=10", "batch_size=4", "per_image=true"]
+        genlab(*words, f"run_dir={folder}")
+        assert f"wrote {folder}: evaluation.json, per_image.csv" in capsys.readouterr().out
+        rows = read_csv(f"{folder}/per_image.csv")
+        assert list(rows[0]) == ["index", "label", *names]
+        assert [int(row["index"]) for row in rows] == list(range(10))
+        model = sampling.load_model(ckpt, "auto", CPU)
+        _, batch = next(build.dataset(model.config.dataset).evaluation_batches("test", 10, 0, 10))
+        assert batch.labels is not None
+        assert [int(row["label"]) for row in rows] == batch.labels.tolist()
+        numbers = json.loads(Path(folder, "evaluation.json").read_text())
+        for name in names:
+            values = [float(row[name]) for row in rows]
+            assert len(set(values)) == 10
+            assert sum(values) / 10 == pytest.approx(numbers[name], rel=1e-12)
+    genlab("evaluate", f"ckpt={run}", "images=3", "run_dir=without")
+    assert not Path("without/per_image.csv").exists()
+
+
+def test_without_labels_there_is_no_column_of_them(tmp_path: Path) -> None:
+    write_per_image(tmp_path / "a.csv", {"nll_nats": torch.tensor([0.5, 2.0])}, None)
+    assert (tmp_path / "a.csv").read_text() == "index,nll_nats\n0,0.5\n1,2.0\n"
+
+
+def test_a_family_without_numbers_of_an_image_is_refused(
+    gan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = one_line(capsys, "evaluate", f"ckpt={gan}", "images=10", "per_image=true", "run_dir=out")
+    assert line == "genlab: per_image=true: gan gives no number for an image; leave per_image out"
