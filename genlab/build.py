@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str | type] = {
     "gated_pixelcnn": "genlab.families.gated_pixelcnn:GatedPixelCNN",
     "pixelcnn": "genlab.families.pixelcnn:PixelCNN",
+    "row_lstm": "genlab.families.pixelrnn:RowLSTM",
     "vae": "genlab.families.vae:VAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",

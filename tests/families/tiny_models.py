@@ -14,10 +14,11 @@ from genlab.nets.autoregressive import PixelNet
 TINY: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"width": 24, "layers": 4, "kernel": 5, "head": 36, "first_kernel": 5},
     "pixelcnn": {"width": 12, "layers": 3, "first_kernel": 3, "kernel": 3, "head": 12},
+    "row_lstm": {"width": 8, "layers": 2, "first_kernel": 3, "kernel": 3, "head": 8},
 }
 """model.name -> settings that make it small, though every pixel of 10x9 sees all pixels before it."""
 
-BLIND: set[str] = {"pixelcnn"}
+BLIND: set[str] = {"pixelcnn", "row_lstm"}
 """Models that have a blind spot, by their papers."""
 
 
