@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str | type] = {
     "gated_pixelcnn": "genlab.families.gated_pixelcnn:GatedPixelCNN",
     "pixelcnn": "genlab.families.pixelcnn:PixelCNN",
+    "pixelsnail": "genlab.families.pixelsnail:PixelSNAIL",
     "row_lstm": "genlab.families.pixelrnn:RowLSTM",
+    "pixelcnnpp": "genlab.families.pixelcnnpp:PixelCNNPP",
     "vae": "genlab.families.vae:VAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",

@@ -13,8 +13,18 @@ from genlab.nets.autoregressive import PixelNet
 
 TINY: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"width": 24, "layers": 4, "kernel": 5, "head": 36, "first_kernel": 5},
+    "pixelcnnpp": {"width": 6, "blocks": 2, "stages": 3, "head": 8},
     "pixelcnn": {"width": 12, "layers": 3, "first_kernel": 3, "kernel": 3, "head": 12},
     "row_lstm": {"width": 8, "layers": 2, "first_kernel": 3, "kernel": 3, "head": 8},
+    "pixelsnail": {
+        "width": 12,
+        "blocks": 1,
+        "residuals": 1,
+        "heads": 2,
+        "key_width": 4,
+        "value_width": 6,
+        "head": 12,
+    },
 }
 """model.name -> settings that make it small, though every pixel of 10x9 sees all pixels before it."""
 
