@@ -13,7 +13,7 @@ from genlab.nets.autoregressive import PixelNet
 
 TINY: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"width": 24, "layers": 4, "kernel": 5, "head": 36, "first_kernel": 5},
-    "pixelcnnpp": {"width": 6, "blocks": 2, "stages": 3, "head": 8},
+    "pixelcnnpp": {"width": 4, "blocks": 2, "stages": 3, "head": 6},
     "pixelcnn": {"width": 12, "layers": 3, "first_kernel": 3, "kernel": 3, "head": 12},
     "row_lstm": {"width": 8, "layers": 2, "first_kernel": 3, "kernel": 3, "head": 8},
     "pixelsnail": {
