@@ -24,6 +24,7 @@ FAMILIES: dict[str, str | type] = {
     "pixelsnail": "genlab.families.pixelsnail:PixelSNAIL",
     "row_lstm": "genlab.families.pixelrnn:RowLSTM",
     "pixelcnnpp": "genlab.families.pixelcnnpp:PixelCNNPP",
+    "diagonal_bilstm": "genlab.families.pixelrnn:DiagonalBiLSTM",
     "vae": "genlab.families.vae:VAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",

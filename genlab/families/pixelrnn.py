@@ -44,3 +44,36 @@ class RowLSTM(Autoregressive):
             kernel=config.kernel,
             head=config.head,
         )
+
+
+@dataclass(frozen=True)
+class DiagonalBiLSTMConfig(AutoregressiveConfig):
+    """See configs/model/diagonal_bilstm.yaml."""
+
+    name: Literal["diagonal_bilstm"] = setting("diagonal_bilstm")  # type: ignore[assignment]
+    width: int = setting(16, at_least=1, help="h: units of an LSTM; 2 h channels between layers")
+    layers: int = setting(7, at_least=1, help="of LSTMs")
+    first_kernel: int = setting(7, at_least=3, help="odd: of the first convolution")
+    head: int = setting(32, at_least=1, help="channels of the last two hidden layers")
+
+
+class DiagonalBiLSTM(Autoregressive):
+    """van den Oord et al. 2016, Pixel Recurrent Neural Networks, section 3.2."""
+
+    Config = DiagonalBiLSTMConfig
+
+    def make_network(
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+    ) -> PixelNet:
+        config: DiagonalBiLSTMConfig = self.config
+        check_odd(config, "first_kernel")
+        return pixelrnn.DiagonalBiLSTMNet(
+            shape,
+            parameters,
+            ordered,
+            classes,
+            width=config.width,
+            layers=config.layers,
+            first_kernel=config.first_kernel,
+            head=config.head,
+        )

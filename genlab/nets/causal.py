@@ -161,9 +161,12 @@ class Ordered(nn.Module):
         self.register_buffer("mask", None if groups == 1 and not strict else mask.float(), persistent=False)
         self.mask: Tensor | None
 
+    @property
+    def weight(self) -> Tensor:
+        return self.linear.weight if self.mask is None else self.linear.weight * self.mask
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.linear.weight if self.mask is None else self.linear.weight * self.mask
-        return F.linear(x, weight, self.linear.bias)
+        return F.linear(x, self.weight, self.linear.bias)
 
 
 class RowConv(nn.Module):

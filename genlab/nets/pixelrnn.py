@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.nets.autoregressive import add_class, class_embedding
-from genlab.nets.causal import CausalConv, Ordered, Scan
+from genlab.nets.causal import CausalConv, Ordered, Scan, shift_down
 from genlab.nets.pixelcnn import MaskedLayer, MaskedNet
 
 
@@ -139,3 +139,188 @@ class RowLSTMNet(MaskedNet):
     def row(self, scan: Scan, above: Tensor) -> None:
         for layer in self.layers:
             cast(RowLSTM, layer).begin_row(scan)
+
+
+def skew(x: Tensor) -> Tensor:
+    """Moves each row to the right, one position further than the row above it, so that a diagonal becomes a
+    column (section 3.2).
+
+    Args:
+        x: (..., H, W, C).
+
+    Returns:
+        (..., H, W + H - 1, C), 0 beside the rows.
+    """
+    height, width = x.shape[-3:-1]
+    # Rows of W + H, read again as rows of one less: each begins one position earlier in the one before.
+    flat = F.pad(x, (0, 0, 0, height)).flatten(-3, -2)
+    return flat[..., : height * (width + height - 1), :].unflatten(-2, (height, width + height - 1))
+
+
+def unskew(x: Tensor) -> Tensor:
+    """The inverse of `skew`: (..., H, W, C) from (..., H, W + H - 1, C)."""
+    height, diagonals = x.shape[-3:-1]
+    flat = F.pad(x.flatten(-3, -2), (0, 0, 0, height))
+    return flat.unflatten(-2, (height, diagonals + 1))[..., : diagonals - height + 1, :]
+
+
+class DiagonalBiLSTM(MaskedLayer):
+    """States that go through the image from its two upper corners, diagonal by diagonal (section 3.2).
+
+    The right-to-left ones have seen their row from the right, so that a position gets those of the row above.
+
+    Args:
+        width: h; 2 * width features come in and go out.
+        classes: of labels, 0 for none.
+        groups: channels of the image in order, see `Ordered`.
+    """
+
+    def __init__(self, width: int, classes: int, groups: int) -> None:
+        super().__init__()
+        self.width = width
+        self.input_to_state = Ordered(2 * width, 8 * width, groups, parts=(1, 8))
+        # For each direction, of the states at the position before and at the one above.
+        self.state_to_state = nn.Parameter(torch.empty(2, 2 * width, 4 * width))
+        nn.init.uniform_(self.state_to_state, -((2 * width) ** -0.5), (2 * width) ** -0.5)
+        self.up = Ordered(width, 2 * width, groups)
+        self.label = class_embedding(classes, 8 * width)
+
+    def forward(
+        self, x: Tensor, labels: Tensor | None, scan: Scan | None = None, pixels: Tensor | None = None
+    ) -> Tensor:
+        """See `MaskedLayer`; `pixels`, (B, H, W, 4 * width), is added to the right-to-left gates."""
+        if scan is not None:
+            cache, layer = scan.caches[self]
+            return cache.pixel(layer, x, scan)
+        gates = add_class(self.input_to_state(x), self.label, labels)
+        from_left, from_right = gates.chunk(2, -1)
+        if pixels is not None:
+            from_right = from_right + pixels
+        from_left, from_right = self.diagonals(torch.stack([from_left, from_right.flip(2)]))
+        return x + self.up(from_left + shift_down(from_right.flip(2)))
+
+    def diagonals(self, gates: Tensor) -> Tensor:
+        """Hidden states of both directions, (2, B, H, W, width), in W + H - 1 steps.
+
+        Args:
+            gates: (2, B, H, W, 4 * width), the input-to-state part; the second direction's columns come in
+                the order in which it goes through them, as do its states.
+        """
+        _, batch, height, _, _ = gates.shape
+        h = c = gates.new_zeros(2, batch * height, self.width)
+        states = []
+        for diagonal in skew(gates).permute(3, 0, 1, 2, 4).flatten(2, 3).unbind():
+            above = F.pad(h.unflatten(1, (batch, height)), (0, 0, 1, -1)).flatten(1, 2)
+            h, c = lstm_cell(torch.baddbmm(diagonal, torch.cat([h, above], -1), self.state_to_state), c)
+            states.append(h)
+        skewed = torch.stack(states, 2).unflatten(1, (batch, height))
+        return unskew(skewed)
+
+
+class _Diagonals:
+    """What all L layers of a `DiagonalBiLSTMNet` keep in a scan.
+
+    The right-to-left states of a row are computed when the next one begins, of all layers at once.
+
+    lines: (L, B, W + 1, 4 * width), of the row; column j + 1 is what a layer got at j, and the left-to-right
+        hidden and cell states there.
+    above: (L, B, W, 6 * width), what the row above gives to the left-to-right gates, and to a layer's output.
+    from_right: (L, B, W, width), right-to-left hidden states of the row above.
+    """
+
+    def __init__(self, layers: list[DiagonalBiLSTM], scan: Scan) -> None:
+        width = self.width = layers[0].width
+        count, batch, columns = len(layers), scan.batch, scan.width
+        self.lines = scan.zeros(count, columns + 1, 4 * width).transpose(0, 1).contiguous()
+        self.above = scan.zeros(count, columns, 6 * width).transpose(0, 1).contiguous()
+        self.from_right = scan.zeros(count, columns, width).transpose(0, 1).contiguous()
+        gates = torch.stack([layer.input_to_state.weight.T for layer in layers])
+        biases = [
+            add_class(layer.input_to_state.linear.bias.expand(batch, -1), layer.label, scan.labels)
+            for layer in layers
+        ]
+        states = torch.stack([layer.state_to_state.data for layer in layers])
+        self.bias_left, self.bias_right = torch.stack(biases)[:, :, None].chunk(2, -1)  # (L, B, 1, 4 * width)
+        before, above = states.chunk(2, 2)  # (L, 2, width, 4 * width)
+        input_left, input_right = gates.chunk(2, -1)
+        self.left = torch.cat([input_left, before[:, 0]], 1)  # of a position's input and the state before
+        self.left_above = above[:, :1]
+        self.right = before[:, 1]
+        self.right_above = torch.cat([input_right, above[:, 1]], 1)[:, None]  # input, state above
+        self.up = torch.stack([layer.up.weight.T for layer in layers])
+        self.up_bias = torch.stack([layer.up.linear.bias for layer in layers])[:, None, None]
+
+    def begin_row(self, row: int, pixels: Tensor) -> None:
+        """Takes in the row above, of which `pixels`, (B, W, 4 * width), go to the first layer's gates."""
+        x, h, _ = self.lines[:, :, 1:].split([2 * self.width, self.width, self.width], -1)
+        if row > 0:
+            self.from_right = self.right_to_left(x, pixels)
+        gates = h @ self.left_above + self.bias_left
+        output = self.from_right @ self.up[:, None] + self.up_bias
+        self.above.copy_(torch.cat([gates, output], -1))
+
+    def right_to_left(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """Hidden states (L, B, W, width) of a row in which the layers got x, (L, B, W, 2 * width)."""
+        gates = torch.cat([x, self.from_right], -1) @ self.right_above + self.bias_right
+        gates[0] += pixels
+        h = c = torch.zeros_like(self.from_right[:, :, 0])
+        states = []
+        for position in reversed(gates.unbind(2)):
+            h, c = lstm_cell(torch.baddbmm(position, h, self.right), c)
+            states.append(h)
+        return torch.stack(states[::-1], 2)
+
+    def pixel(self, layer: int, x: Tensor, scan: Scan) -> Tensor:
+        """A layer's features (B, 2 * width) at a scan's next pixel, from those below."""
+        width, line = self.width, self.lines[layer]
+        _, h, c = scan.read(line).split([2 * width, width, width], 1)
+        gates, output = scan.read(self.above[layer]).split([4 * width, 2 * width], 1)
+        h, c = lstm_cell(torch.addmm(gates, torch.cat([x, h], 1), self.left[layer]), c)
+        scan.write(line, torch.cat([x, h, c], 1), offset=1)
+        return torch.addmm(x + output, h, self.up[layer])
+
+
+class DiagonalBiLSTMNet(MaskedNet):
+    """Sees every pixel before.
+
+    With mask A no feature of a row has seen the row's last pixel, so that right-to-left states could not tell
+    the row below of it: what is further to the left than the first convolution reaches would be blind to it.
+    So the first layer's right-to-left states, which are for the row below, see their own pixels too.
+
+    Args:
+        shape, parameters, ordered, classes, width, first_kernel, head: see `MaskedNet`.
+        layers: of LSTMs.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        parameters: int,
+        ordered: bool,
+        classes: int,
+        *,
+        width: int,
+        layers: int,
+        first_kernel: int,
+        head: int,
+    ) -> None:
+        super().__init__(
+            shape, parameters, ordered, classes, width=width, first_kernel=first_kernel, head=head
+        )
+        self.layers = nn.ModuleList(DiagonalBiLSTM(width, classes, self.groups) for _ in range(layers))
+        self.own = nn.Linear(shape[0], 4 * width, bias=False)
+
+    def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        pixels = self.own(x)
+        x = self.first(x)
+        for layer in self.layers:
+            x = layer(x, labels, pixels=pixels)
+            pixels = None
+        return self.head(x)
+
+    def row(self, scan: Scan, above: Tensor) -> None:
+        if self not in scan.caches:
+            layers = [cast(DiagonalBiLSTM, layer) for layer in self.layers]
+            cache = scan.caches[self] = _Diagonals(layers, scan)
+            scan.caches.update({layer: (cache, k) for k, layer in enumerate(layers)})
+        scan.caches[self].begin_row(scan.row, self.own(above))

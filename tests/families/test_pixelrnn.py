@@ -18,7 +18,7 @@ ROW, COLUMN = 5, 6
 
 def seen(network: PixelNet) -> Tensor:
     """(ROWS, COLUMNS), true where the parameters at (ROW, COLUMN) depend on a pixel."""
-    randomize(network.double())
+    network.double()
     images = torch.rand(4, 1, ROWS, COLUMNS, dtype=torch.float64, requires_grad=True)
     network(images)[:, ROW, COLUMN].sum().backward()
     assert images.grad is not None
@@ -27,7 +27,9 @@ def seen(network: PixelNet) -> Tensor:
 
 def row_lstm(shape: tuple[int, int, int] = (1, ROWS, COLUMNS), **settings: int) -> pixelrnn.RowLSTMNet:
     sizes = {"width": 8, "layers": 2, "first_kernel": 3, "kernel": 3, "head": 8} | settings
-    return pixelrnn.RowLSTMNet(shape, 1, False, 0, **sizes)
+    network = pixelrnn.RowLSTMNet(shape, 1, False, 0, **sizes)
+    randomize(network)
+    return network
 
 
 @pytest.fixture
@@ -82,5 +84,86 @@ def test_row_lstm_is_equation_3_worked_position_by_position() -> None:
             c[i + 1, j + 1] = f.sigmoid() * c[i, j + 1] + put.sigmoid() * g.tanh()
             h[i + 1, j + 1] = o.sigmoid() * c[i + 1, j + 1].tanh()
         expected = x[0] + layer.up(h[1:, 1:5])
+        found = layer(x, None)[0]
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
+def diagonal_bilstm(
+    shape: tuple[int, int, int] = (1, ROWS, COLUMNS), **settings: int
+) -> pixelrnn.DiagonalBiLSTMNet:
+    sizes = {"width": 8, "layers": 2, "first_kernel": 3, "head": 8} | settings
+    network = pixelrnn.DiagonalBiLSTMNet(shape, 1, False, 0, **sizes)
+    randomize(network)
+    return network
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (4, 4), (3, 7), (7, 3)])
+def test_skewing_moves_each_row_one_further_and_unskewing_takes_it_back(shape: tuple[int, int]) -> None:
+    height, width = shape
+    x = torch.randn(2, 3, height, width, 4)
+    skewed = pixelrnn.skew(x)
+    expected = torch.zeros(2, 3, height, width + height - 1, 4)
+    for row in range(height):
+        expected[:, :, row, row : row + width] = x[:, :, row]
+    assert torch.equal(skewed, expected)
+    assert torch.equal(pixelrnn.unskew(skewed), x)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_diagonal_bilstm_sees_every_pixel_before(layers: int) -> None:
+    found = seen(diagonal_bilstm(layers=layers)).flatten()
+    assert torch.equal(found, torch.arange(ROWS * COLUMNS) < ROW * COLUMNS + COLUMN)
+
+
+def test_without_its_own_pixels_diagonal_bilstm_would_miss_the_last_of_the_row_above() -> None:
+    network = diagonal_bilstm()
+    torch.nn.init.zeros_(network.own.weight)
+    found = seen(network)
+    assert not found[ROW - 1, COLUMNS - 1]
+    assert found.sum() == ROW * COLUMNS + COLUMN - 1
+
+
+def test_diagonal_bilstm_takes_a_step_for_each_diagonal(steps: list[tuple[int, ...]]) -> None:
+    diagonal_bilstm((1, 5, 9), layers=3)(torch.rand(2, 1, 5, 9))
+    assert steps == 3 * (9 + 5 - 1) * [(2, 2 * 5, 8)]  # both directions, all rows and images at once
+
+
+def test_a_scan_of_diagonal_bilstm_goes_back_along_a_row_once_for_all_layers(
+    steps: list[tuple[int, ...]],
+) -> None:
+    network = diagonal_bilstm((1, 5, 9), layers=3)
+    scan = network.start(2)
+    with torch.no_grad():
+        network.begin_row(scan, 0)
+        for _ in range(9):
+            network.look(scan, torch.zeros(2, 1))
+            network.keep(scan, torch.zeros(2, 1))
+        assert steps == 9 * 3 * [(2, 8)]
+        network.begin_row(scan, 1)
+    assert steps[9 * 3 :] == 9 * [(3, 2, 8)]
+
+
+def test_diagonal_bilstm_is_two_lstms_worked_position_by_position() -> None:
+    torch.manual_seed(0)
+    height, columns = 3, 4
+    layer = pixelrnn.DiagonalBiLSTM(2, 0, 1).double()
+    x = torch.randn(1, height, columns, 4, dtype=torch.float64)
+    zero = torch.zeros(2, dtype=torch.float64)
+    with torch.no_grad():
+        gates = layer.input_to_state(x)[0]
+        total = torch.zeros(height, columns, 2, dtype=torch.float64)
+        for direction, step in ((0, 1), (1, -1)):
+            h: dict[tuple[int, int], Tensor] = {}
+            c: dict[tuple[int, int], Tensor] = {}
+            for i, j in itertools.product(range(height), range(columns)[::step]):
+                before, above = h.get((i, j - step), zero), h.get((i - 1, j), zero)
+                own = gates[i, j].chunk(2)[direction]
+                own = own + torch.cat([before, above]) @ layer.state_to_state[direction]
+                o, f, put, g = own.view(4, 2)
+                c[i, j] = f.sigmoid() * c.get((i, j - step), zero) + put.sigmoid() * g.tanh()
+                h[i, j] = o.sigmoid() * c[i, j].tanh()
+                if i + direction < height:  # right-to-left states are for the row below
+                    total[i + direction, j] += h[i, j]
+        expected = x[0] + layer.up(total)
         found = layer(x, None)[0]
     assert torch.allclose(found, expected, atol=1e-12)

@@ -16,6 +16,7 @@ TINY: dict[str, dict[str, Any]] = {
     "pixelcnnpp": {"width": 4, "blocks": 2, "stages": 3, "head": 6},
     "pixelcnn": {"width": 12, "layers": 3, "first_kernel": 3, "kernel": 3, "head": 12},
     "row_lstm": {"width": 8, "layers": 2, "first_kernel": 3, "kernel": 3, "head": 8},
+    "diagonal_bilstm": {"width": 9, "layers": 2, "first_kernel": 3, "head": 24},
     "pixelsnail": {
         "width": 12,
         "blocks": 1,
