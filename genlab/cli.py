@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab import __version__, completion, explain, help, words
-from genlab.config import EvaluateConfig, SampleConfig, from_plain, suggest
+from genlab.config import from_plain, suggest
 from genlab.errors import ConfigError, DivergedError, Interrupted, UserError
 
 _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of directory of its own
@@ -29,6 +30,8 @@ _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of direct
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 )
+
+_MODULES = {"sample": "genlab.sampling", "complete": "genlab.inpainting", "evaluate": "genlab.evaluation"}
 
 
 @dataclass(frozen=True)
@@ -253,16 +256,9 @@ def _perform(verb: str, job: Job, run_dir: str | None) -> None:
         from genlab import train
 
         train.resume(str(plain.pop("run")), plain, job.overrides)
-    elif verb == "sample":
-        from_plain(SampleConfig, plain)  # a mistake shows before torch is loaded
-        from genlab import sampling
-
-        sampling.main(plain | {"run_dir": run_dir})
     else:
-        from_plain(EvaluateConfig, plain)
-        from genlab import evaluation
-
-        evaluation.main(plain | {"run_dir": run_dir})
+        from_plain(words.ON_CHECKPOINTS[verb], plain)  # a mistake shows before torch is loaded
+        importlib.import_module(_MODULES[verb]).main(plain | {"run_dir": run_dir})
 
 
 def _sweep(verb: str, jobs: list[Job]) -> int:

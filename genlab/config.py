@@ -360,6 +360,29 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class CompleteConfig:
+    """`genlab complete`."""
+
+    ckpt: str = setting(help="a run folder or one checkpoint file")
+    images: str | None = setting(None, help="a picture or a folder of them; null: those of the dataset")
+    keep: str = setting("top", help="top, left, or a picture of a mask, white where pixels are kept")
+    n: int = setting(8, at_least=1, at_most=65536, help="completions of each image")
+    resample: int = setting(1, at_least=1, at_most=65536, help="candidates of a completion")
+    temperature: float = setting(1.0, above=0, help="below 1 keeps to what is likely")
+    labels: tuple[int, ...] | None = setting(
+        None, at_least=0, help="classes that the completions of an image have in turn"
+    )
+    seed: int = setting(0, at_least=0)
+    split: Literal["train", "validation", "test"] = setting("test")
+    count: int = setting(8, at_least=1, help="images of the split, where images is null")
+    batch_size: int = setting(256, at_least=1, help="candidates at a time; no effect on the pictures")
+    weights: Literal["auto", "average", "raw"] = setting("auto")
+    device: str = setting("auto")
+    dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
+    run_dir: str | None = setting(None)
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """`genlab evaluate`."""
 

@@ -31,6 +31,7 @@ usage: genlab VERB [key=value ...] [flags]
   train       train a model; leaves a run folder in outputs/train
   resume      go on with a run that was cut off, or go on for longer
   sample      images out of a trained model
+  complete    the rest of images of which a part is known
   evaluate    the numbers of a trained model on a split of its dataset
   list        the models, datasets, optimizers, schedules and recipes there are
   completion  what the shell needs to complete words with the TAB key
@@ -104,6 +105,32 @@ examples:
   genlab sample ckpt=outputs/train/20260101-120000-vae-digits/checkpoints/step-00004000.pt run_dir=pictures
 """
 
+_COMPLETE = """\
+genlab complete: draws the rest of images of which a part is known, with an autoregressive model.
+
+usage: genlab complete ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
+  count=8 split=test           so many of a split of the dataset
+  keep=top                     what is known: top (the upper half), left, or a picture of a mask, white there
+  n=8                          completions of each image
+  resample=16                  looks ahead: of so many candidates one, by the likelihood of known pixels
+  temperature=0.8              below 1 keeps to what is likely
+  labels=[3,7]                 classes in turn, for models that take labels; without it the image's own
+  seed=0                       a completion depends on the seed, its place and resample alone
+  run_dir=PATH                 where they go; outputs/complete/DATE-TIME-MODEL-DATASET without it
+
+Pixels are drawn row by row. Where what is known comes first (keep=top), completions are exact draws of the
+model given it; elsewhere resample=... comes closer, the more candidates the closer.
+
+examples:
+  genlab complete ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits keep=top
+  genlab complete ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits keep=left resample=16 n=4
+  genlab complete ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits images=mine.png keep=mask.png
+"""
+
 _EVALUATE = """\
 genlab evaluate: the numbers of a trained model on a split of its dataset, with their settings.
 
@@ -160,8 +187,8 @@ exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss w
 75 interrupted by a signal and ready to resume. GENLAB_TRACEBACK=1 shows where an error was raised."""
 
 _PAGES = {
-    "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "evaluate": _EVALUATE, "list": _LIST,
-    "completion": _COMPLETION,
+    "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE, "evaluate": _EVALUATE,
+    "list": _LIST, "completion": _COMPLETION,
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,16 +195,25 @@ def check_temperature(temperature: float, model: TrainedModel) -> None:
         raise ConfigError(f"temperature={temperature:g}: {name} takes none; leave temperature out")
 
 
-def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
-    if config.labels is None:
-        return row_labels(model.family, config.n)
-    given = f"labels={list(config.labels)}"
-    if not config.labels:
+def check_labels(labels: Sequence[int], model: TrainedModel) -> None:
+    """Refuses labels for a model that takes none, or of a class that there is not.
+
+    Raises:
+        ConfigError: see above; also for no labels at all.
+    """
+    given = f"labels={list(labels)}"
+    if not labels:
         raise ConfigError("labels=[]: give at least one class, e.g. labels=[3,3,7]")
     if not model.family.takes_labels:
         raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave labels out")
-    if max(config.labels) >= model.spec.classes:
+    if max(labels) >= model.spec.classes:
         raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {model.spec.classes - 1}")
+
+
+def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
+    if config.labels is None:
+        return row_labels(model.family, config.n)
+    check_labels(config.labels, model)
     repeats = math.ceil(config.n / len(config.labels))
     return torch.tensor((list(config.labels) * repeats)[: config.n])
 

@@ -14,10 +14,13 @@ from typing import Any
 
 import yaml
 
-from genlab.config import EvaluateConfig, SampleConfig, suggest
+from genlab.config import CompleteConfig, EvaluateConfig, SampleConfig, suggest
 from genlab.errors import ConfigError
 
-VERBS = ("train", "resume", "sample", "evaluate", "list", "completion")
+ON_CHECKPOINTS = {"sample": SampleConfig, "complete": CompleteConfig, "evaluate": EvaluateConfig}
+"""Verbs whose configuration is a flat one, and its dataclass."""
+
+VERBS = ("train", "resume", *ON_CHECKPOINTS, "list", "completion")
 
 _SHORT = {
     "-h": "--help", "-m": "--multirun", "-r": "--run", "-sc": "--shell-completion", "-c": "--cfg",
@@ -143,8 +146,7 @@ def bare_keys(verb: str, folders: list[Path]) -> list[str]:
         return [*groups(folders), "seed", "run_dir"]
     if verb == "resume":
         return ["run"]
-    config = SampleConfig if verb == "sample" else EvaluateConfig
-    return [f.name for f in dataclasses.fields(config) if f.name != "dataset"]
+    return [f.name for f in dataclasses.fields(ON_CHECKPOINTS[verb]) if f.name != "dataset"]
 
 
 _OPTIONAL_GROUPS = ("recipe", "experiment", "sweep")

@@ -237,6 +237,11 @@ MISTAKES = {
     "sample ckpt=x m=3": "m=3: unknown key for genlab sample",
     "sample ckpt=x model=vae": "takes the model from the checkpoint",
     "sample ckpt=x model.latent=3": "model: unknown key",
+    "complete": "ckpt: missing; add ckpt=...",
+    "complete ckpt=nowhere": "nowhere",
+    "complete ckpt=x resample=0": "resample=0: must be at least 1",
+    "complete ckpt=x resmple=3": "did you mean resample?",
+    "complete ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
     "evaluate ckpt=x split=tset": "did you mean split=test?",
     "evaluate ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
     "resume": "run: missing; add run=outputs/train/...",
@@ -301,12 +306,13 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 
 
 def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genlab import evaluation, sampling, train
+    from genlab import evaluation, inpainting, sampling, train
 
     calls: list[tuple] = []
     monkeypatch.setattr(train, "start", lambda *a: calls.append(("start", *a)))
     monkeypatch.setattr(train, "resume", lambda *a: calls.append(("resume", *a)))
     monkeypatch.setattr(sampling, "main", lambda *a: calls.append(("sample", *a)))
+    monkeypatch.setattr(inpainting, "main", lambda *a: calls.append(("complete", *a)))
     monkeypatch.setattr(evaluation, "main", lambda *a: calls.append(("evaluate", *a)))
     assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
     name, plain, overrides, run_dir = calls.pop()
@@ -316,6 +322,9 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cli.main(["sample", "ckpt=run", "n=3", "labels=[1,2]"]) == 0
     name, plain = calls.pop()
     assert (plain["ckpt"], plain["n"], plain["labels"], plain["run_dir"]) == ("run", 3, [1, 2], None)
+    assert cli.main(["complete", "ckpt=run", "keep=left", "dataset.root=there"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["keep"], plain["dataset"]) == ("complete", "left", {"root": "there"})
     assert cli.main(["evaluate", "ckpt=run", "dataset.root=there", "run_dir=here"]) == 0
     name, plain = calls.pop()
     assert (name, plain["dataset"], plain["run_dir"]) == ("evaluate", {"root": "there"}, "here")
@@ -430,7 +439,7 @@ def test_no_sweep_in_a_group_of_processes(
 
 WITHOUT_TORCH = [
     [], ["--help"], ["train", "--help"], ["-h", "sample"], ["list"], ["completion", "bash"], ["--version"],
-    ["tran"], ["train", "modle=vae"], ["train", "--cfg", "job"], ["sample"],
+    ["tran"], ["train", "modle=vae"], ["train", "--cfg", "job"], ["sample"], ["complete", "ckpt=x", "n=0"],
 ]  # fmt: skip
 
 
@@ -481,6 +490,9 @@ def test_list_names_everything_with_a_line(capsys: pytest.CaptureFixture[str]) -
         ("genlab sample c", ["ckpt="], []),
         ("genlab sample ", ["ckpt=", "n="], ["model=", "dataset="]),
         ("genlab sample ckpt=so", ["ckpt=some_run/"], []),
+        ("genlab complete ", ["ckpt=", "keep="], ["model=", "dataset="]),
+        ("genlab complete images=so", ["images=some_run/"], []),
+        ("genlab complete keep=", ["keep=top", "keep=left", "keep=some_run/"], []),
         ("genlab resume ", ["run="], ["model="]),
         ("genlab resume run=some_run trainer.st", ["trainer.steps="], []),
         ("genlab completion ", ["bash", "zsh", "fish"], []),

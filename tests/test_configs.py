@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab import build, cli, help
-from genlab.config import EvaluateConfig, SampleConfig, TrainerConfig, to_plain
+from genlab import build, cli, help, words
+from genlab.config import TrainerConfig, to_plain
 
 FOLDER = cli.configs_folder()
 REGISTRIES = {
@@ -72,8 +72,8 @@ def test_trainer_holds_every_default() -> None:
     assert read("trainer", "default") == to_plain(TrainerConfig())
 
 
-@pytest.mark.parametrize(("verb", "config"), [("sample", SampleConfig), ("evaluate", EvaluateConfig)])
-def test_sample_and_evaluate_hold_every_default(verb: str, config: Any) -> None:
+@pytest.mark.parametrize(("verb", "config"), words.ON_CHECKPOINTS.items())
+def test_files_of_verbs_hold_every_default(verb: str, config: Any) -> None:
     plain = yaml.safe_load((FOLDER / f"{verb}.yaml").read_text())
     assert plain == to_plain(config(ckpt="???"))
 

@@ -139,7 +139,14 @@ def class_labels(names: list[str]) -> tuple[Tensor | None, int]:
 
 
 def read_picture(path: Path, size: int, channels: int) -> np.ndarray:
-    """One picture as (channels, size, size) uint8: upright, on white where transparent, its middle square.
+    """The middle square of one picture, see `open_picture`, as (channels, size, size) uint8."""
+    picture = open_picture(path, channels)
+    array = np.asarray(ImageOps.fit(picture, (size, size), method=Image.Resampling.LANCZOS))
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def open_picture(path: Path, channels: int) -> Image.Image:
+    """One picture, upright, on white where transparent, grey for 1 channel and RGB for 3.
 
     Raises:
         Exception: of many kinds, for a file that is broken, enormous or of an unknown kind.
@@ -160,10 +167,7 @@ def read_picture(path: Path, size: int, channels: int) -> np.ndarray:
             elif "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            square = ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
-    array = np.asarray(square)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+            return image.convert("L" if channels == 1 else "RGB")
 
 
 class Pictures(Items):
