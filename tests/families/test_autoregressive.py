@@ -184,3 +184,28 @@ def test_a_low_temperature_keeps_to_the_likeliest_pixels() -> None:
             for temperature in (0.05, 1.0)
         )
         assert family.log_prob(cold).mean() > family.log_prob(warm).mean() + 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_replayed_graph_draws_what_the_eager_scan_draws(name: str) -> None:
+    family = tiny(name, (3, 9, 10), 4, 3, output="categorical").cuda().double()
+    labels = torch.tensor([0, 1, 2], device="cuda")
+    with torch.no_grad():
+        noise = SampleRng(0, range(3), "cuda").uniform(9, 10, family.distribution.uniforms)
+        eager = Scanner(family.network, family.distribution, noise, labels).run()
+        replayed = Scanner(family.network, family.distribution, noise, labels, graph=True).run()
+    assert torch.equal(eager, replayed)
+    assert eager.flatten(1).var(1).min() > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gpu_draws_what_a_cpu_draws(name: str) -> None:
+    family = tiny(name, (1, 9, 8), 2).double()
+    with torch.no_grad():
+        on_cpu = family.sample(4, rng=SampleRng(5, range(4)))
+        on_gpu = family.cuda().sample(4, rng=SampleRng(5, range(4), "cuda"))
+    assert torch.equal(on_cpu, on_gpu.cpu())
