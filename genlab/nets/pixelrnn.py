@@ -141,27 +141,30 @@ class RowLSTMNet(MaskedNet):
             cast(RowLSTM, layer).begin_row(scan)
 
 
-def skew(x: Tensor) -> Tensor:
-    """Moves each row to the right, one position further than the row above it, so that a diagonal becomes a
-    column (section 3.2).
-
-    Args:
-        x: (..., H, W, C).
+def diagonal_order(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """The positions i * W + j of an image, diagonal by diagonal, each from its top (section 3.2).
 
     Returns:
-        (..., H, W + H - 1, C), 0 beside the rows.
+        (2, H * W): the diagonals that begin in the left upper corner, then those that begin in the right one.
     """
-    height, width = x.shape[-3:-1]
-    # Rows of W + H, read again as rows of one less: each begins one position earlier in the one before.
-    flat = F.pad(x, (0, 0, 0, height)).flatten(-3, -2)
-    return flat[..., : height * (width + height - 1), :].unflatten(-2, (height, width + height - 1))
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    steps = rows + torch.stack([columns, columns.flip(0)])[:, None]
+    return (steps * height + rows).flatten(1).argsort(1)
 
 
-def unskew(x: Tensor) -> Tensor:
-    """The inverse of `skew`: (..., H, W, C) from (..., H, W + H - 1, C)."""
-    height, diagonals = x.shape[-3:-1]
-    flat = F.pad(x.flatten(-3, -2), (0, 0, 0, height))
-    return flat.unflatten(-2, (height, diagonals + 1))[..., : diagonals - height + 1, :]
+def skew(x: Tensor, order: Tensor) -> Tensor:
+    """A map in the two orders of `diagonal_order`: (2, H * W, B, C) from (B, H, W, C).
+
+    It is the skewed map of section 3.2, a column after the other, without the places that no pixel takes.
+    """
+    return x.flatten(1, 2).transpose(0, 1).index_select(0, order.flatten()).unflatten(0, (2, -1))
+
+
+def unskew(x: Tensor, order: Tensor, height: int) -> Tensor:
+    """The inverse of `skew`, for each direction: (2, B, H, W, C)."""
+    first, second = order.argsort(1)
+    in_rows = x.flatten(0, 1).index_select(0, torch.cat([first, second + len(second)]))
+    return in_rows.unflatten(0, (2, height, -1)).permute(0, 3, 1, 2, 4)
 
 
 class DiagonalBiLSTM(MaskedLayer):
@@ -173,48 +176,68 @@ class DiagonalBiLSTM(MaskedLayer):
         width: h; 2 * width features come in and go out.
         classes: of labels, 0 for none.
         groups: channels of the image in order, see `Ordered`.
+        pixels: channels of the image, if the right-to-left states see pixels too; see `DiagonalBiLSTMNet`.
     """
 
-    def __init__(self, width: int, classes: int, groups: int) -> None:
+    def __init__(self, width: int, classes: int, groups: int, pixels: int = 0) -> None:
         super().__init__()
         self.width = width
         self.input_to_state = Ordered(2 * width, 8 * width, groups, parts=(1, 8))
         # For each direction, of the states at the position before and at the one above.
         self.state_to_state = nn.Parameter(torch.empty(2, 2 * width, 4 * width))
         nn.init.uniform_(self.state_to_state, -((2 * width) ** -0.5), (2 * width) ** -0.5)
+        self.own = nn.Linear(pixels, 4 * width, bias=False) if pixels else None
         self.up = Ordered(width, 2 * width, groups)
         self.label = class_embedding(classes, 8 * width)
 
     def forward(
         self, x: Tensor, labels: Tensor | None, scan: Scan | None = None, pixels: Tensor | None = None
     ) -> Tensor:
-        """See `MaskedLayer`; `pixels`, (B, H, W, 4 * width), is added to the right-to-left gates."""
+        """See `MaskedLayer`.
+
+        Args:
+            pixels: (B, H, W, C) in [-1, 1], of whole images, for a layer that sees them.
+        """
         if scan is not None:
             cache, layer = scan.caches[self]
             return cache.pixel(layer, x, scan)
-        gates = add_class(self.input_to_state(x), self.label, labels)
-        from_left, from_right = gates.chunk(2, -1)
-        if pixels is not None:
-            from_right = from_right + pixels
-        from_left, from_right = self.diagonals(torch.stack([from_left, from_right.flip(2)]))
-        return x + self.up(from_left + shift_down(from_right.flip(2)))
+        batch, height, width, _ = x.shape
+        order = diagonal_order(height, width, x.device)
+        weight = self.input_to_state.weight.unflatten(0, (2, -1)).transpose(1, 2)
+        gates = torch.bmm(skew(x, order).flatten(1, 2), weight).unflatten(1, (-1, batch))
+        gates = gates.add_(self.bias(batch, labels).unflatten(1, (2, -1)).transpose(0, 1)[:, None])
+        if self.own is not None:
+            assert pixels is not None
+            gates[1] += self.own(skew(pixels, order)[1])
+        from_left, from_right = unskew(self.diagonals(gates, width), order, height)
+        return x + self.up(from_left + shift_down(from_right))
 
-    def diagonals(self, gates: Tensor) -> Tensor:
-        """Hidden states of both directions, (2, B, H, W, width), in W + H - 1 steps.
+    def bias(self, batch: int, labels: Tensor | None) -> Tensor:
+        """Of the input-to-state part, with the label's: (B, 8 * width)."""
+        return add_class(self.input_to_state.linear.bias.expand(batch, -1), self.label, labels)
+
+    def diagonals(self, gates: Tensor, width: int) -> Tensor:
+        """Hidden states of both directions, (2, H * W, B, h), in W + H - 1 steps.
 
         Args:
-            gates: (2, B, H, W, 4 * width), the input-to-state part; the second direction's columns come in
-                the order in which it goes through them, as do its states.
+            gates: (2, H * W, B, 4 * h), the input-to-state part, as from `skew`.
+            width: W.
         """
-        _, batch, height, _, _ = gates.shape
-        h = c = gates.new_zeros(2, batch * height, self.width)
+        _, positions, batch, _ = gates.shape
+        height = positions // width
+        rows = [min(k + 1, height) - max(k + 1 - width, 0) for k in range(height + width - 1)]
+        h = c = gates.new_zeros(2, 0, self.width)
         states = []
-        for diagonal in skew(gates).permute(3, 0, 1, 2, 4).flatten(2, 3).unbind():
-            above = F.pad(h.unflatten(1, (batch, height)), (0, 0, 1, -1)).flatten(1, 2)
-            h, c = lstm_cell(torch.baddbmm(diagonal, torch.cat([h, above], -1), self.state_to_state), c)
+        for k, diagonal in enumerate(gates.flatten(1, 2).split([n * batch for n in rows], 1)):
+            # The diagonal before, from the row above this one's first; zeros beyond the image.
+            left_behind = batch * (k >= width)
+            h = F.pad(h, (0, 0, batch - left_behind, batch))
+            c = F.pad(c, (0, 0, -left_behind, batch))
+            size = diagonal.shape[1]
+            seen = torch.cat([h[:, batch : batch + size], h[:, :size]], -1)
+            h, c = lstm_cell(torch.baddbmm(diagonal, seen, self.state_to_state), c[:, :size])
             states.append(h)
-        skewed = torch.stack(states, 2).unflatten(1, (batch, height))
-        return unskew(skewed)
+        return torch.cat(states, 1).unflatten(1, (positions, batch))
 
 
 class _Diagonals:
@@ -231,15 +254,14 @@ class _Diagonals:
     def __init__(self, layers: list[DiagonalBiLSTM], scan: Scan) -> None:
         width = self.width = layers[0].width
         count, batch, columns = len(layers), scan.batch, scan.width
-        self.lines = scan.zeros(count, columns + 1, 4 * width).transpose(0, 1).contiguous()
-        self.above = scan.zeros(count, columns, 6 * width).transpose(0, 1).contiguous()
-        self.from_right = scan.zeros(count, columns, width).transpose(0, 1).contiguous()
+        self.own = cast(nn.Linear, layers[0].own)
+        nothing = scan.zeros()
+        self.lines = nothing.new_zeros(count, batch, columns + 1, 4 * width)
+        self.above = nothing.new_zeros(count, batch, columns, 6 * width)
+        self.from_right = nothing.new_zeros(count, batch, columns, width)
         gates = torch.stack([layer.input_to_state.weight.T for layer in layers])
-        biases = [
-            add_class(layer.input_to_state.linear.bias.expand(batch, -1), layer.label, scan.labels)
-            for layer in layers
-        ]
-        states = torch.stack([layer.state_to_state.data for layer in layers])
+        biases = [layer.bias(batch, scan.labels) for layer in layers]
+        states = torch.stack([layer.state_to_state for layer in layers])
         self.bias_left, self.bias_right = torch.stack(biases)[:, :, None].chunk(2, -1)  # (L, B, 1, 4 * width)
         before, above = states.chunk(2, 2)  # (L, 2, width, 4 * width)
         input_left, input_right = gates.chunk(2, -1)
@@ -251,7 +273,7 @@ class _Diagonals:
         self.up_bias = torch.stack([layer.up.linear.bias for layer in layers])[:, None, None]
 
     def begin_row(self, row: int, pixels: Tensor) -> None:
-        """Takes in the row above, of which `pixels`, (B, W, 4 * width), go to the first layer's gates."""
+        """Takes in the row above, and its pixels (B, W, C) in [-1, 1]."""
         x, h, _ = self.lines[:, :, 1:].split([2 * self.width, self.width, self.width], -1)
         if row > 0:
             self.from_right = self.right_to_left(x, pixels)
@@ -262,7 +284,7 @@ class _Diagonals:
     def right_to_left(self, x: Tensor, pixels: Tensor) -> Tensor:
         """Hidden states (L, B, W, width) of a row in which the layers got x, (L, B, W, 2 * width)."""
         gates = torch.cat([x, self.from_right], -1) @ self.right_above + self.bias_right
-        gates[0] += pixels
+        gates[0] += self.own(pixels)
         h = c = torch.zeros_like(self.from_right[:, :, 0])
         states = []
         for position in reversed(gates.unbind(2)):
@@ -307,15 +329,14 @@ class DiagonalBiLSTMNet(MaskedNet):
         super().__init__(
             shape, parameters, ordered, classes, width=width, first_kernel=first_kernel, head=head
         )
-        self.layers = nn.ModuleList(DiagonalBiLSTM(width, classes, self.groups) for _ in range(layers))
-        self.own = nn.Linear(shape[0], 4 * width, bias=False)
+        self.layers = nn.ModuleList(
+            DiagonalBiLSTM(width, classes, self.groups, pixels=0 if k else shape[0]) for k in range(layers)
+        )
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        pixels = self.own(x)
-        x = self.first(x)
+        pixels, x = x, self.first(x)
         for layer in self.layers:
             x = layer(x, labels, pixels=pixels)
-            pixels = None
         return self.head(x)
 
     def row(self, scan: Scan, above: Tensor) -> None:
@@ -323,4 +344,4 @@ class DiagonalBiLSTMNet(MaskedNet):
             layers = [cast(DiagonalBiLSTM, layer) for layer in self.layers]
             cache = scan.caches[self] = _Diagonals(layers, scan)
             scan.caches.update({layer: (cache, k) for k, layer in enumerate(layers)})
-        scan.caches[self].begin_row(scan.row, self.own(above))
+        scan.caches[self].begin_row(scan.row, above)

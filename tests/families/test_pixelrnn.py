@@ -98,15 +98,20 @@ def diagonal_bilstm(
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (4, 4), (3, 7), (7, 3)])
-def test_skewing_moves_each_row_one_further_and_unskewing_takes_it_back(shape: tuple[int, int]) -> None:
+def test_skewing_orders_positions_by_diagonals_and_unskewing_takes_it_back(shape: tuple[int, int]) -> None:
     height, width = shape
-    x = torch.randn(2, 3, height, width, 4)
-    skewed = pixelrnn.skew(x)
-    expected = torch.zeros(2, 3, height, width + height - 1, 4)
-    for row in range(height):
-        expected[:, :, row, row : row + width] = x[:, :, row]
-    assert torch.equal(skewed, expected)
-    assert torch.equal(pixelrnn.unskew(skewed), x)
+    x = torch.randn(2, height, width, 3)
+    order = pixelrnn.diagonal_order(height, width)
+    skewed = pixelrnn.skew(x, order)
+    place = 0
+    for step in range(height + width - 1):
+        for row in range(height):
+            if 0 <= step - row < width:
+                assert torch.equal(skewed[0, place], x[:, row, step - row])
+                assert torch.equal(skewed[1, place], x[:, row, width - 1 - (step - row)])
+                place += 1
+    assert place == skewed.shape[1]
+    assert torch.equal(pixelrnn.unskew(skewed, order, height), torch.stack([x, x]))
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -117,7 +122,9 @@ def test_diagonal_bilstm_sees_every_pixel_before(layers: int) -> None:
 
 def test_without_its_own_pixels_diagonal_bilstm_would_miss_the_last_of_the_row_above() -> None:
     network = diagonal_bilstm()
-    torch.nn.init.zeros_(network.own.weight)
+    own = network.layers[0].own
+    assert isinstance(own, torch.nn.Linear)
+    torch.nn.init.zeros_(own.weight)
     found = seen(network)
     assert not found[ROW - 1, COLUMNS - 1]
     assert found.sum() == ROW * COLUMNS + COLUMN - 1
@@ -125,7 +132,8 @@ def test_without_its_own_pixels_diagonal_bilstm_would_miss_the_last_of_the_row_a
 
 def test_diagonal_bilstm_takes_a_step_for_each_diagonal(steps: list[tuple[int, ...]]) -> None:
     diagonal_bilstm((1, 5, 9), layers=3)(torch.rand(2, 1, 5, 9))
-    assert steps == 3 * (9 + 5 - 1) * [(2, 2 * 5, 8)]  # both directions, all rows and images at once
+    rows = [1, 2, 3, 4, 5, 5, 5, 5, 5, 4, 3, 2, 1]
+    assert steps == 3 * [(2, 2 * n, 8) for n in rows]  # both directions, all rows and images at once
 
 
 def test_a_scan_of_diagonal_bilstm_goes_back_along_a_row_once_for_all_layers(
@@ -143,9 +151,9 @@ def test_a_scan_of_diagonal_bilstm_goes_back_along_a_row_once_for_all_layers(
     assert steps[9 * 3 :] == 9 * [(3, 2, 8)]
 
 
-def test_diagonal_bilstm_is_two_lstms_worked_position_by_position() -> None:
+@pytest.mark.parametrize(("height", "columns"), [(3, 4), (4, 2), (1, 3), (3, 1)])
+def test_diagonal_bilstm_is_two_lstms_worked_position_by_position(height: int, columns: int) -> None:
     torch.manual_seed(0)
-    height, columns = 3, 4
     layer = pixelrnn.DiagonalBiLSTM(2, 0, 1).double()
     x = torch.randn(1, height, columns, 4, dtype=torch.float64)
     zero = torch.zeros(2, dtype=torch.float64)
