@@ -60,8 +60,9 @@ def test_no_parameter_depends_on_its_own_pixel_or_a_later_one(name: str, case: s
                 assert in_order[:, :position].any(0).all(), (row, column, channel)
 
 
-@pytest.mark.parametrize("on_device", [False, True], ids=["host", "on_device"])
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("precision", "on_device"), [("float32", False), ("float64", False), ("float64", True)]
+)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", MODELS)
 def test_cached_parameters_equal_those_of_a_full_pass(
@@ -87,7 +88,7 @@ def test_cached_parameters_equal_those_of_a_full_pass(
                 assert difference < {"float32": 1e-5, "float64": 1e-10}[precision], (row, column, channel)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["binary", "colour", "colour mixture"])
 @pytest.mark.parametrize("name", MODELS)
 def test_cached_samples_equal_naive_ones(name: str, case: str) -> None:
     family, _, labels = make(name, case)
