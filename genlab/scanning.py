@@ -64,7 +64,8 @@ class Scanner:
         self.held = held and Held(
             channels_last(held.images).to(self.images), channels_last(held.mask).expand(batch, -1, -1, 1)
         )
-        self.log_prob_held = torch.zeros(batch, dtype=torch.float64, device=noise.device)
+        double = torch.float32 if noise.device.type == "mps" else torch.float64  # which Apple's lacks
+        self.log_prob_held = torch.zeros(batch, dtype=double, device=noise.device)
         # One row of each, in memory of its own that a graph may refer to.
         self._noise = torch.empty_like(noise[:, 0])
         self._drawn = self.scan.zeros(width, channels)

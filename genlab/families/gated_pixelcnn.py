@@ -21,6 +21,7 @@ class GatedPixelCNNConfig(AutoregressiveConfig):
     kernel: int = setting(3, at_least=3, help="odd: of the layers")
     first_kernel: int = setting(7, at_least=3, help="odd: of the first layer")
     head: int = setting(128, at_least=1, help="channels of the last hidden layer")
+    coordinates: bool = setting(False, help="the network is told where in the image it is")
 
 
 class GatedPixelCNN(Autoregressive):
@@ -43,4 +44,5 @@ class GatedPixelCNN(Autoregressive):
             kernel=config.kernel,
             first_kernel=config.first_kernel,
             head=config.head,
+            coordinates=config.coordinates,
         )

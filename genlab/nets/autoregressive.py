@@ -163,3 +163,9 @@ def gate(x: Tensor) -> Tensor:
     et al. 2016b, Conditional Image Generation with PixelCNN Decoders)."""
     a, b = x.chunk(2, -1)
     return torch.tanh(a) * torch.sigmoid(b)
+
+
+def image_coordinates(height: int, width: int) -> Tensor:
+    """The coordinates of each position, down and to the right, (H, W, 2) from -0.5 to 0.5."""
+    grid = torch.meshgrid(torch.linspace(-0.5, 0.5, height), torch.linspace(-0.5, 0.5, width), indexing="ij")
+    return torch.stack(grid, -1)

@@ -112,14 +112,16 @@ class Scan:
 
     def read(self, line: Tensor, taps: int = 1) -> Tensor:
         """Columns column..column + taps - 1 of a line (B, L, C), side by side: (B, taps * C)."""
-        if self.cursor is None:
-            return line[:, self.column : self.column + taps].flatten(1)
+        if self.cursor is None:  # a plain view where one will do: calls are what a pixel costs
+            if taps == 1:
+                return line.select(1, self.column)
+            return line.narrow(1, self.column, taps).flatten(1)
         return line.index_select(1, self.cursor + self._offsets[:taps]).flatten(1)
 
     def write(self, line: Tensor, value: Tensor, offset: int = 0) -> None:
         """Sets column + offset of a line (B, L, C) to (B, C)."""
         if self.cursor is None:
-            line[:, self.column + offset] = value
+            line.select(1, self.column + offset).copy_(value)
         else:
             line.index_copy_(1, self.cursor + offset, value.unsqueeze(1))
 

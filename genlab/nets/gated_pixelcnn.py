@@ -3,10 +3,11 @@ with PixelCNN Decoders)."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import PixelNet, add_class, class_embedding, gate
+from genlab.nets.autoregressive import PixelNet, add_class, class_embedding, gate, image_coordinates
 from genlab.nets.causal import CausalConv, Ordered, RowConv, Scan, shift_down
 
 
@@ -77,6 +78,8 @@ class GatedPixelCNN(PixelNet):
         kernel: odd; of the layers; n of the paper's n x n.
         first_kernel: odd; of the first layer.
         head: channels of the last hidden layer.
+        coordinates: the vertical stack is told where it is, which the paper's is not: next to the border only
+            do convolutions know, and elsewhere draw strokes that no image has there.
     """
 
     def __init__(
@@ -91,13 +94,18 @@ class GatedPixelCNN(PixelNet):
         kernel: int,
         first_kernel: int,
         head: int,
+        coordinates: bool = False,
     ) -> None:
         super().__init__(shape, parameters, ordered, classes)
         inputs = [shape[0]] + layers * [width]
         reaches = [first_kernel // 2] + layers * [kernel // 2]
+        where = image_coordinates(*shape[1:]) if coordinates else None
+        self.register_buffer("places", where, persistent=False)
+        self.places: Tensor | None
+        seen = [shape[0] + 2 * coordinates, *inputs[1:]]
         self.vertical = nn.ModuleList(
             VerticalLayer(channels, width, reach, classes, first=k == 0)
-            for k, (channels, reach) in enumerate(zip(inputs, reaches, strict=True))
+            for k, (channels, reach) in enumerate(zip(seen, reaches, strict=True))
         )
         self.horizontal = nn.ModuleList(
             HorizontalLayer(channels, width, reach, classes, self.groups, first=k == 0)
@@ -107,9 +115,14 @@ class GatedPixelCNN(PixelNet):
         self.out = Ordered(head, parameters, self.groups)
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        return self.across(x, self.above(shift_down(x), labels), labels)
+        above = shift_down(x)
+        if self.places is not None:
+            above = torch.cat([above, self.places.expand(len(x), -1, -1, -1)], -1)
+        return self.across(x, self.above(above, labels), labels)
 
     def row(self, scan: Scan, above: Tensor) -> None:
+        if self.places is not None:
+            above = torch.cat([above, self.places[scan.row].expand(scan.batch, -1, -1)], -1)
         for k, link in enumerate(self.above(above, scan.labels, scan)):
             scan.hold(("link", k), link)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import Head, PixelNet, add_class, class_embedding
+from genlab.nets.autoregressive import Head, PixelNet, add_class, class_embedding, image_coordinates
 from genlab.nets.causal import CausalConv, Scan
 
 
@@ -227,11 +227,8 @@ class PixelSNAIL(PixelNet):
         head: int,
     ) -> None:
         super().__init__(shape, parameters, ordered, classes)
-        channels, height, columns = shape
-        coordinates = torch.meshgrid(
-            torch.linspace(-0.5, 0.5, height), torch.linspace(-0.5, 0.5, columns), indexing="ij"
-        )
-        self.register_buffer("places", torch.stack(coordinates, -1), persistent=False)  # (H, W, 2)
+        channels = shape[0]
+        self.register_buffer("places", image_coordinates(*shape[1:]), persistent=False)
         self.places: Tensor
         self.first = CausalConv(channels + 2, width, above=1, left=1, right=1, centre="none")
         self.blocks = nn.ModuleList(

@@ -170,6 +170,23 @@ def test_likelihood_is_a_product_of_conditionals_worked_by_hand() -> None:
     assert torch.allclose(values["nll_bits_per_dim"], values["nll_nats"] / (72 * math.log(2)))
 
 
+def test_coordinates_tell_the_gated_pixelcnn_where_it_is() -> None:
+    family = tiny("gated_pixelcnn", (1, 30, 30), 2, coordinates=True)
+    images = torch.zeros(2, 1, 30, 30)
+    with torch.no_grad():
+        full = family.network(images)[0, ..., 0]
+        scanned = []
+        scan = family.network.start(2)
+        pixel = None
+        for _ in range(900):
+            scanned.append(family.network.advance(scan, pixel)[0, 0])
+            pixel = images[:, :, 0, 0]
+        assert torch.allclose(torch.stack(scanned), full.flatten(), atol=1e-5)
+        assert full[15:17, 15:17].std() > 1e-4  # all they see are zeros
+        family = tiny("gated_pixelcnn", (1, 30, 30), 2)
+        assert family.network(images)[0, 15:17, 15:17, 0].std() < 1e-6
+
+
 def test_labels_change_what_a_class_conditional_model_draws() -> None:
     family, _, _ = make("gated_pixelcnn", "grey")
     with torch.no_grad():
