@@ -1,4 +1,4 @@
-"""The variational autoencoder (Kingma and Welling 2014)."""
+"""The variational autoencoder (Kingma and Welling 2014), with a choice of priors and posteriors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.config import setting
+from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.latents import (
+    POSTERIORS,
+    DiagonalNormal,
+    FactorizedPrior,
+    Laplace,
+    Mixture,
+    Posterior,
+    Prior,
+    StandardNormal,
+    Uniform,
+    VampPrior,
+)
 from genlab.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
 from genlab.nets.autoencoder import (
     LARGEST_PIXELS,
@@ -26,67 +38,91 @@ from genlab.nets.autoencoder import (
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
-_LOG_VARIANCE_LIMIT = 14.0  # far outside what trains, well inside what float32 can exponentiate
 
 
 @dataclass(frozen=True)
-class VAEConfig:
-    """See configs/model/vae.yaml."""
+class AutoencoderConfig:
+    """The networks, the likelihood and the latents: what does not depend on how they are trained."""
 
-    name: Literal["vae"] = setting("vae")
+    name: str = setting()
     network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
     hidden: tuple[int, ...] = setting((512, 512), at_least=1, help="mlp: units, from the image to the latent")
     width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
     latent: int = setting(16, at_least=1, help="dimensions of the latent")
     likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
     sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
+    prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
+        "standard_normal", help="of the latent; mixture and vampprior are learned"
+    )
+    prior_components: int = setting(100, at_least=1, help="of the mixture, or the vampprior's pseudo-inputs")
+    posterior: Literal["diagonal", "full"] = setting("diagonal", help="covariance of the latent of an image")
+    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
+
+
+@dataclass(frozen=True)
+class VAEConfig(AutoencoderConfig):
+    """See configs/model/vae.yaml."""
+
+    name: Literal["vae"] = setting("vae")
     beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
     kl_warmup: float = setting(
         0.0, at_least=0, at_most=1, help="share of the run over which beta rises from 0"
     )
-    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
+    free_bits: float = setting(0.0, at_least=0, help="nats of each latent dimension that cost nothing")
 
 
 class VAENet(nn.Module):
-    """Encoder and decoder.
+    """Encoder, decoder and prior.
 
     Args:
-        config, shape: see VAEConfig; (C, H, W) of the images.
+        config, spec: see VAEConfig; of the images.
         outputs: channels of the decoder's result.
         learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
     """
 
-    def __init__(
-        self, config: VAEConfig, shape: tuple[int, int, int], outputs: int, learns_sigma: bool
-    ) -> None:
+    def __init__(self, config: AutoencoderConfig, spec: DataSpec, outputs: int, learns_sigma: bool) -> None:
         super().__init__()
-        out_shape = (outputs, *shape[1:])
+        self.latent, self.posterior = config.latent, POSTERIORS[config.posterior]
+        numbers = self.posterior.count(config.latent)
+        shape, out_shape = spec.shape, (outputs, spec.height, spec.width)
         if config.network == "mlp":
-            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, 2 * config.latent)
+            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, numbers)
             self.decoder: nn.Module = MLPDecoder(config.latent, config.hidden, out_shape)
         else:
-            self.encoder = ConvEncoder(shape, config.width, 2 * config.latent)
+            self.encoder = ConvEncoder(shape, config.width, numbers)
             self.decoder = ConvDecoder(config.latent, config.width, out_shape)
         self.log_sigma = nn.Parameter(torch.tensor(math.log(0.1))) if learns_sigma else None
+        self.prior = self._make_prior(config, spec)
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Posterior mean and log-variance, (B, latent) float32, and the decoder's outputs for one latent.
+        """The posterior's mean and spread, float32, and the decoder's outputs for one latent of each image.
 
-        The latent is mean + exp(log-variance / 2) * noise (Kingma and Welling 2014, section 2.4).
+        The latent is that of standard normal noise (B, latent); see `genlab.latents.Posterior`.
         """
-        mean, log_variance = self.encode(images)
-        latent = mean + torch.exp(log_variance / 2) * noise
-        return mean, log_variance, self.decoder(latent)
+        posterior = self.encode(images)
+        return posterior.mean, posterior.spread, self.decode(posterior.sample(noise))
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior, (B, latent) each, float32."""
-        mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
-        return mean, log_variance.clamp(-_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT)
+    def encode(self, images: Tensor) -> Posterior:
+        """The posterior of each image, float32."""
+        return self.posterior.read(self.encoder(images), self.latent)
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """The decoder's outputs for latents (n, latent)."""
+        return self.decoder(self.prior.to_decoder(latents))
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag exp log_variance) || N(0, I)), (B,) nats (Kingma and Welling 2014, appendix B)."""
-    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+    def _make_prior(self, config: AutoencoderConfig, spec: DataSpec) -> Prior:
+        match config.prior:
+            case "standard_normal":
+                return StandardNormal(config.latent)
+            case "uniform":
+                return Uniform(config.latent)
+            case "laplace":
+                return Laplace(config.latent)
+            case "mixture":
+                return Mixture(config.latent, config.prior_components)
+            case "vampprior":
+                bounded = spec.kind == "images"
+                return VampPrior(config.latent, config.prior_components, spec.shape, bounded, self.encode)
 
 
 class VAE(Family):
@@ -96,6 +132,28 @@ class VAE(Family):
     players = ("vae",)
     sampled_by = ("vae",)
 
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Free bits are of single dimensions, so the KL term must be a sum over them.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        model = config.model
+        if model.free_bits == 0:
+            return
+        given = f"model.free_bits={model.free_bits:g}"
+        if model.posterior != "diagonal":
+            raise ConfigError(
+                f"{given}: model.posterior={model.posterior} has no KL term of each dimension; "
+                "use model.posterior=diagonal"
+            )
+        if model.prior in ("mixture", "vampprior"):
+            raise ConfigError(
+                f"{given}: model.prior={model.prior} has no KL term of each dimension; "
+                "use model.prior=standard_normal, uniform or laplace"
+            )
+
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         check_size(config, spec)
@@ -103,7 +161,7 @@ class VAE(Family):
         gaussian = self.likelihood_name == "gaussian"
         parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
         learns_sigma = gaussian and config.sigma is None
-        self.vae = VAENet(config, spec.shape, parameters * spec.channels, learns_sigma)
+        self.vae = VAENet(config, spec, parameters * spec.channels, learns_sigma)
 
     @property
     def likelihood(self) -> Likelihood:
@@ -125,28 +183,52 @@ class VAE(Family):
         return update("vae", lambda images: self.loss(images, kl_weight), next(batches).images)
 
     def loss(self, images: Tensor, kl_weight: float) -> tuple[Tensor, Metrics]:
-        """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images."""
+        """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
+
+        Under free bits the KL term of a dimension, averaged over the images, counts as no less than they are
+        (Kingma et al. 2016, free bits, with a group for each dimension).
+        """
         noise = torch.randn(len(images), self.config.latent, device=images.device)
-        reconstruction, kl = (term.mean() for term in self.terms(images, noise)[:2])
+        posterior, log_likelihood = self.infer(images, noise)
+        reconstruction, kl = -log_likelihood.mean(), self.divergence(posterior, noise).mean()
+        penalty, prior = kl, self.vae.prior
+        if self.config.free_bits > 0:
+            assert isinstance(prior, FactorizedPrior)
+            assert isinstance(posterior, DiagonalNormal)
+            penalty = prior.kl_of_dimensions(posterior).mean(0).clamp(min=self.config.free_bits).sum()
         metrics = {
             "negative_elbo_nats": reconstruction + kl,
             "reconstruction_nats": reconstruction,
             "kl_nats": kl,
         }
-        return reconstruction + kl_weight * kl, metrics
+        return reconstruction + kl_weight * penalty, metrics
 
     def negative_elbo(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        """The loss with the KL term at its own weight: minus eq. 10 of Kingma and Welling 2014, L = 1."""
-        return self.loss(images, 1.0)
+        """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
+        metrics = self.loss(images, 1.0)[1]
+        return metrics["negative_elbo_nats"], metrics
 
     def terms(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
-        mean, log_variance, outputs = self.vae(images, noise)
-        return -self.likelihood.log_prob(outputs, images), kl_to_standard_normal(mean, log_variance), mean
+        posterior, log_likelihood = self.infer(images, noise)
+        return -log_likelihood, self.divergence(posterior, noise), posterior.mean
+
+    def infer(self, images: Tensor, noise: Tensor) -> tuple[Posterior, Tensor]:
+        """The posterior, and log p(x | z) of its sample for noise (B, latent): (B,) nats."""
+        mean, spread, outputs = self.vae(images, noise)
+        return self.vae.posterior(mean, spread), self.likelihood.log_prob(outputs, images)
+
+    def divergence(self, posterior: Posterior, noise: Tensor) -> Tensor:
+        """The KL term, (B,) nats: in closed form, or log q(z | x) - log p(z) of the sample for that noise."""
+        closed = self.vae.prior.kl(posterior)
+        if closed is not None:
+            return closed
+        latents = posterior.sample(noise)
+        return posterior.log_prob(latents) - self.vae.prior.log_prob(latents)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false."""
-        outputs = self.vae.decoder(rng.normal(self.config.latent))
+        outputs = self.vae.decode(self.vae.prior.sample(rng))
         return (
             self.likelihood.mean(outputs) if self.config.sample_mean else self.likelihood.sample(outputs, rng)
         )
@@ -155,7 +237,7 @@ class VAE(Family):
         """The negative evidence lower bound of each image, one sample of its posterior.
 
         Returns:
-            elbo_nats: an upper bound on -log p(x): lower is better. Beta and warm-up have no part in it.
+            elbo_nats: an upper bound on -log p(x): lower is better. Beta, warm-up and free bits have no part.
             elbo_bits_per_dim: of the stored levels; left out for a density of values not dequantised.
             reconstruction_nats, kl_nats: its two terms.
             posterior_mean: (B, latent), for `summarize`.
@@ -203,7 +285,7 @@ class VAE(Family):
         }
 
 
-def choose_likelihood(config: VAEConfig, spec: DataSpec) -> str:
+def choose_likelihood(config: AutoencoderConfig, spec: DataSpec) -> str:
     """The likelihood that `auto` stands for, or the user's, if it is one of such images.
 
     Raises:
@@ -230,7 +312,7 @@ def choose_likelihood(config: VAEConfig, spec: DataSpec) -> str:
     return config.likelihood
 
 
-def check_size(config: VAEConfig, spec: DataSpec) -> None:
+def check_size(config: AutoencoderConfig, spec: DataSpec) -> None:
     """Refuses images that the convolutional networks cannot halve to a sensible size.
 
     Raises:
