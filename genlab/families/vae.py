@@ -38,6 +38,7 @@ from genlab.nets.autoencoder import (
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
+_ROWS_AT_ONCE, _PIXELS_AT_ONCE = 2**13, 2**22  # decoded for an importance-weighted bound
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class VAE(Family):
     Config = VAEConfig
     players = ("vae",)
     sampled_by = ("vae",)
+    takes_importance_samples = True
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
@@ -226,6 +228,36 @@ class VAE(Family):
         latents = posterior.sample(noise)
         return posterior.log_prob(latents) - self.vae.prior.log_prob(latents)
 
+    def log_weights(self, images: Tensor, posterior: Posterior, latents: Tensor) -> Tensor:
+        """log p(x, z) - log q(z | x) of S latents (S, B, latent) for each of B images: (S, B) nats.
+
+        Images and samples are one batch of S B rows to the decoder.
+        """
+        samples = len(latents)
+        outputs = self.vae.decode(latents.flatten(0, 1))
+        repeated = images.expand(samples, *images.shape).flatten(0, 1)
+        log_likelihood = self.likelihood.log_prob(outputs, repeated).view(samples, len(images))
+        return log_likelihood + self.vae.prior.log_prob(latents) - posterior.log_prob(latents)
+
+    def importance_weighted_nats(self, images: Tensor, samples: int, rng: SampleRng) -> Tensor:
+        """-log 1/K sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8), (B,) nats.
+
+        An upper bound on -log p(x) in expectation, which falls towards it as K rises. The encoder runs once;
+        the sum over samples is taken in parts, so that memory does not grow with K.
+
+        Args:
+            samples: K, >= 1.
+            rng: a stream for each image.
+        """
+        posterior = self.vae.encode(images)
+        rows = max(len(images), min(_ROWS_AT_ONCE, _PIXELS_AT_ONCE // self.spec.dimensions))
+        log_sum = torch.full((len(images),), -math.inf, device=images.device)
+        for part in torch.arange(samples).split(rows // len(images)):
+            noise = rng.normal(len(part), self.config.latent).transpose(0, 1)
+            log_weights = self.log_weights(images, posterior, posterior.sample(noise))
+            log_sum = torch.logaddexp(log_sum, log_weights.logsumexp(0))
+        return math.log(samples) - log_sum
+
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false."""
         outputs = self.vae.decode(self.vae.prior.sample(rng))
@@ -233,27 +265,42 @@ class VAE(Family):
             self.likelihood.mean(outputs) if self.config.sample_mean else self.likelihood.sample(outputs, rng)
         )
 
-    def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+    def evaluate(
+        self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
+    ) -> dict[str, Tensor]:
         """The negative evidence lower bound of each image, one sample of its posterior.
+
+        Args:
+            importance_samples: for an importance-weighted bound beside it; None for none.
 
         Returns:
             elbo_nats: an upper bound on -log p(x): lower is better. Beta, warm-up and free bits have no part.
             elbo_bits_per_dim: of the stored levels; left out for a density of values not dequantised.
             reconstruction_nats, kl_nats: its two terms.
+            importance_weighted_nats, importance_weighted_bits_per_dim: see the method of that name; the
+                bits as above.
             posterior_mean: (B, latent), for `summarize`.
         """
         images = batch.images
         reconstruction, kl, mean = self.terms(images, rng.normal(self.config.latent))
         values = {"elbo_nats": reconstruction + kl, "reconstruction_nats": reconstruction, "kl_nats": kl}
+        values |= self._bits_per_dim("elbo", values["elbo_nats"])
+        if importance_samples is not None:
+            nats = self.importance_weighted_nats(images, importance_samples, rng)
+            values["importance_weighted_nats"] = nats
+            values |= self._bits_per_dim("importance_weighted", nats)
+        return values | {"posterior_mean": mean}
+
+    def _bits_per_dim(self, name: str, nats: Tensor) -> dict[str, Tensor]:
+        """NAME_bits_per_dim of the stored levels, (B,); nothing for a density of values not dequantised."""
         dimensions = self.spec.dimensions
-        if not self.likelihood.density:
-            values["elbo_bits_per_dim"] = values["elbo_nats"] / (dimensions * math.log(2))
-        elif self.spec.dequantized:
+        if self.likelihood.density:
+            if not self.spec.dequantized:
+                return {}
             # A density over [0, 1] bounds the levels' probability by its integral over a cell of volume
             # levels^-D (Theis, van den Oord and Bethge 2016, eq. 4).
-            nats = values["elbo_nats"] + dimensions * math.log(self.spec.levels)
-            values["elbo_bits_per_dim"] = nats / (dimensions * math.log(2))
-        return values | {"posterior_mean": mean}
+            nats = nats + dimensions * math.log(self.spec.levels)
+        return {f"{name}_bits_per_dim": nats / (dimensions * math.log(2))}
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Active units: latents whose posterior mean has a variance over 0.01 (Burda et al. 2016, 5.2)."""
