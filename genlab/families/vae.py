@@ -126,37 +126,15 @@ class VAENet(nn.Module):
                 return VampPrior(config.latent, config.prior_components, spec.shape, bounded, self.encode)
 
 
-class VAE(Family):
-    """Maximises the evidence lower bound; one player, its two networks trained together."""
+class Autoencoder(Family):
+    """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained."""
 
-    Config = VAEConfig
+    Config = AutoencoderConfig
     players = ("vae",)
     sampled_by = ("vae",)
     takes_importance_samples = True
 
-    @classmethod
-    def check(cls, config: TrainConfig) -> None:
-        """Free bits are of single dimensions, so the KL term must be a sum over them.
-
-        Raises:
-            ConfigError: it is not.
-        """
-        model = config.model
-        if model.free_bits == 0:
-            return
-        given = f"model.free_bits={model.free_bits:g}"
-        if model.posterior != "diagonal":
-            raise ConfigError(
-                f"{given}: model.posterior={model.posterior} has no KL term of each dimension; "
-                "use model.posterior=diagonal"
-            )
-        if model.prior in ("mixture", "vampprior"):
-            raise ConfigError(
-                f"{given}: model.prior={model.prior} has no KL term of each dimension; "
-                "use model.prior=standard_normal, uniform or laplace"
-            )
-
-    def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
+    def __init__(self, config: AutoencoderConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         check_size(config, spec)
         self.likelihood_name = choose_likelihood(config, spec)
@@ -176,39 +154,6 @@ class VAE(Family):
         fixed = torch.tensor(math.log(self.config.sigma)) if self.config.sigma else log_sigma
         assert fixed is not None
         return Gaussian(fixed, bounded=self.spec.kind == "images")
-
-    def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """Kingma and Welling 2014, Algorithm 1."""
-        progress = update.step / update.steps
-        warmup = self.config.kl_warmup
-        kl_weight = self.config.beta * (min(1.0, progress / warmup) if warmup > 0 else 1.0)
-        return update("vae", lambda images: self.loss(images, kl_weight), next(batches).images)
-
-    def loss(self, images: Tensor, kl_weight: float) -> tuple[Tensor, Metrics]:
-        """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
-
-        Under free bits the KL term of a dimension, averaged over the images, counts as no less than they are
-        (Kingma et al. 2016, free bits, with a group for each dimension).
-        """
-        noise = torch.randn(len(images), self.config.latent, device=images.device)
-        posterior, log_likelihood = self.infer(images, noise)
-        reconstruction, kl = -log_likelihood.mean(), self.divergence(posterior, noise).mean()
-        penalty, prior = kl, self.vae.prior
-        if self.config.free_bits > 0:
-            assert isinstance(prior, FactorizedPrior)
-            assert isinstance(posterior, DiagonalNormal)
-            penalty = prior.kl_of_dimensions(posterior).mean(0).clamp(min=self.config.free_bits).sum()
-        metrics = {
-            "negative_elbo_nats": reconstruction + kl,
-            "reconstruction_nats": reconstruction,
-            "kl_nats": kl,
-        }
-        return reconstruction + kl_weight * penalty, metrics
-
-    def negative_elbo(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
-        metrics = self.loss(images, 1.0)[1]
-        return metrics["negative_elbo_nats"], metrics
 
     def terms(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
@@ -330,6 +275,67 @@ class VAE(Family):
             "bound": "negative ELBO, 1 posterior sample",
             "likelihood": f"{self.likelihood_name} ({kind})",
         }
+
+
+class VAE(Autoencoder):
+    """Maximises the evidence lower bound; its two networks are trained together."""
+
+    Config = VAEConfig
+
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Free bits are of single dimensions, so the KL term must be a sum over them.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        model = config.model
+        if model.free_bits == 0:
+            return
+        given = f"model.free_bits={model.free_bits:g}"
+        if model.posterior != "diagonal":
+            raise ConfigError(
+                f"{given}: model.posterior={model.posterior} has no KL term of each dimension; "
+                "use model.posterior=diagonal"
+            )
+        if model.prior in ("mixture", "vampprior"):
+            raise ConfigError(
+                f"{given}: model.prior={model.prior} has no KL term of each dimension; "
+                "use model.prior=standard_normal, uniform or laplace"
+            )
+
+    def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
+        """Kingma and Welling 2014, Algorithm 1."""
+        progress = update.step / update.steps
+        warmup = self.config.kl_warmup
+        kl_weight = self.config.beta * (min(1.0, progress / warmup) if warmup > 0 else 1.0)
+        return update("vae", lambda images: self.loss(images, kl_weight), next(batches).images)
+
+    def loss(self, images: Tensor, kl_weight: float) -> tuple[Tensor, Metrics]:
+        """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
+
+        Under free bits the KL term of a dimension, averaged over the images, counts as no less than they are
+        (Kingma et al. 2016, free bits, with a group for each dimension).
+        """
+        noise = torch.randn(len(images), self.config.latent, device=images.device)
+        posterior, log_likelihood = self.infer(images, noise)
+        reconstruction, kl = -log_likelihood.mean(), self.divergence(posterior, noise).mean()
+        penalty, prior = kl, self.vae.prior
+        if self.config.free_bits > 0:
+            assert isinstance(prior, FactorizedPrior)
+            assert isinstance(posterior, DiagonalNormal)
+            penalty = prior.kl_of_dimensions(posterior).mean(0).clamp(min=self.config.free_bits).sum()
+        metrics = {
+            "negative_elbo_nats": reconstruction + kl,
+            "reconstruction_nats": reconstruction,
+            "kl_nats": kl,
+        }
+        return reconstruction + kl_weight * penalty, metrics
+
+    def negative_elbo(self, images: Tensor) -> tuple[Tensor, Metrics]:
+        """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
+        metrics = self.loss(images, 1.0)[1]
+        return metrics["negative_elbo_nats"], metrics
 
 
 def choose_likelihood(config: AutoencoderConfig, spec: DataSpec) -> str:
