@@ -25,6 +25,7 @@ from genlab.latents import (
     StandardNormal,
     Uniform,
     VampPrior,
+    kl_decomposition,
 )
 from genlab.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
 from genlab.nets.autoencoder import (
@@ -38,6 +39,7 @@ from genlab.nets.autoencoder import (
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
+_DECOMPOSED_IMAGES = 2000
 _ROWS_AT_ONCE, _PIXELS_AT_ONCE = 2**13, 2**22  # decoded for an importance-weighted bound
 
 
@@ -224,17 +226,23 @@ class Autoencoder(Family):
             reconstruction_nats, kl_nats: its two terms.
             importance_weighted_nats, importance_weighted_bits_per_dim: see the method of that name; the
                 bits as above.
-            posterior_mean: (B, latent), for `summarize`.
+            posterior_mean: (B, latent), for `summarize`; so are posterior_log_variance and posterior_sample,
+                of a diagonal posterior and a prior with independent dimensions.
         """
-        images = batch.images
-        reconstruction, kl, mean = self.terms(images, rng.normal(self.config.latent))
+        images, noise = batch.images, rng.normal(self.config.latent)
+        posterior, log_likelihood = self.infer(images, noise)
+        reconstruction, kl = -log_likelihood, self.divergence(posterior, noise)
         values = {"elbo_nats": reconstruction + kl, "reconstruction_nats": reconstruction, "kl_nats": kl}
         values |= self._bits_per_dim("elbo", values["elbo_nats"])
         if importance_samples is not None:
             nats = self.importance_weighted_nats(images, importance_samples, rng)
             values["importance_weighted_nats"] = nats
             values |= self._bits_per_dim("importance_weighted", nats)
-        return values | {"posterior_mean": mean}
+        values["posterior_mean"] = posterior.mean
+        if isinstance(posterior, DiagonalNormal) and isinstance(self.vae.prior, FactorizedPrior):
+            values["posterior_log_variance"] = posterior.spread
+            values["posterior_sample"] = posterior.sample(noise)
+        return values
 
     def _bits_per_dim(self, name: str, nats: Tensor) -> dict[str, Tensor]:
         """NAME_bits_per_dim of the stored levels, (B,); nothing for a density of values not dequantised."""
@@ -248,11 +256,27 @@ class Autoencoder(Family):
         return {f"{name}_bits_per_dim": nats / (dimensions * math.log(2))}
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Active units: latents whose posterior mean has a variance over 0.01 (Burda et al. 2016, 5.2)."""
+        """What the latents do, over a split.
+
+        Returns:
+            active_units: latents whose posterior mean has a variance over 0.01 (Burda et al. 2016, 5.2).
+            index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
+                the first 2,000 images in three parts, see `genlab.latents.kl_decomposition`.
+        """
         means = values["posterior_mean"]
         if len(means) < 2:
             return {}
-        return {"active_units": int((means.var(0) > _ACTIVE_VARIANCE).sum())}
+        numbers: dict[str, float] = {"active_units": int((means.var(0) > _ACTIVE_VARIANCE).sum())}
+        if "posterior_sample" not in values:
+            return numbers
+        first = [
+            values[name][:_DECOMPOSED_IMAGES]
+            for name in ("posterior_mean", "posterior_log_variance", "posterior_sample")
+        ]
+        assert isinstance(self.vae.prior, FactorizedPrior)
+        parts = kl_decomposition(DiagonalNormal(*first[:2]), first[2], self.vae.prior)
+        names = ("index_code_mutual_information", "total_correlation", "dimension_wise_kl")
+        return numbers | {f"{name}_nats": part for name, part in zip(names, parts, strict=True)}
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
         """Reconstructions: rows of originals, each above the row of what the model makes of them."""

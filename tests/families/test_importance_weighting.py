@@ -124,14 +124,13 @@ class TestParts:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model, images = vae(), images_of(BINARY, 6)
-        rows: dict[str, list[int]] = {"encoder": [], "decoder": []}
-        for name, seen in rows.items():
-            model.vae.get_submodule(name).register_forward_pre_hook(
-                lambda _, inputs, seen=seen: seen.append(len(inputs[0]))
-            )
+        encoded: list[int] = []
+        decoded: list[int] = []
+        model.vae.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
+        model.vae.decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(len(inputs[0])))
         monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 64 * 25)
         bound(model, images, 10)
-        assert rows == {"encoder": [6], "decoder": [24, 24, 12]}
+        assert (encoded, decoded) == ([6], [24, 24, 12])
 
 
 class TestEvaluation:

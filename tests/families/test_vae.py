@@ -17,8 +17,9 @@ from genlab import build, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
+from genlab.families import vae as vae_module
 from genlab.families.vae import VAE, VAEConfig, choose_likelihood
-from genlab.latents import StandardNormal
+from genlab.latents import StandardNormal, VampPrior
 from genlab.rng import SampleRng
 from genlab.sampling import load_model
 
@@ -353,7 +354,9 @@ def test_the_averaged_weights_of_a_vampprior_use_their_own_encoder() -> None:
     latents = torch.randn(4, 2)
     densities = []
     for family in (average, raw):
+        assert isinstance(family, VAE)
         net = family.vae
+        assert isinstance(net.prior, VampPrior)
         posterior = net.encode(net.prior.pseudo_inputs.sigmoid())
         densities.append(net.prior.log_prob(latents))
         expected = posterior.log_prob(latents[:, None].expand(4, 3, 2)).exp().mean(1).log()
@@ -509,6 +512,31 @@ class TestEvaluation:
         means = torch.stack([base * 0, base * 0.0999, base * 0.102, base], 1)
         assert vae().summarize({"posterior_mean": means}) == {"active_units": 2}
         assert vae().summarize({"posterior_mean": means[:1]}) == {}
+
+    @pytest.mark.parametrize("prior", ["standard_normal", "uniform", "laplace"])
+    def test_the_kl_term_in_three_parts(self, prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They sum to it, of the first images: its closed form within five standard errors."""
+        model, batch = vae(prior=prior), Batch(images_of(BINARY, 600), None)
+        monkeypatch.setattr(vae_module, "_DECOMPOSED_IMAGES", 500)
+        with torch.no_grad():
+            values = model.evaluate(batch, rng=SampleRng(0, range(600)))
+            numbers = model.summarize(values)
+            posterior = model.vae.encode(batch.images[:500])
+        latents = values["posterior_sample"][:500]
+        ratios = posterior.log_prob(latents) - model.vae.prior.log_prob(latents)
+        parts = ("index_code_mutual_information_nats", "total_correlation_nats", "dimension_wise_kl_nats")
+        total = sum(numbers[name] for name in parts)
+        assert total == pytest.approx(ratios.mean().item(), rel=1e-4)
+        difference = ratios - values["kl_nats"][:500]
+        assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(500)
+        assert 0 < numbers["index_code_mutual_information_nats"] < math.log(500)
+
+    @pytest.mark.parametrize("settings", [{"prior": "mixture"}, {"posterior": "full"}])
+    def test_has_no_such_parts_without_independent_dimensions(self, settings: dict[str, str]) -> None:
+        model, batch = vae(BINARY, **settings), Batch(images_of(BINARY, 6), None)
+        with torch.no_grad():
+            numbers = model.summarize(model.evaluate(batch, rng=SampleRng(0, range(6))))
+        assert numbers.keys() == {"active_units"}
 
     def test_reconstructions_stand_under_their_originals(self) -> None:
         model, images = vae(), images_of(BINARY, 20)
