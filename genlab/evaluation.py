@@ -225,10 +225,11 @@ def main(plain: Mapping[str, Any]) -> None:
         if config.per_image:
             write_per_image(folder / "per_image.csv", numbers_of_images(values), labels)
             names.insert(0, "per_image.csv")
-    for name, number in numbers.items():
-        if not name.endswith("_standard_error"):
-            error = numbers.get(f"{name}_standard_error")
-            print(f"{name:28} {number:.4f}" + (f" +- {error:.4f}" if error is not None else ""))
+    printed = [name for name in numbers if not name.endswith("_standard_error")]
+    width = max(map(len, printed), default=0)
+    for name in printed:
+        error = numbers.get(f"{name}_standard_error")
+        print(f"{name:{width}} {numbers[name]:.4f}" + (f" +- {error:.4f}" if error is not None else ""))
     described = ", ".join(f"{key} {value}" for key, value in setting.items())
     print(f"on {n} images of {dataset.spec.name}, {config.split} split; {described}")
     print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")

@@ -607,6 +607,21 @@ def test_under_bf16_both_terms_stay_in_float32(spec: DataSpec, network: str) -> 
     assert not torch.equal(rough[0], exact[0])  # the network did run in bf16
 
 
+@pytest.mark.parametrize(("prior", "posterior"), [("vampprior", "full"), ("mixture", "diagonal")])
+def test_under_bf16_latents_and_their_densities_stay_in_float32(prior: str, posterior: str) -> None:
+    model = vae(prior=prior, posterior=posterior, prior_components=3)
+    images, noise = images_of(BINARY, 8), torch.randn(8, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.terms(images, noise)
+    for a, b in zip(rough, model.terms(images, noise), strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.2)
+    inferred, latents = model.vae.encode(images), torch.randn(8, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        density = inferred.log_prob(latents)
+    assert torch.equal(density, inferred.log_prob(latents))
+
+
 @pytest.mark.parametrize("learns", [True, False])
 def test_sigma_is_learned_or_fixed(learns: bool) -> None:
     model = vae(CONTINUOUS, sigma=None if learns else 0.2)
