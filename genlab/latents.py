@@ -133,14 +133,15 @@ class FullNormal(Posterior):
         return self.spread.square().sum(-1)
 
     def sample(self, noise: Tensor) -> Tensor:
-        return self.mean + _products(self.spread, noise)
+        with torch.autocast(noise.device.type, enabled=False):  # never in half precision
+            return self.mean + torch.einsum("bij,...bj->...bi", self.spread, noise)
 
     def log_prob(self, latents: Tensor) -> Tensor:
-        identity = torch.eye(self.mean.shape[-1], dtype=self.mean.dtype, device=self.mean.device)
-        # One inverse for each image, however many samples it has.
-        inverse = torch.linalg.solve_triangular(self.spread, identity.expand_as(self.spread), upper=False)
-        deviation = _products(inverse, latents - self.mean)
-        return -(deviation.square() + _LOG_TWO_PI).sum(-1) / 2 - self._log_determinant()
+        deviation = (latents - self.mean).reshape(-1, *self.mean.shape)
+        # One system for each image, with all its samples as right-hand sides.
+        standard = torch.linalg.solve_triangular(self.spread, deviation.permute(1, 2, 0), upper=False)
+        squares = standard.square().sum(1).T.reshape(latents.shape[:-1])
+        return -(squares + self.mean.shape[-1] * _LOG_TWO_PI) / 2 - self._log_determinant()
 
     def entropy(self) -> Tensor:
         return self.mean.shape[-1] * (1 + _LOG_TWO_PI) / 2 + self._log_determinant()
@@ -148,12 +149,6 @@ class FullNormal(Posterior):
     def _log_determinant(self) -> Tensor:
         """Of the Cholesky factor, (B,)."""
         return self.spread.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-def _products(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """A matrix (D, D) for each of B images times its vectors, (..., B, D); never in half precision."""
-    with torch.autocast(vectors.device.type, enabled=False):
-        return torch.einsum("bij,...bj->...bi", matrices, vectors)
 
 
 POSTERIORS: dict[str, type[Posterior]] = {

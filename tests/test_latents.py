@@ -79,6 +79,16 @@ class TestPosteriors:
         expected = torch.diag_embed(posterior.variance) if full is None else full
         torch.testing.assert_close(covariance, expected)
 
+    @pytest.mark.parametrize("kind", [DiagonalNormal, FullNormal])
+    def test_the_density_of_a_sample_is_that_of_its_noise_over_the_volume(self, kind: Any) -> None:
+        """In 32 dimensions and float32: log q = log N(noise; 0, I) - log det of the map."""
+        posterior, noise = kind.read(3 * torch.randn(6, kind.count(32)), 32), torch.randn(50, 6, 32)
+        volume = posterior.entropy() - 32 * (1 + math.log(2 * math.pi)) / 2
+        expected = -(noise.square() + math.log(2 * math.pi)).sum(-1) / 2 - volume
+        torch.testing.assert_close(
+            posterior.log_prob(posterior.sample(noise)), expected, rtol=1e-4, atol=1e-3
+        )
+
     def test_the_parameters_of_a_full_normal_by_hand(self) -> None:
         # mean 7, 8; log-squares of the diagonal log 4 and log 9; below it 5, over D = 2
         numbers = torch.tensor([[7, 8, math.log(4), math.log(9), 5]])

@@ -41,7 +41,7 @@ class IWAE(Autoencoder):
         return self.objective(images, torch.randn(shape, device=images.device))
 
     def objective(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """-log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x), averaged over images (Burda et al. 2016, eq. 8).
+        """-log(1/K sum_k w_k), w_k = p(x, z_k) / q(z_k | x), averaged over images (Burda et al. 2016, eq. 8).
 
         Its gradient weighs that of log w_k by w_k over the sum of all. Doubly reparameterised, the encoder's
         gradient flows through the latents alone, and weighs them by the square (Tucker et al. 2019, eq. 8):

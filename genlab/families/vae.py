@@ -187,7 +187,7 @@ class Autoencoder(Family):
         return log_likelihood + self.vae.prior.log_prob(latents) - posterior.log_prob(latents)
 
     def importance_weighted_nats(self, images: Tensor, samples: int, rng: SampleRng) -> Tensor:
-        """-log 1/K sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8), (B,) nats.
+        """-log(1/K sum_k p(x, z_k) / q(z_k | x)) (Burda et al. 2016, eq. 8), (B,) nats.
 
         An upper bound on -log p(x) in expectation, which falls towards it as K rises. The encoder runs once;
         the sum over samples is taken in parts, so that memory does not grow with K.
