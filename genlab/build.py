@@ -26,6 +26,7 @@ FAMILIES: dict[str, str | type] = {
     "pixelcnnpp": "genlab.families.pixelcnnpp:PixelCNNPP",
     "diagonal_bilstm": "genlab.families.pixelrnn:DiagonalBiLSTM",
     "vae": "genlab.families.vae:VAE",
+    "iwae": "genlab.families.iwae:IWAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",
     "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",

@@ -394,6 +394,9 @@ class EvaluateConfig:
     )
     seed: int = setting(0, at_least=0)
     batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
+    importance_samples: int | None = setting(
+        None, at_least=1, help="posterior samples of an importance-weighted bound; models with a latent"
+    )
     per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image, in order")
     weights: Literal["auto", "average", "raw"] = setting("auto")
     device: str = setting("auto")

@@ -62,10 +62,14 @@ def values_of_split(
     torch_device: torch.device,
     limit: int | None = None,
     quiet: bool = False,
+    importance_samples: int | None = None,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
     """What the family's `evaluate` gives, every image once, the incomplete last batch included.
 
     Image k's number depends on the seed and k alone, so the batch size changes nothing but rounding.
+
+    Args:
+        importance_samples: for a family that takes them.
 
     Returns:
         name to (N, ...) on the CPU, in the order of the split; and the images' labels, (N,), if any.
@@ -73,6 +77,7 @@ def values_of_split(
     parts: dict[str, list[torch.Tensor]] = {}
     labels: list[torch.Tensor] = []
     total = min(dataset.size(split), limit or dataset.size(split))
+    more = {} if importance_samples is None else {"importance_samples": importance_samples}
     was_training = family.training
     family.eval()
     with (
@@ -81,7 +86,7 @@ def values_of_split(
     ):
         for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
             rng = SampleRng(seed, indices, torch_device, purpose="evaluation")
-            for name, value in family.evaluate(batch, rng=rng).items():
+            for name, value in family.evaluate(batch, rng=rng, **more).items():
                 parts.setdefault(name, []).append(value)
             if batch.labels is not None:
                 labels.append(batch.labels)
@@ -169,6 +174,11 @@ def main(plain: Mapping[str, Any]) -> None:
             f"ckpt={config.ckpt}: {model.config.model.name} has no data to be evaluated on; "
             "see metrics.jsonl and samples/ of its run"
         )
+    if config.importance_samples is not None and not model.family.takes_importance_samples:
+        raise ConfigError(
+            f"importance_samples={config.importance_samples}: {model.config.model.name} has no posterior to "
+            "draw them from; leave importance_samples out"
+        )
     dataset = dataset_of(model, config.dataset, config.split).to(torch_device)
     walk = functools.partial(
         values_of_split,
@@ -183,7 +193,7 @@ def main(plain: Mapping[str, Any]) -> None:
         name = model.config.model.name
         raise ConfigError(f"per_image=true: {name} gives no number for an image; leave per_image out")
     log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
-    values, labels = walk(limit=config.images)
+    values, labels = walk(limit=config.images, importance_samples=config.importance_samples)
     numbers = mean_numbers(model.family, values) | evaluate_samples(
         model.family,
         model.config,
@@ -199,6 +209,8 @@ def main(plain: Mapping[str, Any]) -> None:
         "binarization": dataset.spec.binarization,
         "levels": dataset.spec.levels,
     } | model.family.setting()
+    if config.importance_samples is not None:
+        setting["importance_weighted_bound"] = f"{config.importance_samples} posterior samples"
     facts = model.describe() | {
         "dataset": dataset.spec.name,
         "split": config.split,
@@ -213,10 +225,11 @@ def main(plain: Mapping[str, Any]) -> None:
         if config.per_image:
             write_per_image(folder / "per_image.csv", numbers_of_images(values), labels)
             names.insert(0, "per_image.csv")
-    for name, number in numbers.items():
-        if not name.endswith("_standard_error"):
-            error = numbers.get(f"{name}_standard_error")
-            print(f"{name:28} {number:.4f}" + (f" +- {error:.4f}" if error is not None else ""))
+    printed = [name for name in numbers if not name.endswith("_standard_error")]
+    width = max(map(len, printed), default=0)
+    for name in printed:
+        error = numbers.get(f"{name}_standard_error")
+        print(f"{name:{width}} {numbers[name]:.4f}" + (f" +- {error:.4f}" if error is not None else ""))
     described = ", ".join(f"{key} {value}" for key, value in setting.items())
     print(f"on {n} images of {dataset.spec.name}, {config.split} split; {described}")
     print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")

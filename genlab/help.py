@@ -140,6 +140,7 @@ keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
   split=test                   train, validation or test
   images=1000                  only the first so many
+  importance_samples=5000      a tighter bound of a variational autoencoder, from so many samples an image
   per_image=true               per_image.csv too: the numbers of each image, e.g. to find outliers
   weights=auto                 auto (the moving average where there is one), average, raw
   dataset.root=PATH            where the data are now

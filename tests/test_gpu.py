@@ -91,9 +91,10 @@ def test_a_gpus_checkpoint_samples_on_a_cpu() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_vae_trains(precision: str, compiled: bool) -> None:
-    config = plain_config("vae", device="cuda", precision=precision, compile=compiled, steps=60, log_every=20)
-    path = train.start(config, [], "vae")
+@pytest.mark.parametrize("model", ["vae", "iwae"])
+def test_variational_autoencoders_train(model: str, precision: str, compiled: bool) -> None:
+    config = plain_config(model, device="cuda", precision=precision, compile=compiled, steps=60, log_every=20)
+    path = train.start(config, [], "run")
     rows = [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
     losses = [row["negative_elbo_nats"] for row in rows if "negative_elbo_nats" in row]
     assert losses[-1] < losses[0]

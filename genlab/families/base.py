@@ -55,6 +55,7 @@ class Family(nn.Module):
         sampled_by: the players that `sample` and `evaluate` use: they get the moving average.
         takes_labels: whether `sample` draws a class that the user asks for.
         takes_temperature: whether `sample` takes a temperature, and shows its progress.
+        takes_importance_samples: whether `evaluate` takes their number, for an importance-weighted bound.
         adversarial: its players work against each other, so that the norms of their gradients are logged.
     """
 
@@ -63,6 +64,7 @@ class Family(nn.Module):
     sampled_by: ClassVar[tuple[str, ...]] = ()
     takes_labels: bool = False
     takes_temperature: ClassVar[bool] = False
+    takes_importance_samples: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
 
     @classmethod
