@@ -202,6 +202,19 @@ class VAE(Family):
             "likelihood": f"{self.likelihood_name} ({kind})",
         }
 
+    encodes = True
+    decodes = True
+    latent_prior = "normal"
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images)[0]
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.likelihood.mean(self.vae.decoder(latents))
+
+    def prior_latents(self, rng: SampleRng) -> Tensor:
+        return rng.normal(self.config.latent)
+
 
 def choose_likelihood(config: VAEConfig, spec: DataSpec) -> str:
     """The likelihood that `auto` stands for, or the user's, if it is one of such images.
