@@ -31,7 +31,12 @@ _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of direct
     "hydra/hydra_logging=none",
 )
 
-_MODULES = {"sample": "genlab.sampling", "complete": "genlab.inpainting", "evaluate": "genlab.evaluation"}
+_MODULES = {
+    "sample": "genlab.sampling",
+    "complete": "genlab.inpainting",
+    "reconstruct": "genlab.reconstruction",
+    "evaluate": "genlab.evaluation",
+}
 
 
 @dataclass(frozen=True)

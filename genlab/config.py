@@ -399,3 +399,25 @@ class EvaluateConfig:
     device: str = setting("auto")
     dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
     run_dir: str | None = setting(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCheckpointConfig:
+    """What every command on the latents of a trained model can be told."""
+
+    ckpt: str = setting(help="a run folder or one checkpoint file")
+    images: str | None = setting(None, help="a picture or a folder of them; null: those of the dataset")
+    split: Literal["train", "validation", "test"] = setting("test")
+    seed: int = setting(0, at_least=0)
+    batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
+    weights: Literal["auto", "average", "raw"] = setting("auto")
+    device: str = setting("auto")
+    dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
+    run_dir: str | None = setting(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructConfig(OnCheckpointConfig):
+    """`genlab reconstruct`."""
+
+    count: int = setting(40, at_least=1, help="images of the split, where images is null")

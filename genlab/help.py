@@ -32,6 +32,7 @@ usage: genlab VERB [key=value ...] [flags]
   resume      go on with a run that was cut off, or go on for longer
   sample      images out of a trained model
   complete    the rest of images of which a part is known
+  reconstruct images by way of their latent codes, and how near they come
   evaluate    the numbers of a trained model on a split of its dataset
   list        the models, datasets, optimizers, schedules and recipes there are
   completion  what the shell needs to complete words with the TAB key
@@ -131,6 +132,27 @@ examples:
   genlab complete ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits images=mine.png keep=mask.png
 """
 
+_RECONSTRUCT = """\
+genlab reconstruct: what a model with an encoder makes of images, and how near that comes to them.
+
+usage: genlab reconstruct ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
+  count=40 split=test          so many of a split of the dataset
+  weights=auto                 auto (the moving average where there is one), average, raw
+  run_dir=PATH                 where they go; outputs/reconstruct/DATE-TIME-MODEL-DATASET without it
+
+An image goes through the mean of its code, without noise. The peak signal-to-noise ratio of images in [0, 1]
+is 10 log10(1 / mean squared error), in decibels.
+
+examples:
+  genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits
+  genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits split=train count=100
+  genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits images=mine.png
+"""
+
 _EVALUATE = """\
 genlab evaluate: the numbers of a trained model on a split of its dataset, with their settings.
 
@@ -187,8 +209,8 @@ exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss w
 75 interrupted by a signal and ready to resume. GENLAB_TRACEBACK=1 shows where an error was raised."""
 
 _PAGES = {
-    "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE, "evaluate": _EVALUATE,
-    "list": _LIST, "completion": _COMPLETION,
+    "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE,
+    "reconstruct": _RECONSTRUCT, "evaluate": _EVALUATE, "list": _LIST, "completion": _COMPLETION,
 }  # fmt: skip
 
 

@@ -261,3 +261,19 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Writes images (n, C, H, W) in [0, 1] as one picture."""
     to_picture(grid(to_uint8(images), columns)).save(path)
+
+
+def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
+    """Writes several versions of the same images below one another: a row of each version in turn.
+
+    Args:
+        bands: versions, (N, C, H, W) in [0, 1] each, e.g. originals and reconstructions.
+        columns: images of a row; the last row may have fewer.
+    """
+    rows = [
+        part for parts in zip(*(band.cpu().split(columns) for band in bands), strict=True) for part in parts
+    ]
+    grey = torch.full((columns, *bands[0].shape[1:]), 0.5)  # the grid's own colour
+    columns = min(columns, len(bands[0]))
+    full = [torch.cat([row, grey[: columns - len(row)]]) for row in rows]
+    save_grid(torch.cat(full), path, columns)

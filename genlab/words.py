@@ -14,10 +14,15 @@ from typing import Any
 
 import yaml
 
-from genlab.config import CompleteConfig, EvaluateConfig, SampleConfig, suggest
+from genlab.config import CompleteConfig, EvaluateConfig, ReconstructConfig, SampleConfig, suggest
 from genlab.errors import ConfigError
 
-ON_CHECKPOINTS = {"sample": SampleConfig, "complete": CompleteConfig, "evaluate": EvaluateConfig}
+ON_CHECKPOINTS = {
+    "sample": SampleConfig,
+    "complete": CompleteConfig,
+    "reconstruct": ReconstructConfig,
+    "evaluate": EvaluateConfig,
+}
 """Verbs whose configuration is a flat one, and its dataclass."""
 
 VERBS = ("train", "resume", *ON_CHECKPOINTS, "list", "completion")
