@@ -35,6 +35,7 @@ _MODULES = {
     "sample": "genlab.sampling",
     "complete": "genlab.inpainting",
     "reconstruct": "genlab.reconstruction",
+    "interpolate": "genlab.interpolation",
     "evaluate": "genlab.evaluation",
 }
 

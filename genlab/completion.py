@@ -51,6 +51,7 @@ _PICTURES = {
     ("complete", "images"): (),
     ("complete", "keep"): ("keep=top", "keep=left"),
     ("reconstruct", "images"): (),
+    ("interpolate", "images"): (),
 }
 """Keys of verbs that take a path, and the words that they also take."""
 

@@ -421,3 +421,16 @@ class ReconstructConfig(OnCheckpointConfig):
     """`genlab reconstruct`."""
 
     count: int = setting(40, at_least=1, help="images of the split, where images is null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateConfig(OnCheckpointConfig):
+    """`genlab interpolate`."""
+
+    between: Literal["samples", "images"] = setting("samples")
+    steps: int = setting(10, at_least=2, at_most=100, help="images of a row, both ends included")
+    path: Literal["straight", "spherical"] = setting("straight")
+    n: int = setting(8, at_least=1, help="pairs")
+    labels: tuple[int, ...] | None = setting(
+        None, at_least=0, help="classes that the pairs have in turn; null: drawn"
+    )

@@ -32,26 +32,39 @@ class Given(NamedTuple):
 
 
 def given_images(
-    model: TrainedModel, where: str | None, *, split: str, count: int, seed: int, changes: Mapping[str, Any]
+    model: TrainedModel,
+    where: str | None,
+    *,
+    split: str,
+    count: int,
+    seed: int,
+    changes: Mapping[str, Any],
+    at_least: int = 1,
 ) -> Given:
     """The pictures at `where`; those of the dataset without it.
 
     Args:
         split, count, seed: of the dataset, as `genlab evaluate` sees its first images.
         changes: settings of the dataset that say where its files are now.
+        at_least: how many are needed.
+
+    Raises:
+        UserError: there are fewer; see also `read_images` and `genlab.evaluation.dataset_of`.
     """
     if where is not None:
-        return read_images(where, model.spec)
+        return read_images(where, model.spec, at_least)
     dataset = dataset_of(model, changes, split)
     indices, batch = next(dataset.evaluation_batches(split, count, seed, count))
+    if len(indices) < at_least:
+        raise ConfigError(f"split={split}: {len(indices)} images, {at_least} are needed; use another split")
     return Given(batch.images, batch.labels, [f"{model.spec.name} {split} {k}" for k in indices])
 
 
-def read_images(where: str, spec: DataSpec) -> Given:
+def read_images(where: str, spec: DataSpec, at_least: int = 1) -> Given:
     """One picture, or all of a folder.
 
     Raises:
-        UserError: none there, one that cannot be read, or of another size than the model's images.
+        UserError: too few there, one that cannot be read, or of another size than the model's images.
     """
     path = Path(where).expanduser()
     if path.is_dir():
@@ -62,6 +75,8 @@ def read_images(where: str, spec: DataSpec) -> Given:
         files = [path]
     else:
         raise ConfigError(f"images={where}: no such picture or folder; leave images out for the dataset's")
+    if len(files) < at_least:
+        raise ConfigError(f"images={where}: {len(files)} there, {at_least} are needed; give a folder of more")
     pictures = []
     for file in files:
         picture = read_picture(file, "images", spec.channels)

@@ -33,6 +33,7 @@ usage: genlab VERB [key=value ...] [flags]
   sample      images out of a trained model
   complete    the rest of images of which a part is known
   reconstruct images by way of their latent codes, and how near they come
+  interpolate what lies between two images or samples
   evaluate    the numbers of a trained model on a split of its dataset
   list        the models, datasets, optimizers, schedules and recipes there are
   completion  what the shell needs to complete words with the TAB key
@@ -153,6 +154,29 @@ examples:
   genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits images=mine.png
 """
 
+_INTERPOLATE = """\
+genlab interpolate: what lies between two images, or two samples, in a latent space: a row for each pair.
+
+usage: genlab interpolate ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  between=samples              samples; or images, for models with an encoder: the ends are reconstructions
+  path=straight                straight, or spherical, which keeps to the shell where a normal prior's mass is
+  steps=10                     images of a row, both ends included
+  n=8                          pairs: samples 0 and 1, 2 and 3 and so on, of which genlab sample has the same
+  images=PATH                  between=images: a folder of pictures, of the model's size; without it the first
+  split=test                   of a split of the dataset
+  labels=[3,7]                 classes in turn, for models that take labels; drawn without it
+  seed=0                       of the samples
+  run_dir=PATH                 where they go; outputs/interpolate/DATE-TIME-MODEL-DATASET without it
+
+examples:
+  genlab interpolate ckpt=outputs/train/20260101-120000-vae-digits between=images
+  genlab interpolate ckpt=outputs/train/20260101-120000-gan-digits path=spherical seed=3
+  genlab interpolate ckpt=outputs/train/20260101-120000-vae-digits between=images images=mine steps=20
+"""
+
 _EVALUATE = """\
 genlab evaluate: the numbers of a trained model on a split of its dataset, with their settings.
 
@@ -210,7 +234,8 @@ exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss w
 
 _PAGES = {
     "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE,
-    "reconstruct": _RECONSTRUCT, "evaluate": _EVALUATE, "list": _LIST, "completion": _COMPLETION,
+    "reconstruct": _RECONSTRUCT, "interpolate": _INTERPOLATE, "evaluate": _EVALUATE,
+    "list": _LIST, "completion": _COMPLETION,
 }  # fmt: skip
 
 

@@ -36,6 +36,16 @@ def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
         raise ConfigError(f"ckpt={ckpt}: {model.spec.name} has points, not images; see genlab sample")
 
 
+def check_prior(model: TrainedModel, ckpt: str, remedy: str) -> None:
+    """Refuses a model without a prior to draw latents from.
+
+    Raises:
+        ConfigError: it has none; ends with the remedy.
+    """
+    if model.family.latent_prior is None:
+        raise ConfigError(f"ckpt={ckpt}: {model.config.model.name} has no prior to draw from; {remedy}")
+
+
 def families_that(*needs: str) -> list[str]:
     """Names of the families that have all of these."""
     families = {name: build.look_up(build.FAMILIES, name, "model") for name in build.FAMILIES}

@@ -60,4 +60,4 @@ def main(plain: Mapping[str, Any]) -> None:
         )
     print(f"mean squared error {error.mean():.5f}, PSNR {psnr.mean():.2f} dB; means of {count} images")
     print(f"wrote {folder}: reconstructions.png, images/ ({count} files), reconstructions.json")
-    print(f"next: genlab sample ckpt={config.ckpt}")
+    print(f"next: genlab interpolate ckpt={config.ckpt} between=images")

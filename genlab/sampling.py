@@ -195,17 +195,20 @@ def check_temperature(temperature: float, model: TrainedModel) -> None:
         raise ConfigError(f"temperature={temperature:g}: {name} takes none; leave temperature out")
 
 
-def check_labels(labels: Sequence[int], model: TrainedModel) -> None:
+def check_labels(labels: Sequence[int], model: TrainedModel, key: str = "labels") -> None:
     """Refuses labels for a model that takes none, or of a class that there is not.
+
+    Args:
+        key: of the setting that they are; "label" for one alone.
 
     Raises:
         ConfigError: see above; also for no labels at all.
     """
-    given = f"labels={list(labels)}"
+    given = f"{key}={labels[0] if key == 'label' else list(labels)}"
     if not labels:
         raise ConfigError("labels=[]: give at least one class, e.g. labels=[3,3,7]")
     if not model.family.takes_labels:
-        raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave labels out")
+        raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave {key} out")
     if max(labels) >= model.spec.classes:
         raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {model.spec.classes - 1}")
 

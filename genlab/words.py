@@ -14,14 +14,16 @@ from typing import Any
 
 import yaml
 
-from genlab.config import CompleteConfig, EvaluateConfig, ReconstructConfig, SampleConfig, suggest
+from genlab import config as c
+from genlab.config import suggest
 from genlab.errors import ConfigError
 
 ON_CHECKPOINTS = {
-    "sample": SampleConfig,
-    "complete": CompleteConfig,
-    "reconstruct": ReconstructConfig,
-    "evaluate": EvaluateConfig,
+    "sample": c.SampleConfig,
+    "complete": c.CompleteConfig,
+    "reconstruct": c.ReconstructConfig,
+    "interpolate": c.InterpolateConfig,
+    "evaluate": c.EvaluateConfig,
 }
 """Verbs whose configuration is a flat one, and its dataclass."""
 

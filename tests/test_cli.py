@@ -246,6 +246,10 @@ MISTAKES = {
     "reconstruct ckpt=x count=0": "count=0: must be at least 1",
     "reconstruct ckpt=x latent=3": "latent=3: unknown key for genlab reconstruct",
     "reconstruct ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
+    "interpolate": "ckpt: missing; add ckpt=...",
+    "interpolate ckpt=x steps=1": "steps=1: must be at least 2",
+    "interpolate ckpt=x path=strait": "did you mean path=straight?",
+    "interpolate ckpt=x between=image": "did you mean between=images?",
     "evaluate ckpt=x split=tset": "did you mean split=test?",
     "evaluate ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
     "resume": "run: missing; add run=outputs/train/...",
@@ -310,7 +314,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 
 
 def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genlab import evaluation, inpainting, reconstruction, sampling, train
+    from genlab import evaluation, inpainting, interpolation, reconstruction, sampling, train
 
     calls: list[tuple] = []
     monkeypatch.setattr(train, "start", lambda *a: calls.append(("start", *a)))
@@ -318,6 +322,7 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(sampling, "main", lambda *a: calls.append(("sample", *a)))
     monkeypatch.setattr(inpainting, "main", lambda *a: calls.append(("complete", *a)))
     monkeypatch.setattr(reconstruction, "main", lambda *a: calls.append(("reconstruct", *a)))
+    monkeypatch.setattr(interpolation, "main", lambda *a: calls.append(("interpolate", *a)))
     monkeypatch.setattr(evaluation, "main", lambda *a: calls.append(("evaluate", *a)))
     assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
     name, plain, overrides, run_dir = calls.pop()
@@ -333,6 +338,9 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cli.main(["reconstruct", "ckpt=run", "split=train", "dataset.root=there"]) == 0
     name, plain = calls.pop()
     assert (name, plain["split"], plain["dataset"]) == ("reconstruct", "train", {"root": "there"})
+    assert cli.main(["interpolate", "ckpt=run", "path=spherical"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["path"], plain["steps"]) == ("interpolate", "spherical", 10)
     assert cli.main(["evaluate", "ckpt=run", "dataset.root=there", "run_dir=here"]) == 0
     name, plain = calls.pop()
     assert (name, plain["dataset"], plain["run_dir"]) == ("evaluate", {"root": "there"}, "here")
@@ -503,6 +511,8 @@ def test_list_names_everything_with_a_line(capsys: pytest.CaptureFixture[str]) -
         ("genlab complete keep=", ["keep=top", "keep=left", "keep=some_run/"], []),
         ("genlab reconstruct ", ["ckpt=", "images="], ["model=", "dataset="]),
         ("genlab reconstruct images=so", ["images=some_run/"], []),
+        ("genlab interpolate ", ["ckpt=", "between=", "path="], ["model=", "dataset="]),
+        ("genlab interpolate images=so", ["images=some_run/"], []),
         ("genlab resume ", ["run="], ["model="]),
         ("genlab resume run=some_run trainer.st", ["trainer.steps="], []),
         ("genlab completion ", ["bash", "zsh", "fish"], []),
