@@ -36,6 +36,7 @@ _MODULES = {
     "complete": "genlab.inpainting",
     "reconstruct": "genlab.reconstruction",
     "interpolate": "genlab.interpolation",
+    "traverse": "genlab.traversal",
     "evaluate": "genlab.evaluation",
 }
 

@@ -52,6 +52,7 @@ _PICTURES = {
     ("complete", "keep"): ("keep=top", "keep=left"),
     ("reconstruct", "images"): (),
     ("interpolate", "images"): (),
+    ("traverse", "images"): (),
 }
 """Keys of verbs that take a path, and the words that they also take."""
 

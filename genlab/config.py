@@ -434,3 +434,20 @@ class InterpolateConfig(OnCheckpointConfig):
     labels: tuple[int, ...] | None = setting(
         None, at_least=0, help="classes that the pairs have in turn; null: drawn"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraverseConfig(OnCheckpointConfig):
+    """`genlab traverse`."""
+
+    dimensions: tuple[int, ...] | None = setting(
+        None, at_least=0, help="of the latent, a row each; null: the first 16, or none beside a direction"
+    )
+    direction: tuple[int, ...] | None = setting(
+        None, at_least=0, help="two classes: a row along the difference of their mean codes"
+    )
+    range: float = setting(3.0, above=0, help="standard deviations on both sides")
+    steps: int = setting(11, at_least=2, at_most=100, help="images of a row")
+    around: Literal["origin", "image", "sample"] = setting("origin")
+    number: int = setting(0, at_least=0, help="which image or sample")
+    label: int | None = setting(None, at_least=0, help="class of all images; null: drawn")

@@ -34,6 +34,7 @@ usage: genlab VERB [key=value ...] [flags]
   complete    the rest of images of which a part is known
   reconstruct images by way of their latent codes, and how near they come
   interpolate what lies between two images or samples
+  traverse    what each dimension of a latent, or the way from one class to another, does
   evaluate    the numbers of a trained model on a split of its dataset
   list        the models, datasets, optimizers, schedules and recipes there are
   completion  what the shell needs to complete words with the TAB key
@@ -177,6 +178,33 @@ examples:
   genlab interpolate ckpt=outputs/train/20260101-120000-vae-digits between=images images=mine steps=20
 """
 
+_TRAVERSE = """\
+genlab traverse: what each dimension of a latent does to an image, a row for each; or the way between classes.
+
+usage: genlab traverse ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  dimensions=[0,3,5]           of the latent; the first 16 without it
+  direction=[3,8]              a row from class 3 towards class 8: along the difference of their mean codes
+  range=3 steps=11             a row goes from -3 to 3 standard deviations of the prior in 11 steps
+  around=origin                what stays of the latent: origin, image (its code) or sample
+  number=0                     around=image, around=sample: which one
+  images=PATH                  around=image: a picture or a folder of pictures; without it those of
+  split=test                   a split of the dataset
+  label=3                      class of all images, for models that take labels; drawn without it
+  seed=0                       of the samples
+  run_dir=PATH                 where they go; outputs/traverse/DATE-TIME-MODEL-DATASET without it
+
+In a dimension's row its number is replaced; in a direction's row the latent moves along it. A latent of two
+dimensions also gives manifold.png: 20 x 20 latents, evenly spaced in the prior's probability.
+
+examples:
+  genlab traverse ckpt=outputs/train/20260101-120000-vae-digits
+  genlab traverse ckpt=outputs/train/20260101-120000-vae-digits around=image number=5 dimensions=[0,3]
+  genlab traverse ckpt=outputs/train/20260101-120000-vae-digits around=image direction=[3,8]
+"""
+
 _EVALUATE = """\
 genlab evaluate: the numbers of a trained model on a split of its dataset, with their settings.
 
@@ -234,7 +262,7 @@ exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss w
 
 _PAGES = {
     "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE,
-    "reconstruct": _RECONSTRUCT, "interpolate": _INTERPOLATE, "evaluate": _EVALUATE,
+    "reconstruct": _RECONSTRUCT, "interpolate": _INTERPOLATE, "traverse": _TRAVERSE, "evaluate": _EVALUATE,
     "list": _LIST, "completion": _COMPLETION,
 }  # fmt: skip
 

@@ -127,7 +127,7 @@ def main(plain: Mapping[str, Any]) -> None:
             json.dumps(facts | {"pairs": table(**columns)}, indent=2) + "\n"
         )
     print(f"wrote {folder}: interpolations.png, images/ ({len(files)} files), interpolations.json")
-    print(f"next: genlab sample ckpt={config.ckpt}")
+    print(f"next: genlab traverse ckpt={config.ckpt}")
 
 
 def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch.device) -> Pairs:

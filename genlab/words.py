@@ -23,6 +23,7 @@ ON_CHECKPOINTS = {
     "complete": c.CompleteConfig,
     "reconstruct": c.ReconstructConfig,
     "interpolate": c.InterpolateConfig,
+    "traverse": c.TraverseConfig,
     "evaluate": c.EvaluateConfig,
 }
 """Verbs whose configuration is a flat one, and its dataclass."""

@@ -250,6 +250,10 @@ MISTAKES = {
     "interpolate ckpt=x steps=1": "steps=1: must be at least 2",
     "interpolate ckpt=x path=strait": "did you mean path=straight?",
     "interpolate ckpt=x between=image": "did you mean between=images?",
+    "traverse": "ckpt: missing; add ckpt=...",
+    "traverse ckpt=x range=0": "range=0.0: must be above 0",
+    "traverse ckpt=x dimensions=3": "dimensions=3: expected a list, e.g. dimensions=[1,2]",
+    "traverse ckpt=x around=sampel": "did you mean around=sample?",
     "evaluate ckpt=x split=tset": "did you mean split=test?",
     "evaluate ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
     "resume": "run: missing; add run=outputs/train/...",
@@ -314,7 +318,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 
 
 def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genlab import evaluation, inpainting, interpolation, reconstruction, sampling, train
+    from genlab import evaluation, inpainting, interpolation, reconstruction, sampling, train, traversal
 
     calls: list[tuple] = []
     monkeypatch.setattr(train, "start", lambda *a: calls.append(("start", *a)))
@@ -323,6 +327,7 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(inpainting, "main", lambda *a: calls.append(("complete", *a)))
     monkeypatch.setattr(reconstruction, "main", lambda *a: calls.append(("reconstruct", *a)))
     monkeypatch.setattr(interpolation, "main", lambda *a: calls.append(("interpolate", *a)))
+    monkeypatch.setattr(traversal, "main", lambda *a: calls.append(("traverse", *a)))
     monkeypatch.setattr(evaluation, "main", lambda *a: calls.append(("evaluate", *a)))
     assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
     name, plain, overrides, run_dir = calls.pop()
@@ -341,6 +346,9 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cli.main(["interpolate", "ckpt=run", "path=spherical"]) == 0
     name, plain = calls.pop()
     assert (name, plain["path"], plain["steps"]) == ("interpolate", "spherical", 10)
+    assert cli.main(["traverse", "ckpt=run", "dimensions=[0,3]"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["dimensions"], plain["range"]) == ("traverse", [0, 3], 3.0)
     assert cli.main(["evaluate", "ckpt=run", "dataset.root=there", "run_dir=here"]) == 0
     name, plain = calls.pop()
     assert (name, plain["dataset"], plain["run_dir"]) == ("evaluate", {"root": "there"}, "here")
@@ -513,6 +521,8 @@ def test_list_names_everything_with_a_line(capsys: pytest.CaptureFixture[str]) -
         ("genlab reconstruct images=so", ["images=some_run/"], []),
         ("genlab interpolate ", ["ckpt=", "between=", "path="], ["model=", "dataset="]),
         ("genlab interpolate images=so", ["images=some_run/"], []),
+        ("genlab traverse ", ["ckpt=", "dimensions=", "around="], ["model=", "dataset="]),
+        ("genlab traverse images=so", ["images=some_run/"], []),
         ("genlab resume ", ["run="], ["model="]),
         ("genlab resume run=some_run trainer.st", ["trainer.steps="], []),
         ("genlab completion ", ["bash", "zsh", "fish"], []),
