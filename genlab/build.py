@@ -26,6 +26,8 @@ FAMILIES: dict[str, str | type] = {
     "pixelcnnpp": "genlab.families.pixelcnnpp:PixelCNNPP",
     "diagonal_bilstm": "genlab.families.pixelrnn:DiagonalBiLSTM",
     "vae": "genlab.families.vae:VAE",
+    "ae": "genlab.families.autoencoder:AE",
+    "dae": "genlab.families.autoencoder:DAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",
     "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",

@@ -350,12 +350,17 @@ class SampleConfig:
         None, at_least=0, help="one class for each image, repeated as needed"
     )
     temperature: float = setting(1.0, above=0, help="below 1 keeps to what is likely; autoregressive models")
+    prior: Literal["model", "fit"] = setting(
+        "model", help="fit: Gaussians fitted to the codes of training images; models with an encoder"
+    )
+    components: int = setting(10, at_least=1, help="prior=fit: how many Gaussians")
     batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
     weights: Literal["auto", "average", "raw"] = setting(
         "auto", help="auto: the moving average where there is one"
     )
     device: str = setting("auto")
     npz: bool = setting(False, help="write samples.npz too: images, uint8 (n, H, W, C)")
+    dataset: dict[str, Any] = setting({}, help="prior=fit: dataset.root=... where the files are now")
     run_dir: str | None = setting(None)
 
 

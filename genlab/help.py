@@ -98,6 +98,7 @@ keys used most:
   seed=0                       image k depends on the seed and k alone
   labels=[3,3,7]               one class for each image, for models that take labels
   temperature=0.8              below 1 keeps to what is likely, for autoregressive models
+  prior=fit components=10      Gaussians fitted to the codes of training images, for models with an encoder
   weights=auto                 auto (the moving average where there is one), average, raw
   npz=true                     samples.npz too: images, uint8 (n, H, W, C)
   run_dir=PATH                 where they go; outputs/sample/DATE-TIME-MODEL-DATASET without it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from genlab import build
 from genlab.errors import ConfigError
+from genlab.evaluation import dataset_of
 from genlab.families.base import Family
 from genlab.sampling import TrainedModel, to_picture, to_uint8
 
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
+
+_ENCODED_IMAGES = 10_000
 
 
 def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
@@ -74,6 +78,24 @@ def decode(
                 for part, given in zip(latents.split(batch_size), of_parts, strict=False)
             ]
         )
+
+
+def codes_of_training(
+    model: TrainedModel, changes: Mapping[str, Any], batch_size: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Codes of the first 10,000 training images, (N, L), and their labels, (N,), both on the CPU.
+
+    Args:
+        changes: settings of the dataset that say where its files are now.
+        seed: of what the dataset draws.
+    """
+    dataset = dataset_of(model, changes, "train")
+    codes, labels = [], []
+    for _, batch in dataset.evaluation_batches("train", batch_size, seed, _ENCODED_IMAGES):
+        codes.append(encode(model.family, batch.images, device, batch_size))
+        if batch.labels is not None:
+            labels.append(batch.labels.cpu())
+    return torch.cat(codes), torch.cat(labels) if labels else None
 
 
 def reconstruct(family: Family, images: Tensor, device: torch.device, batch_size: int) -> Tensor:

@@ -13,14 +13,12 @@ from torch import Tensor
 from genlab import device
 from genlab.config import TraverseConfig, from_plain
 from genlab.errors import ConfigError
-from genlab.evaluation import dataset_of
 from genlab.given import given_images
-from genlab.latents import check_has, check_prior, decode, encode, table, write_images
+from genlab.latents import check_has, check_prior, codes_of_training, decode, encode, table, write_images
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
 from genlab.sampling import TrainedModel, check_labels, load_model, save_grid
 
-_ENCODED_IMAGES = 10_000
 _DIMENSIONS = 16
 """Rows where the user names no dimensions."""
 
@@ -168,7 +166,7 @@ def start(
     family, number = model.family, config.number
     sigma = _SIGMAS.get(str(family.latent_prior))
     if sigma is None:
-        codes, _ = codes_of_training(config, model, torch_device)
+        codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)
         space = Space(codes.mean(0), codes.std(0))
     else:
         like = family.prior_latents(SampleRng(config.seed, [0]))[0]
@@ -214,7 +212,7 @@ def between_classes(config: TraverseConfig, model: TrainedModel, torch_device: t
         ConfigError: no training image is of such a class, or both have the same mean.
     """
     assert config.direction is not None
-    codes, labels = codes_of_training(config, model, torch_device)
+    codes, labels = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)
     assert labels is not None
     given = f"direction={list(config.direction)}"
     for label in config.direction:
@@ -224,20 +222,6 @@ def between_classes(config: TraverseConfig, model: TrainedModel, torch_device: t
     if torch.equal(one, other):
         raise ConfigError(f"{given}: both classes have the same mean code; choose others")
     return other - one
-
-
-def codes_of_training(
-    config: TraverseConfig, model: TrainedModel, torch_device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Codes of the first training images, (N, L), and their labels, (N,), both on the CPU."""
-    dataset = dataset_of(model, config.dataset, "train")
-    batches = dataset.evaluation_batches("train", config.batch_size, config.seed, _ENCODED_IMAGES)
-    codes, labels = [], []
-    for _, batch in batches:
-        codes.append(encode(model.family, batch.images, torch_device, config.batch_size))
-        if batch.labels is not None:
-            labels.append(batch.labels.cpu())
-    return torch.cat(codes), torch.cat(labels) if labels else None
 
 
 def label_of(config: TraverseConfig, model: TrainedModel) -> int | None:

@@ -56,6 +56,7 @@ class Family(nn.Module):
         takes_labels: whether `sample` draws a class that the user asks for.
         takes_temperature: whether `sample` takes a temperature, and shows its progress.
         adversarial: its players work against each other, so that the norms of their gradients are logged.
+        generates: it has `sample`; without it a run shows its pictures in place of samples.
         encodes: it has `encode`.
         decodes: it has `decode`.
         latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard) or
@@ -68,6 +69,7 @@ class Family(nn.Module):
     takes_labels: bool = False
     takes_temperature: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+    generates: ClassVar[bool] = True
     encodes: ClassVar[bool] = False
     decodes: ClassVar[bool] = False
     latent_prior: str | None = None
