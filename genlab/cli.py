@@ -37,6 +37,7 @@ _MODULES = {
     "reconstruct": "genlab.reconstruction",
     "interpolate": "genlab.interpolation",
     "traverse": "genlab.traversal",
+    "denoise": "genlab.denoising",
     "evaluate": "genlab.evaluation",
 }
 

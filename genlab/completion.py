@@ -53,6 +53,7 @@ _PICTURES = {
     ("reconstruct", "images"): (),
     ("interpolate", "images"): (),
     ("traverse", "images"): (),
+    ("denoise", "images"): (),
 }
 """Keys of verbs that take a path, and the words that they also take."""
 

@@ -456,3 +456,16 @@ class TraverseConfig(OnCheckpointConfig):
     around: Literal["origin", "image", "sample"] = setting("origin")
     number: int = setting(0, at_least=0, help="which image or sample")
     label: int | None = setting(None, at_least=0, help="class of all images; null: drawn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseConfig(OnCheckpointConfig):
+    """`genlab denoise`."""
+
+    noise: Literal["gaussian", "masking", "salt_and_pepper"] | None = setting(
+        None, help="null: what the model was trained with, else gaussian"
+    )
+    level: float | None = setting(
+        None, at_least=0, help="standard deviation, or share of pixels; null: the model's own, else 0.3"
+    )
+    count: int = setting(40, at_least=1, help="images of the split, where images is null")

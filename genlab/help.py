@@ -35,6 +35,7 @@ usage: genlab VERB [key=value ...] [flags]
   reconstruct images by way of their latent codes, and how near they come
   interpolate what lies between two images or samples
   traverse    what each dimension of a latent, or the way from one class to another, does
+  denoise     images with noise, which a model takes out again
   evaluate    the numbers of a trained model on a split of its dataset
   list        the models, datasets, optimizers, schedules and recipes there are
   completion  what the shell needs to complete words with the TAB key
@@ -206,6 +207,30 @@ examples:
   genlab traverse ckpt=outputs/train/20260101-120000-vae-digits around=image direction=[3,8]
 """
 
+_DENOISE = """\
+genlab denoise: adds noise to images and takes it out again with a model that reconstructs images.
+
+usage: genlab denoise ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  noise=gaussian               gaussian, masking (pixels set to 0), salt_and_pepper (to 0 or 1); without it
+                               that of a denoising autoencoder's training
+  level=0.3                    gaussian: standard deviation in units of [0, 1]; else the share of pixels
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
+  count=40 split=test          so many of a split of the dataset
+  seed=0                       the noise of image k depends on the seed and k alone
+  run_dir=PATH                 where they go; outputs/denoise/DATE-TIME-MODEL-DATASET without it
+
+The peak signal-to-noise ratios of the noisy image, of the restored one and of what a 3x3 median filter makes
+of it are compared. A model trained without noise (vae, ae) restores what lies near its own images.
+
+examples:
+  genlab denoise ckpt=outputs/train/20260101-120000-dae-digits
+  genlab denoise ckpt=outputs/train/20260101-120000-dae-digits noise=salt_and_pepper level=0.1
+  genlab denoise ckpt=outputs/train/20260101-120000-vae-digits noise=gaussian level=0.2 images=mine
+"""
+
 _EVALUATE = """\
 genlab evaluate: the numbers of a trained model on a split of its dataset, with their settings.
 
@@ -263,8 +288,8 @@ exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss w
 
 _PAGES = {
     "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE,
-    "reconstruct": _RECONSTRUCT, "interpolate": _INTERPOLATE, "traverse": _TRAVERSE, "evaluate": _EVALUATE,
-    "list": _LIST, "completion": _COMPLETION,
+    "reconstruct": _RECONSTRUCT, "interpolate": _INTERPOLATE, "traverse": _TRAVERSE, "denoise": _DENOISE,
+    "evaluate": _EVALUATE, "list": _LIST, "completion": _COMPLETION,
 }  # fmt: skip
 
 

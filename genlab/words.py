@@ -24,6 +24,7 @@ ON_CHECKPOINTS = {
     "reconstruct": c.ReconstructConfig,
     "interpolate": c.InterpolateConfig,
     "traverse": c.TraverseConfig,
+    "denoise": c.DenoiseConfig,
     "evaluate": c.EvaluateConfig,
 }
 """Verbs whose configuration is a flat one, and its dataclass."""

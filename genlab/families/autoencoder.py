@@ -180,6 +180,9 @@ class DAE(AE):
         noisy = self.spoiled(batch.images, rng)
         return {"denoised": in_turn(batch.images, noisy, self.images_of(self.autoencoder(noisy)))}
 
+    def next_lines(self, run: Path) -> list[str]:
+        return [f"genlab denoise ckpt={run}", *super().next_lines(run)]
+
     def setting(self) -> dict[str, Any]:
         return super().setting() | {"noise": f"{self.config.noise} {self.config.noise_level:g}"}
 
