@@ -27,6 +27,8 @@ FAMILIES: dict[str, str | type] = {
     "diagonal_bilstm": "genlab.families.pixelrnn:DiagonalBiLSTM",
     "vae": "genlab.families.vae:VAE",
     "iwae": "genlab.families.iwae:IWAE",
+    "ae": "genlab.families.autoencoder:AE",
+    "dae": "genlab.families.autoencoder:DAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",
     "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",

@@ -31,7 +31,15 @@ _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of direct
     "hydra/hydra_logging=none",
 )
 
-_MODULES = {"sample": "genlab.sampling", "complete": "genlab.inpainting", "evaluate": "genlab.evaluation"}
+_MODULES = {
+    "sample": "genlab.sampling",
+    "complete": "genlab.inpainting",
+    "reconstruct": "genlab.reconstruction",
+    "interpolate": "genlab.interpolation",
+    "traverse": "genlab.traversal",
+    "denoise": "genlab.denoising",
+    "evaluate": "genlab.evaluation",
+}
 
 
 @dataclass(frozen=True)
@@ -299,7 +307,11 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
         print(f"wrote {folder}: summary.csv, and a folder for each job")
         done = [k for k, code in enumerate(codes) if code == 0 and jobs[k].plain["dataset"]["name"] != "none"]
         if done:  # and has data: a game without has nothing to sample
-            print(f"next: genlab sample ckpt={folder / str(done[0])}")
+            from genlab import build
+
+            family = build.look_up(build.FAMILIES, jobs[done[0]].plain["model"]["name"], "model")
+            prior = "" if family.generates else " prior=fit"
+            print(f"next: genlab sample ckpt={folder / str(done[0])}{prior}")
     if any(code in (Interrupted.exit_code, 130) for code in codes):
         return codes[-1]
     return next((code for code in codes if code), 0)

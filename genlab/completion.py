@@ -47,7 +47,15 @@ complete -c genlab -f -a '(__genlab_complete)'"""
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 _PATH_KEYS = ("ckpt", "run", "run_dir", "dataset.root", "dataset.path")
-_KEPT = ("keep=top", "keep=left")
+_PICTURES = {
+    ("complete", "images"): (),
+    ("complete", "keep"): ("keep=top", "keep=left"),
+    ("reconstruct", "images"): (),
+    ("interpolate", "images"): (),
+    ("traverse", "images"): (),
+    ("denoise", "images"): (),
+}
+"""Keys of verbs that take a path, and the words that they also take."""
 
 Hydra = Callable[..., Any]
 """`genlab.cli._hydra`: name of the primary configuration, words for Hydra, and so on."""
@@ -101,8 +109,8 @@ def candidates(line: str, shipped: Path, hydra: Hydra) -> list[str]:
     key, equals, value = last.partition("=")
     if equals and key in _PATH_KEYS:
         return _files(f"{key}=", value)
-    if equals and command.verb == "complete" and key in ("images", "keep"):
-        return [*(_starting(last, _KEPT) if key == "keep" else ()), *_files(f"{key}=", value)]
+    if equals and (command.verb, key) in _PICTURES:
+        return [*_starting(last, _PICTURES[str(command.verb), key]), *_files(f"{key}=", value)]
     return _overrides(command, last, shipped, hydra)
 
 

@@ -350,12 +350,17 @@ class SampleConfig:
         None, at_least=0, help="one class for each image, repeated as needed"
     )
     temperature: float = setting(1.0, above=0, help="below 1 keeps to what is likely; autoregressive models")
+    prior: Literal["model", "fit"] = setting(
+        "model", help="fit: Gaussians fitted to the codes of training images; models with an encoder"
+    )
+    components: int = setting(10, at_least=1, help="prior=fit: how many Gaussians")
     batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
     weights: Literal["auto", "average", "raw"] = setting(
         "auto", help="auto: the moving average where there is one"
     )
     device: str = setting("auto")
     npz: bool = setting(False, help="write samples.npz too: images, uint8 (n, H, W, C)")
+    dataset: dict[str, Any] = setting({}, help="prior=fit: dataset.root=... where the files are now")
     run_dir: str | None = setting(None)
 
 
@@ -402,3 +407,68 @@ class EvaluateConfig:
     device: str = setting("auto")
     dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
     run_dir: str | None = setting(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCheckpointConfig:
+    """What every command on the latents of a trained model can be told."""
+
+    ckpt: str = setting(help="a run folder or one checkpoint file")
+    images: str | None = setting(None, help="a picture or a folder of them; null: those of the dataset")
+    split: Literal["train", "validation", "test"] = setting("test")
+    seed: int = setting(0, at_least=0)
+    batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
+    weights: Literal["auto", "average", "raw"] = setting("auto")
+    device: str = setting("auto")
+    dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
+    run_dir: str | None = setting(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructConfig(OnCheckpointConfig):
+    """`genlab reconstruct`."""
+
+    count: int = setting(40, at_least=1, help="images of the split, where images is null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateConfig(OnCheckpointConfig):
+    """`genlab interpolate`."""
+
+    between: Literal["samples", "images"] = setting("samples")
+    steps: int = setting(10, at_least=2, at_most=100, help="images of a row, both ends included")
+    path: Literal["straight", "spherical"] = setting("straight")
+    n: int = setting(8, at_least=1, help="pairs")
+    labels: tuple[int, ...] | None = setting(
+        None, at_least=0, help="classes that the pairs have in turn; null: drawn"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraverseConfig(OnCheckpointConfig):
+    """`genlab traverse`."""
+
+    dimensions: tuple[int, ...] | None = setting(
+        None, at_least=0, help="of the latent, a row each; null: the first 16, or none beside a direction"
+    )
+    direction: tuple[int, ...] | None = setting(
+        None, at_least=0, help="two classes: a row along the difference of their mean codes"
+    )
+    range: float = setting(3.0, above=0, help="standard deviations on both sides")
+    steps: int = setting(11, at_least=2, at_most=100, help="images of a row")
+    around: Literal["origin", "image", "sample"] = setting("origin")
+    number: int = setting(0, at_least=0, help="which image or sample")
+    label: int | None = setting(None, at_least=0, help="class of all images; null: drawn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseConfig(OnCheckpointConfig):
+    """`genlab denoise`."""
+
+    noise: Literal["gaussian", "masking", "salt_and_pepper"] | None = setting(
+        None, help="null: what the model was trained with, else gaussian"
+    )
+    level: float | None = setting(
+        None, at_least=0, help="standard deviation, or share of pixels; null: the model's own, else 0.3"
+    )
+    count: int = setting(40, at_least=1, help="images of the split, where images is null")

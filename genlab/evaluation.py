@@ -137,7 +137,7 @@ def evaluate_samples(
         family sample_diversity, the total variance of 1,000 samples over that of as many images of the split.
     """
     numbers: dict[str, float] = {}
-    if family.spec.kind == "none":
+    if family.spec.kind == "none" or not family.generates:
         return numbers
 
     def samples(count: int) -> Iterator[torch.Tensor]:
@@ -233,7 +233,7 @@ def main(plain: Mapping[str, Any]) -> None:
     described = ", ".join(f"{key} {value}" for key, value in setting.items())
     print(f"on {n} images of {dataset.spec.name}, {config.split} split; {described}")
     print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")
-    print(f"next: genlab sample ckpt={config.ckpt}")
+    print(f"next: genlab sample ckpt={config.ckpt}{'' if model.family.generates else ' prior=fit'}")
 
 
 def write_pictures(

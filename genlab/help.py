@@ -32,6 +32,10 @@ usage: genlab VERB [key=value ...] [flags]
   resume      go on with a run that was cut off, or go on for longer
   sample      images out of a trained model
   complete    the rest of images of which a part is known
+  reconstruct images by way of their latent codes, and how near they come
+  interpolate what lies between two images or samples
+  traverse    what each dimension of a latent, or the way from one class to another, does
+  denoise     images with noise, which a model takes out again
   evaluate    the numbers of a trained model on a split of its dataset
   list        the models, datasets, optimizers, schedules and recipes there are
   completion  what the shell needs to complete words with the TAB key
@@ -95,6 +99,7 @@ keys used most:
   seed=0                       image k depends on the seed and k alone
   labels=[3,3,7]               one class for each image, for models that take labels
   temperature=0.8              below 1 keeps to what is likely, for autoregressive models
+  prior=fit components=10      Gaussians fitted to the codes of training images, for models with an encoder
   weights=auto                 auto (the moving average where there is one), average, raw
   npz=true                     samples.npz too: images, uint8 (n, H, W, C)
   run_dir=PATH                 where they go; outputs/sample/DATE-TIME-MODEL-DATASET without it
@@ -129,6 +134,101 @@ examples:
   genlab complete ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits keep=top
   genlab complete ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits keep=left resample=16 n=4
   genlab complete ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits images=mine.png keep=mask.png
+"""
+
+_RECONSTRUCT = """\
+genlab reconstruct: what a model with an encoder makes of images, and how near that comes to them.
+
+usage: genlab reconstruct ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
+  count=40 split=test          so many of a split of the dataset
+  weights=auto                 auto (the moving average where there is one), average, raw
+  run_dir=PATH                 where they go; outputs/reconstruct/DATE-TIME-MODEL-DATASET without it
+
+An image goes through the mean of its code, without noise. The peak signal-to-noise ratio of images in [0, 1]
+is 10 log10(1 / mean squared error), in decibels.
+
+examples:
+  genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits
+  genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits split=train count=100
+  genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits images=mine.png
+"""
+
+_INTERPOLATE = """\
+genlab interpolate: what lies between two images, or two samples, in a latent space: a row for each pair.
+
+usage: genlab interpolate ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  between=samples              samples; or images, for models with an encoder: the ends are reconstructions
+  path=straight                straight, or spherical, which keeps to the shell where a normal prior's mass is
+  steps=10                     images of a row, both ends included
+  n=8                          pairs: samples 0 and 1, 2 and 3 and so on, of which genlab sample has the same
+  images=PATH                  between=images: a folder of pictures, of the model's size; without it the first
+  split=test                   of a split of the dataset
+  labels=[3,7]                 classes in turn, for models that take labels; drawn without it
+  seed=0                       of the samples
+  run_dir=PATH                 where they go; outputs/interpolate/DATE-TIME-MODEL-DATASET without it
+
+examples:
+  genlab interpolate ckpt=outputs/train/20260101-120000-vae-digits between=images
+  genlab interpolate ckpt=outputs/train/20260101-120000-gan-digits path=spherical seed=3
+  genlab interpolate ckpt=outputs/train/20260101-120000-vae-digits between=images images=mine steps=20
+"""
+
+_TRAVERSE = """\
+genlab traverse: what each dimension of a latent does to an image, a row for each; or the way between classes.
+
+usage: genlab traverse ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  dimensions=[0,3,5]           of the latent; the first 16 without it
+  direction=[3,8]              a row from class 3 towards class 8: along the difference of their mean codes
+  range=3 steps=11             a row goes from -3 to 3 standard deviations of the prior in 11 steps
+  around=origin                what stays of the latent: origin, image (its code) or sample
+  number=0                     around=image, around=sample: which one
+  images=PATH                  around=image: a picture or a folder of pictures; without it those of
+  split=test                   a split of the dataset
+  label=3                      class of all images, for models that take labels; drawn without it
+  seed=0                       of the samples
+  run_dir=PATH                 where they go; outputs/traverse/DATE-TIME-MODEL-DATASET without it
+
+In a dimension's row its number is replaced; in a direction's row the latent moves along it. A latent of two
+dimensions also gives manifold.png: 20 x 20 latents, evenly spaced in the prior's probability.
+
+examples:
+  genlab traverse ckpt=outputs/train/20260101-120000-vae-digits
+  genlab traverse ckpt=outputs/train/20260101-120000-vae-digits around=image number=5 dimensions=[0,3]
+  genlab traverse ckpt=outputs/train/20260101-120000-vae-digits around=image direction=[3,8]
+"""
+
+_DENOISE = """\
+genlab denoise: adds noise to images and takes it out again with a model that reconstructs images.
+
+usage: genlab denoise ckpt=PATH [key=value ...] [flags]
+
+keys used most:
+  ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
+  noise=gaussian               gaussian, masking (pixels set to 0), salt_and_pepper (to 0 or 1); without it
+                               that of a denoising autoencoder's training
+  level=0.3                    gaussian: standard deviation in units of [0, 1]; else the share of pixels
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
+  count=40 split=test          so many of a split of the dataset
+  seed=0                       the noise of image k depends on the seed and k alone
+  run_dir=PATH                 where they go; outputs/denoise/DATE-TIME-MODEL-DATASET without it
+
+The peak signal-to-noise ratios of the noisy image, of the restored one and of what a 3x3 median filter makes
+of it are compared. A model trained without noise (vae, ae) restores what lies near its own images.
+
+examples:
+  genlab denoise ckpt=outputs/train/20260101-120000-dae-digits
+  genlab denoise ckpt=outputs/train/20260101-120000-dae-digits noise=salt_and_pepper level=0.1
+  genlab denoise ckpt=outputs/train/20260101-120000-vae-digits noise=gaussian level=0.2 images=mine
 """
 
 _EVALUATE = """\
@@ -188,8 +288,9 @@ exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss w
 75 interrupted by a signal and ready to resume. GENLAB_TRACEBACK=1 shows where an error was raised."""
 
 _PAGES = {
-    "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE, "evaluate": _EVALUATE,
-    "list": _LIST, "completion": _COMPLETION,
+    "train": _TRAIN, "resume": _RESUME, "sample": _SAMPLE, "complete": _COMPLETE,
+    "reconstruct": _RECONSTRUCT, "interpolate": _INTERPOLATE, "traverse": _TRAVERSE, "denoise": _DENOISE,
+    "evaluate": _EVALUATE, "list": _LIST, "completion": _COMPLETION,
 }  # fmt: skip
 
 

@@ -7,18 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from genlab import build, device
 from genlab.config import CompleteConfig, from_plain, suggest
-from genlab.data.folder import find_pictures, open_picture
 from genlab.data.spec import DataSpec
-from genlab.errors import ConfigError, DataError
-from genlab.evaluation import dataset_of
+from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
+from genlab.given import Given, given_images, read_picture, size_of
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
 from genlab.sampling import TrainedModel, check_labels, load_model, save_grid, to_picture, to_uint8
@@ -27,19 +25,6 @@ from genlab.scanning import Held
 _PICTURED_IMAGES, _PICTURED_COMPLETIONS = 40, 30
 _GREY = 0.5
 _SUGGESTED_CANDIDATES = 16
-
-
-class Known(NamedTuple):
-    """Images to be completed.
-
-    images: (N, C, H, W) in [0, 1], at the model's levels.
-    labels: (N,) int64 in the model's classes, or None where they are not known.
-    names: N words that say where each is from.
-    """
-
-    images: Tensor
-    labels: Tensor | None
-    names: list[str]
 
 
 class Completions(NamedTuple):
@@ -164,10 +149,14 @@ def main(plain: Mapping[str, Any]) -> None:
     if config.labels is not None:
         check_labels(config.labels, model)
     mask = read_mask(config.keep, model.spec)
-    if config.images is None:
-        known = images_of_dataset(config, model)
-    else:
-        known = read_images(config.images, model.spec)
+    known = given_images(
+        model,
+        config.images,
+        split=config.split,
+        count=config.count,
+        seed=config.seed,
+        changes=config.dataset,
+    )
     labels = labels_of(config, known, model)
     prefix = is_prefix(mask)
     candidates = 1 if prefix else config.resample
@@ -252,8 +241,8 @@ def read_mask(keep: str, spec: DataSpec) -> Tensor:
     white = read_picture(path, "keep", 1)[0] > 127
     if white.shape != mask.shape:
         raise ConfigError(
-            f"keep={keep}: a mask of {_size(white)} pixels (height x width), the images have {_size(mask)}; "
-            "resize it, or use keep=top or keep=left"
+            f"keep={keep}: a mask of {size_of(white)} pixels (height x width), the images have "
+            f"{size_of(mask)}; resize it, or use keep=top or keep=left"
         )
     if white.all() or not white.any():
         which = "every pixel, so that none is left to draw" if white.all() else "no pixel; see genlab sample"
@@ -261,66 +250,7 @@ def read_mask(keep: str, spec: DataSpec) -> Tensor:
     return white
 
 
-def read_images(where: str, spec: DataSpec) -> Known:
-    """One picture, or all of a folder.
-
-    Raises:
-        UserError: none there, one that cannot be read, or of another size than the model's images.
-    """
-    path = Path(where).expanduser()
-    if path.is_dir():
-        files = [path / name for name in find_pictures(path)]
-        if not files:
-            raise ConfigError(f"images={where}: no pictures in this folder; choose another")
-    elif path.is_file():
-        files = [path]
-    else:
-        raise ConfigError(f"images={where}: no such picture or folder; leave images out for the dataset's")
-    pictures = []
-    for file in files:
-        picture = read_picture(file, "images", spec.channels)
-        if picture.shape != spec.shape:
-            raise DataError(
-                f"images={file}: {_size(picture)} pixels (height x width), the model's images have "
-                f"{spec.height}x{spec.width}; resize it, or choose other images=..."
-            )
-        pictures.append(picture)
-    return Known(to_levels(torch.stack(pictures), spec.levels), None, [str(file) for file in files])
-
-
-def read_picture(path: Path, key: str, channels: int) -> Tensor:
-    """A picture of any kind as (channels, H, W) uint8.
-
-    Raises:
-        DataError: it cannot be read; the line names it as the value of `key`.
-    """
-    try:
-        array = np.array(open_picture(path, channels))
-    except Exception as error:  # a broken file can fail in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{key}={path}: cannot be read ({reason}); choose another picture") from error
-    return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
-
-
-def to_levels(pictures: Tensor, levels: int) -> Tensor:
-    """8-bit pictures (N, C, H, W) as images in [0, 1] of so many levels: the nearest, for two levels that is
-    whether a pixel is over 1/2."""
-    if levels == 2:
-        log.info("the model's images are binary: pictures are cut at 1/2")
-    elif levels < 256:
-        log.info("the model's images have %d levels: pictures are rounded to the nearest", levels)
-    return (pictures / 255 * (levels - 1)).round() / (levels - 1)
-
-
-def images_of_dataset(config: CompleteConfig, model: TrainedModel) -> Known:
-    """The first images of a split, as `genlab evaluate` sees them."""
-    dataset = dataset_of(model, config.dataset, config.split)
-    batches = dataset.evaluation_batches(config.split, config.count, config.seed, config.count)
-    indices, batch = next(batches)
-    return Known(batch.images, batch.labels, [f"{model.spec.name} {config.split} {k}" for k in indices])
-
-
-def labels_of(config: CompleteConfig, known: Known, model: TrainedModel) -> Tensor | None:
+def labels_of(config: CompleteConfig, known: Given, model: TrainedModel) -> Tensor | None:
     """The label of each completion, (N, n): the user's in turn, else the image's own, else drawn evenly."""
     if not model.family.takes_labels:
         return None
@@ -367,8 +297,3 @@ def describe(
     if candidates > 1:
         columns["effective_sample_size"] = done.effective.flatten().tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _size(picture: Tensor) -> str:
-    height, width = picture.shape[-2:]
-    return f"{height}x{width}"

@@ -28,7 +28,7 @@ def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
     """Makes the folder of a new run, which no other run has or gets.
 
     Args:
-        verb: train, sample, complete, evaluate.
+        verb: of the command: train, sample, complete and so on.
         run_dir: the user's wish; None for outputs/VERB/DATE-TIME-LABEL.
         label: MODEL-DATASET.
 

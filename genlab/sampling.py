@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ def main(plain: Mapping[str, Any]) -> None:
             f"ckpt={config.ckpt}: {model.config.model.name} has no data; see samples/ of its run"
         )
     check_temperature(config.temperature, model)
+    draw_part = _drawing(config, model, torch_device, labels)
     log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
     folder = create_folder("sample", config.run_dir, model.label)
     points = model.spec.kind == "points"
@@ -118,15 +119,7 @@ def main(plain: Mapping[str, Any]) -> None:
         with tqdm(total=config.n, unit="image", disable=None) as bar:
             for start in range(0, config.n, config.batch_size):
                 indices = range(start, min(start + config.batch_size, config.n))
-                drawn = draw(
-                    model.family,
-                    indices,
-                    config.seed,
-                    torch_device,
-                    labels,
-                    config.temperature,
-                    progress=True,
-                )
+                drawn = draw_part(indices)
                 kept.append(drawn if points else to_uint8(drawn))
                 for index, image in zip(indices, () if points else kept[-1], strict=not points):
                     to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
@@ -144,10 +137,34 @@ def main(plain: Mapping[str, Any]) -> None:
                 arrays["labels"] = labels.numpy()
             np.savez_compressed(folder / "samples.npz", **arrays)
         facts = model.describe() | {"n": config.n, "seed": config.seed, "temperature": config.temperature}
+        if config.prior == "fit":
+            facts |= {"prior": "Gaussians fitted to codes", "components": config.components}
         (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
     files = "points.csv" if points else f"images/ ({config.n} files)"
     print(f"wrote {folder}: grid.png, {files}{', samples.npz' if config.npz else ''}")
     print(f"next: genlab evaluate ckpt={config.ckpt}")
+
+
+def _drawing(
+    config: SampleConfig, model: TrainedModel, torch_device: torch.device, labels: Tensor | None
+) -> Callable[[range], Tensor]:
+    """What draws images of given numbers.
+
+    Raises:
+        ConfigError: the model has no prior, and none is to be fitted.
+    """
+    if config.prior == "fit":
+        from genlab import fitting  # which imports this module
+
+        return fitting.sampler(config, model, torch_device)
+    if not model.family.generates:
+        raise ConfigError(
+            f"ckpt={config.ckpt}: {model.config.model.name} has no prior to draw from; add prior=fit, "
+            "or see genlab reconstruct"
+        )
+    return lambda indices: draw(
+        model.family, indices, config.seed, torch_device, labels, config.temperature, progress=True
+    )
 
 
 def draw(
@@ -195,17 +212,20 @@ def check_temperature(temperature: float, model: TrainedModel) -> None:
         raise ConfigError(f"temperature={temperature:g}: {name} takes none; leave temperature out")
 
 
-def check_labels(labels: Sequence[int], model: TrainedModel) -> None:
+def check_labels(labels: Sequence[int], model: TrainedModel, key: str = "labels") -> None:
     """Refuses labels for a model that takes none, or of a class that there is not.
+
+    Args:
+        key: of the setting that they are; "label" for one alone.
 
     Raises:
         ConfigError: see above; also for no labels at all.
     """
-    given = f"labels={list(labels)}"
+    given = f"{key}={labels[0] if key == 'label' else list(labels)}"
     if not labels:
         raise ConfigError("labels=[]: give at least one class, e.g. labels=[3,3,7]")
     if not model.family.takes_labels:
-        raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave labels out")
+        raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave {key} out")
     if max(labels) >= model.spec.classes:
         raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {model.spec.classes - 1}")
 
@@ -261,3 +281,19 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Writes images (n, C, H, W) in [0, 1] as one picture."""
     to_picture(grid(to_uint8(images), columns)).save(path)
+
+
+def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
+    """Writes several versions of the same images below one another: a row of each version in turn.
+
+    Args:
+        bands: versions, (N, C, H, W) in [0, 1] each, e.g. originals and reconstructions.
+        columns: images of a row; the last row may have fewer.
+    """
+    rows = [
+        part for parts in zip(*(band.cpu().split(columns) for band in bands), strict=True) for part in parts
+    ]
+    grey = torch.full((columns, *bands[0].shape[1:]), 0.5)  # the grid's own colour
+    columns = min(columns, len(bands[0]))
+    full = [torch.cat([row, grey[: columns - len(row)]]) for row in rows]
+    save_grid(torch.cat(full), path, columns)

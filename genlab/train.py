@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from genlab import build, checkpoint, device
 from genlab.config import TrainConfig, to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
 from genlab.evaluation import evaluate_samples, evaluate_split, write_pictures
+from genlab.rng import SampleRng
 from genlab.run import Run, create_folder, log, log_to_console, storage_errors
 from genlab.sampling import draw, row_labels, save_grid, write_samples
 from genlab.state import TrainingState
@@ -254,17 +256,32 @@ def _evaluate_and_sample(
 
 def _draw_samples(state: TrainingState, run: Run, finished: bool) -> None:
     family, step = state.family, state.update.step
+    path = run.samples / f"step-{step:08d}.png"
+    if not family.generates:
+        _draw_pictures(state, path)
+        return
     n = state.config.trainer.sample_images if family.spec.kind == "images" else _DRAWN_POINTS
     labels = row_labels(family, n)
     if labels is not None:  # whole rows only
         labels = labels[: n // family.spec.classes * family.spec.classes]
         n = len(labels)
     samples = draw(family, range(n), state.config.seed, state.group.device, labels)
-    write_samples(family, state.config, samples, run.samples / f"step-{step:08d}.png", f"step {step}")
+    write_samples(family, state.config, samples, path, f"step {step}")
     if finished and family.spec.kind == "points":
         from genlab.report import figures
 
         figures.over_time(sorted(run.samples.glob("step-*.png")), run.samples / "over_time.png")
+
+
+def _draw_pictures(state: TrainingState, path: Path) -> None:
+    """Of a family without samples: what it makes of the first images of the validation split."""
+    seed, n = state.config.seed, state.config.trainer.sample_images
+    split = "validation" if state.dataset.size("validation") > 0 else "train"
+    indices, batch = next(iter(state.dataset.evaluation_batches(split, n, seed, n)))
+    rng = SampleRng(seed, indices, state.group.device, purpose="pictures")
+    with torch.no_grad():
+        sheet = next(iter(state.family.pictures(batch, rng=rng).values()))
+    save_grid(sheet.flatten(0, 1), path, columns=sheet.shape[1])
 
 
 def _announce(state: TrainingState, run: Run) -> None:

@@ -14,10 +14,19 @@ from typing import Any
 
 import yaml
 
-from genlab.config import CompleteConfig, EvaluateConfig, SampleConfig, suggest
+from genlab import config as c
+from genlab.config import suggest
 from genlab.errors import ConfigError
 
-ON_CHECKPOINTS = {"sample": SampleConfig, "complete": CompleteConfig, "evaluate": EvaluateConfig}
+ON_CHECKPOINTS = {
+    "sample": c.SampleConfig,
+    "complete": c.CompleteConfig,
+    "reconstruct": c.ReconstructConfig,
+    "interpolate": c.InterpolateConfig,
+    "traverse": c.TraverseConfig,
+    "denoise": c.DenoiseConfig,
+    "evaluate": c.EvaluateConfig,
+}
 """Verbs whose configuration is a flat one, and its dataclass."""
 
 VERBS = ("train", "resume", *ON_CHECKPOINTS, "list", "completion")

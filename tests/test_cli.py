@@ -242,6 +242,21 @@ MISTAKES = {
     "complete ckpt=x resample=0": "resample=0: must be at least 1",
     "complete ckpt=x resmple=3": "did you mean resample?",
     "complete ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
+    "reconstruct": "ckpt: missing; add ckpt=...",
+    "reconstruct ckpt=x count=0": "count=0: must be at least 1",
+    "reconstruct ckpt=x latent=3": "latent=3: unknown key for genlab reconstruct",
+    "reconstruct ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
+    "interpolate": "ckpt: missing; add ckpt=...",
+    "interpolate ckpt=x steps=1": "steps=1: must be at least 2",
+    "interpolate ckpt=x path=strait": "did you mean path=straight?",
+    "interpolate ckpt=x between=image": "did you mean between=images?",
+    "traverse": "ckpt: missing; add ckpt=...",
+    "traverse ckpt=x range=0": "range=0.0: must be above 0",
+    "traverse ckpt=x dimensions=3": "dimensions=3: expected a list, e.g. dimensions=[1,2]",
+    "traverse ckpt=x around=sampel": "did you mean around=sample?",
+    "denoise": "ckpt: missing; add ckpt=...",
+    "denoise ckpt=x noise=gausian": "did you mean noise=gaussian?",
+    "denoise ckpt=x level=-1": "level=-1.0: must be at least 0",
     "evaluate ckpt=x split=tset": "did you mean split=test?",
     "evaluate ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
     "resume": "run: missing; add run=outputs/train/...",
@@ -306,13 +321,26 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 
 
 def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genlab import evaluation, inpainting, sampling, train
+    from genlab import (
+        denoising,
+        evaluation,
+        inpainting,
+        interpolation,
+        reconstruction,
+        sampling,
+        train,
+        traversal,
+    )
 
     calls: list[tuple] = []
     monkeypatch.setattr(train, "start", lambda *a: calls.append(("start", *a)))
     monkeypatch.setattr(train, "resume", lambda *a: calls.append(("resume", *a)))
     monkeypatch.setattr(sampling, "main", lambda *a: calls.append(("sample", *a)))
     monkeypatch.setattr(inpainting, "main", lambda *a: calls.append(("complete", *a)))
+    monkeypatch.setattr(reconstruction, "main", lambda *a: calls.append(("reconstruct", *a)))
+    monkeypatch.setattr(interpolation, "main", lambda *a: calls.append(("interpolate", *a)))
+    monkeypatch.setattr(traversal, "main", lambda *a: calls.append(("traverse", *a)))
+    monkeypatch.setattr(denoising, "main", lambda *a: calls.append(("denoise", *a)))
     monkeypatch.setattr(evaluation, "main", lambda *a: calls.append(("evaluate", *a)))
     assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
     name, plain, overrides, run_dir = calls.pop()
@@ -325,6 +353,18 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cli.main(["complete", "ckpt=run", "keep=left", "dataset.root=there"]) == 0
     name, plain = calls.pop()
     assert (name, plain["keep"], plain["dataset"]) == ("complete", "left", {"root": "there"})
+    assert cli.main(["reconstruct", "ckpt=run", "split=train", "dataset.root=there"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["split"], plain["dataset"]) == ("reconstruct", "train", {"root": "there"})
+    assert cli.main(["interpolate", "ckpt=run", "path=spherical"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["path"], plain["steps"]) == ("interpolate", "spherical", 10)
+    assert cli.main(["traverse", "ckpt=run", "dimensions=[0,3]"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["dimensions"], plain["range"]) == ("traverse", [0, 3], 3.0)
+    assert cli.main(["denoise", "ckpt=run", "noise=masking"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["noise"], plain["level"]) == ("denoise", "masking", None)
     assert cli.main(["evaluate", "ckpt=run", "dataset.root=there", "run_dir=here"]) == 0
     name, plain = calls.pop()
     assert (name, plain["dataset"], plain["run_dir"]) == ("evaluate", {"root": "there"}, "here")
@@ -493,6 +533,14 @@ def test_list_names_everything_with_a_line(capsys: pytest.CaptureFixture[str]) -
         ("genlab complete ", ["ckpt=", "keep="], ["model=", "dataset="]),
         ("genlab complete images=so", ["images=some_run/"], []),
         ("genlab complete keep=", ["keep=top", "keep=left", "keep=some_run/"], []),
+        ("genlab reconstruct ", ["ckpt=", "images="], ["model=", "dataset="]),
+        ("genlab reconstruct images=so", ["images=some_run/"], []),
+        ("genlab interpolate ", ["ckpt=", "between=", "path="], ["model=", "dataset="]),
+        ("genlab interpolate images=so", ["images=some_run/"], []),
+        ("genlab traverse ", ["ckpt=", "dimensions=", "around="], ["model=", "dataset="]),
+        ("genlab traverse images=so", ["images=some_run/"], []),
+        ("genlab denoise ", ["ckpt=", "noise=", "level="], ["model=", "dataset="]),
+        ("genlab denoise images=so", ["images=some_run/"], []),
         ("genlab resume ", ["run="], ["model="]),
         ("genlab resume run=some_run trainer.st", ["trainer.steps="], []),
         ("genlab completion ", ["bash", "zsh", "fish"], []),

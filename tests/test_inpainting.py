@@ -14,7 +14,7 @@ from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, trained
 from torch import Tensor
 
-from genlab import build, inpainting, sampling
+from genlab import build, given, inpainting, sampling
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
 from genlab.families.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
@@ -129,9 +129,9 @@ def test_which_masks_are_a_prefix_of_the_scan(rows: str, prefix: bool) -> None:
 
 def test_levels_of_pictures() -> None:
     pictures = torch.tensor([0, 7, 8, 127, 128, 255], dtype=torch.uint8).view(1, 1, 2, 3)
-    assert (inpainting.to_levels(pictures, 2) == (pictures > 127)).all()
-    assert (inpainting.to_levels(pictures, 17) * 16).flatten().tolist() == [0, 0, 1, 8, 8, 16]
-    assert torch.equal(inpainting.to_levels(pictures, 256), pictures / 255)
+    assert (given.to_levels(pictures, 2) == (pictures > 127)).all()
+    assert (given.to_levels(pictures, 17) * 16).flatten().tolist() == [0, 0, 1, 8, 8, 16]
+    assert torch.equal(given.to_levels(pictures, 256), pictures / 255)
 
 
 # The command

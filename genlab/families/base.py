@@ -57,6 +57,11 @@ class Family(nn.Module):
         takes_temperature: whether `sample` takes a temperature, and shows its progress.
         takes_importance_samples: whether `evaluate` takes their number, for an importance-weighted bound.
         adversarial: its players work against each other, so that the norms of their gradients are logged.
+        generates: it has `sample`; without it a run shows its pictures in place of samples.
+        encodes: it has `encode`.
+        decodes: it has `decode`.
+        latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard) or
+            "uniform" (over [-1, 1]); None for a family without a prior of its own.
     """
 
     Config: ClassVar[type]
@@ -66,6 +71,10 @@ class Family(nn.Module):
     takes_temperature: ClassVar[bool] = False
     takes_importance_samples: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+    generates: ClassVar[bool] = True
+    encodes: ClassVar[bool] = False
+    decodes: ClassVar[bool] = False
+    latent_prior: str | None = None
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
@@ -96,6 +105,22 @@ class Family(nn.Module):
             A tensor of more dimensions, (B, ...), is not averaged but gathered for `summarize`.
         """
         return {}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The latent code of images (B, C, H, W) in [0, 1], (B, L): a posterior's mean if there is one."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The images of latents (B, L) without added noise, (B, C, H, W) in [0, 1].
+
+        Args:
+            labels: (B,) int64, for families that take labels.
+        """
+        raise NotImplementedError
+
+    def prior_latents(self, rng: SampleRng) -> Tensor:
+        """Latents of the prior, (n, L): those of `sample` for the same `rng`."""
+        raise NotImplementedError
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Numbers of a whole split, from all that `evaluate` returned, concatenated: (N, ...) on the CPU."""

@@ -91,6 +91,7 @@ class GAN(Family):
     players: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
     sampled_by = ("generator",)
     adversarial = True
+    decodes = True
     conditioning: ClassVar[str] = "none"
     penalized: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("opponent_objective", "generator_objective")
@@ -125,6 +126,7 @@ class GAN(Family):
             initialization=config.initialization,
         )
         self.add_module(self.players[0], opponent)
+        self.latent_prior = config.prior
         self._noise_sigma = config.instance_noise
 
     @property
@@ -345,12 +347,18 @@ class GAN(Family):
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """The generator on latents of the prior, with labels drawn uniformly where none are given."""
-        latent = self.config.latent
-        latents = rng.uniform(latent) * 2 - 1 if self.config.prior == "uniform" else rng.normal(latent)
+        latents = self.prior_latents(rng)
         if self.takes_labels and labels is None:
             labels = rng.integers(self.spec.classes)
+        return self.decode(latents, labels)
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         fake = self.generator(latents, labels).float()
         return (fake + 1) / 2 if self.spec.kind == "images" else fake
+
+    def prior_latents(self, rng: SampleRng) -> Tensor:
+        latent = self.config.latent
+        return rng.uniform(latent) * 2 - 1 if self.config.prior == "uniform" else rng.normal(latent)
 
     def judge(self, images: Tensor) -> Tensor | None:
         """D(x), the probability that the discriminator gives to each of (N, C, H, W) being data: (N,)."""

@@ -300,6 +300,19 @@ class Autoencoder(Family):
             "likelihood": f"{self.likelihood_name} ({kind})",
         }
 
+    encodes = True
+    decodes = True
+    latent_prior = "normal"
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images)[0]
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.likelihood.mean(self.vae.decoder(latents))
+
+    def prior_latents(self, rng: SampleRng) -> Tensor:
+        return rng.normal(self.config.latent)
+
 
 class VAE(Autoencoder):
     """Maximises the evidence lower bound; its two networks are trained together."""

@@ -1,0 +1,97 @@
+"""Taking noise out of images with a model that reconstructs them, beside a median filter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab import device
+from genlab.config import DenoiseConfig, from_plain
+from genlab.corruption import Noise, check_level, corrupt
+from genlab.given import given_images
+from genlab.latent_space import check_has, for_json, reconstruct, table, write_images
+from genlab.metrics.fidelity import mean_squared_error, psnr_db
+from genlab.rng import SampleRng
+from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.sampling import TrainedModel, load_model, save_bands
+
+_PICTURED_IMAGES = 200
+_DEFAULT_NOISE, _DEFAULT_LEVEL = "gaussian", 0.3
+
+
+def median_filter(images: Tensor) -> Tensor:
+    """Each number as the median of the 3x3 around it, mirrored at the border; (N, C, H, W), the same out."""
+    from scipy.ndimage import median_filter  # comes with scikit-learn, and is slow to import
+
+    return torch.from_numpy(np.asarray(median_filter(images.numpy(), size=(1, 1, 3, 3), mode="reflect")))
+
+
+def main(plain: Mapping[str, Any]) -> None:
+    """`genlab denoise`: writes denoised.png, a PNG for each restored image, and denoised.json."""
+    log_to_console()
+    config = from_plain(DenoiseConfig, plain)
+    torch_device = device.resolve(config.device, "device")
+    model = load_model(config.ckpt, config.weights, torch_device)
+    check_has(model, config.ckpt, "encodes", "decodes")
+    noise, level = noise_of(config, model)
+    given = given_images(
+        model,
+        config.images,
+        split=config.split,
+        count=config.count,
+        seed=config.seed,
+        changes=config.dataset,
+    )
+    folder = create_folder("denoise", config.run_dir, model.label)
+    clean, count = given.images.cpu(), len(given.images)
+    log.info(
+        "%s noise of %g in %d images, taken out with the %s weights of %s",
+        noise, level, count, model.weights, model.path,
+    )  # fmt: skip
+    noisy = corrupt(clean, noise, level, SampleRng(config.seed, range(count), purpose="denoise"))
+    restored = reconstruct(model.family, noisy, torch_device, config.batch_size)
+    shown = noisy.clamp(0, 1)  # what a picture can hold
+    versions = {"noisy": shown, "restored": restored, "median_filter": median_filter(shown)}
+    psnr = {name: psnr_db(mean_squared_error(clean, version)) for name, version in versions.items()}
+    facts = model.describe() | {
+        "images": config.images or f"{model.spec.name}, {config.split} split",
+        "count": count,
+        "noise": noise,
+        "level": level,
+        "seed": config.seed,
+    }
+    means = {f"{name}_psnr_db": for_json(values.mean().item()) for name, values in psnr.items()}
+    with storage_errors(folder):
+        pictured = [version[:_PICTURED_IMAGES] for version in (clean, shown, restored)]
+        save_bands(pictured, folder / "denoised.png")
+        files = write_images(folder / "images", restored)
+        rows = table(
+            file=[f"images/{file}" for file in files],
+            image=given.names,
+            **{f"{name}_psnr_db": [for_json(x) for x in values.tolist()] for name, values in psnr.items()},
+        )
+        (folder / "denoised.json").write_text(json.dumps(facts | means | {"denoised": rows}, indent=2) + "\n")
+    described = ", ".join(f"{name.replace('_', ' ')} {x.mean():.2f} dB" for name, x in psnr.items())
+    print(f"PSNR: {described}; means of {count} images with {noise} noise of {level:g}")
+    print(f"wrote {folder}: denoised.png, images/ ({count} files), denoised.json")
+    print(f"next: genlab reconstruct ckpt={config.ckpt}")
+
+
+def noise_of(config: DenoiseConfig, model: TrainedModel) -> tuple[Noise, float]:
+    """The user's; what is left out as the model was trained with, else Gaussian noise of 0.3.
+
+    Raises:
+        ConfigError: a share over 1.
+    """
+    own = getattr(model.config.model, "noise", None)
+    noise = cast(Noise, config.noise or own or _DEFAULT_NOISE)
+    level = config.level
+    if level is None:
+        level = model.config.model.noise_level if noise == own else _DEFAULT_LEVEL
+    check_level(noise, level, "level")
+    return noise, level

@@ -1,0 +1,194 @@
+"""The autoencoder, and the denoising autoencoder (Vincent et al. 2008, 2010)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.config import setting
+from genlab.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
+from genlab.data.spec import Batch, DataSpec
+from genlab.errors import ConfigError
+from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.vae import check_size
+from genlab.metrics.fidelity import mean_squared_error
+from genlab.nets.autoencoder import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from genlab.rng import SampleRng
+
+_COLUMNS = 10
+_ERRORS = {"bernoulli": "cross_entropy_nats", "gaussian": "squared_error"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AEConfig:
+    """See configs/model/ae.yaml."""
+
+    name: Literal["ae"] = setting("ae")
+    network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
+    hidden: tuple[int, ...] = setting((512, 512), at_least=1, help="mlp: units, from the image to the latent")
+    width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
+    latent: int = setting(16, at_least=1, help="dimensions of the latent")
+    likelihood: Literal["auto", "bernoulli", "gaussian"] = setting("auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DAEConfig(AEConfig):
+    """See configs/model/dae.yaml."""
+
+    name: Literal["dae"] = setting("dae")  # type: ignore[assignment]
+    noise: Noise = setting("masking")
+    noise_level: float = setting(0.25, above=0, help="standard deviation, or share of pixels")
+
+    def __post_init__(self) -> None:
+        check_level(self.noise, self.noise_level, "model.noise_level")
+
+
+class AENet(nn.Module):
+    """Encoder and decoder; see AEConfig, and (C, H, W) of the images."""
+
+    def __init__(self, config: AEConfig, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        if config.network == "mlp":
+            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, config.latent)
+            self.decoder: nn.Module = MLPDecoder(config.latent, config.hidden, shape)
+        else:
+            self.encoder = ConvEncoder(shape, config.width, config.latent)
+            self.decoder = ConvDecoder(config.latent, config.width, shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs (B, C, H, W): logits, or means less 1/2, as `genlab.likelihoods` has them."""
+        return self.decoder(self.encoder(images))
+
+
+class AE(Family):
+    """Learns to give an image back through a code of few numbers. It has no distribution to sample from."""
+
+    Config: ClassVar[type] = AEConfig
+    players = ("autoencoder",)
+    sampled_by = ("autoencoder",)
+    generates = False
+    encodes = True
+    decodes = True
+
+    def __init__(self, config: AEConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        check_size(config, spec)  # type: ignore[arg-type]
+        if spec.kind != "images":
+            raise ConfigError(f"dataset={spec.name}: {config.name} takes images, not points; use model=vae")
+        auto = "bernoulli" if spec.levels == 2 else "gaussian"
+        self.likelihood_name = auto if config.likelihood == "auto" else config.likelihood
+        self.autoencoder = AENet(config, spec.shape)
+
+    def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
+        """Vincent et al. 2008, section 2.3: gives back the images from spoiled ones."""
+        images = next(batches).images
+        return update("autoencoder", self.loss, images, self.spoiled(images, DefaultDraws(images)))
+
+    def spoiled(self, images: Tensor, draws: Draws) -> Tensor:
+        """What the encoder is given of images: themselves."""
+        return images
+
+    def loss(self, images: Tensor, spoiled: Tensor) -> tuple[Tensor, Metrics]:
+        """The error of what is made of spoiled images, averaged over images."""
+        error = self.error(self.autoencoder(spoiled), images).mean()
+        return error, {_ERRORS[self.likelihood_name]: error}
+
+    def error(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """Summed over C, H and W in float32, (B,) (Vincent et al. 2010, section 2.2).
+
+        Bernoulli: the cross-entropy -x log y - (1 - x) log(1 - y) of logits, in nats; for grey levels it is
+        no likelihood, and least at y = x all the same. Gaussian: the squared error (x - y)^2.
+        """
+        if self.likelihood_name == "bernoulli":
+            each = F.binary_cross_entropy_with_logits(outputs.float(), images, reduction="none")
+        else:
+            each = (images - (outputs.float() + 0.5)).square()
+        return each.flatten(1).sum(1)
+
+    def images_of(self, outputs: Tensor) -> Tensor:
+        """The images that outputs stand for, in [0, 1]."""
+        outputs = outputs.float()
+        return outputs.sigmoid() if self.likelihood_name == "bernoulli" else (outputs + 0.5).clamp(0, 1)
+
+    def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
+        raise ConfigError(f"model={self.config.name}: has no prior to draw from")
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.autoencoder.encoder(images).float()
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.images_of(self.autoencoder.decoder(latents))
+
+    def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """How near each image comes to itself, by way of its code.
+
+        Returns:
+            the loss of images without noise, and mean_squared_error, over the numbers of an image.
+        """
+        outputs = self.autoencoder(batch.images)
+        return {
+            _ERRORS[self.likelihood_name]: self.error(outputs, batch.images),
+            "mean_squared_error": mean_squared_error(batch.images, self.images_of(outputs)),
+        }
+
+    def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        return {"reconstructions": in_turn(batch.images, self.images_of(self.autoencoder(batch.images)))}
+
+    def next_lines(self, run: Path) -> list[str]:
+        return [
+            f"genlab reconstruct ckpt={run}",
+            f"genlab sample ckpt={run} prior=fit",
+            f"genlab evaluate ckpt={run}",
+        ]
+
+    def setting(self) -> dict[str, Any]:
+        return {"reconstruction": f"through the code, {_ERRORS[self.likelihood_name]} summed over an image"}
+
+
+class DAE(AE):
+    """Is given images with noise and learns to give them back without it."""
+
+    Config = DAEConfig
+
+    def spoiled(self, images: Tensor, draws: Draws) -> Tensor:
+        """Images with the noise of the configuration."""
+        return corrupt(images, self.config.noise, self.config.noise_level, draws)
+
+    def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """As that of an autoencoder, and for images with noise.
+
+        Returns:
+            also denoising_mean_squared_error, of the image and what is made of it with noise; and
+            noisy_mean_squared_error, of the image and the same with noise, within [0, 1].
+        """
+        noisy = self.spoiled(batch.images, rng)
+        restored = self.images_of(self.autoencoder(noisy))
+        return super().evaluate(batch, rng=rng) | {
+            "denoising_mean_squared_error": mean_squared_error(batch.images, restored),
+            "noisy_mean_squared_error": mean_squared_error(batch.images, noisy.clamp(0, 1)),
+        }
+
+    def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """Denoised: rows of originals, of these with noise, and of what the model makes of the latter."""
+        noisy = self.spoiled(batch.images, rng)
+        return {"denoised": in_turn(batch.images, noisy, self.images_of(self.autoencoder(noisy)))}
+
+    def next_lines(self, run: Path) -> list[str]:
+        return [f"genlab denoise ckpt={run}", *super().next_lines(run)]
+
+    def setting(self) -> dict[str, Any]:
+        return super().setting() | {"noise": f"{self.config.noise} {self.config.noise_level:g}"}
+
+
+def in_turn(*versions: Tensor) -> Tensor:
+    """Versions of the same images (N, C, H, W): a row of each in turn, whole rows only, (R, K, C, H, W)."""
+    columns = min(_COLUMNS, len(versions[0]))
+    whole = len(versions[0]) // columns * columns
+    return torch.stack([version[:whole].unflatten(0, (-1, columns)) for version in versions], 1).flatten(0, 1)

@@ -1,0 +1,73 @@
+"""A prior fitted to the codes of training images, for models without one (Ghosh et al. 2020, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from genlab.config import SampleConfig
+from genlab.errors import ConfigError
+from genlab.latent_space import check_has, codes_of_training, decode
+from genlab.rng import SampleRng
+from genlab.run import log
+from genlab.sampling import TrainedModel
+
+
+class Mixture(NamedTuple):
+    """K Gaussians of L dimensions.
+
+    weights: (K,), of sum 1.
+    means: (K, L).
+    roots: (K, L, L), lower triangles A of the covariances A A^T.
+    """
+
+    weights: Tensor
+    means: Tensor
+    roots: Tensor
+
+    def draw(self, rng: SampleRng) -> Tensor:
+        """A latent of each stream, (n, L)."""
+        cumulative = self.weights.cumsum(0)[:-1]
+        component = torch.searchsorted(cumulative, rng.uniform().to(cumulative), right=True)
+        noise = rng.normal(self.means.shape[1]).to(self.means)
+        return (self.means[component] + (self.roots[component] @ noise[..., None])[..., 0]).float()
+
+
+def fit(codes: Tensor, components: int, seed: int) -> Mixture:
+    """By expectation maximisation, with full covariances.
+
+    Args:
+        codes: (N, L).
+        seed: of where the algorithm starts.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    fitted = GaussianMixture(components, random_state=seed % 2**32).fit(codes.double().numpy())
+    covariances = torch.from_numpy(fitted.covariances_)
+    return Mixture(
+        torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_), torch.linalg.cholesky(covariances)
+    )
+
+
+def sampler(config: SampleConfig, model: TrainedModel, device: torch.device) -> Callable[[range], Tensor]:
+    """Draws images number so and so by way of a fitted prior, as `genlab.sampling.draw` does by the model's.
+
+    Raises:
+        ConfigError: the model has no encoder, or there are fewer images than components.
+    """
+    check_has(model, config.ckpt, "encodes", "decodes")
+    codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, device)
+    if config.components > len(codes):
+        raise ConfigError(
+            f"components={config.components}: there are {len(codes)} training images; use fewer"
+        )
+    log.info("fitting %d Gaussians to the codes of %d training images", config.components, len(codes))
+    prior = fit(codes, config.components, config.seed)
+
+    def draw(indices: range) -> Tensor:
+        return decode(model.family, prior.draw(SampleRng(config.seed, indices)), device, config.batch_size)
+
+    return draw

@@ -1,0 +1,119 @@
+"""Images that a command is given: pictures of the user's, or the first of a split of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.data.folder import find_pictures, open_picture
+from genlab.data.spec import DataSpec
+from genlab.errors import ConfigError, DataError
+from genlab.evaluation import dataset_of
+from genlab.run import log
+from genlab.sampling import TrainedModel
+
+
+class Given(NamedTuple):
+    """Images for a model.
+
+    images: (N, C, H, W) in [0, 1], at the model's levels.
+    labels: (N,) int64 in the model's classes, or None where they are not known.
+    names: N words that say where each is from.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    names: list[str]
+
+
+def given_images(
+    model: TrainedModel,
+    where: str | None,
+    *,
+    split: str,
+    count: int,
+    seed: int,
+    changes: Mapping[str, Any],
+    at_least: int = 1,
+) -> Given:
+    """The pictures at `where`; those of the dataset without it.
+
+    Args:
+        split, count, seed: of the dataset, as `genlab evaluate` sees its first images.
+        changes: settings of the dataset that say where its files are now.
+        at_least: how many are needed.
+
+    Raises:
+        UserError: there are fewer; see also `read_images` and `genlab.evaluation.dataset_of`.
+    """
+    if where is not None:
+        return read_images(where, model.spec, at_least)
+    dataset = dataset_of(model, changes, split)
+    indices, batch = next(dataset.evaluation_batches(split, count, seed, count))
+    if len(indices) < at_least:
+        raise ConfigError(f"split={split}: {len(indices)} images, {at_least} are needed; use another split")
+    return Given(batch.images, batch.labels, [f"{model.spec.name} {split} {k}" for k in indices])
+
+
+def read_images(where: str, spec: DataSpec, at_least: int = 1) -> Given:
+    """One picture, or all of a folder.
+
+    Raises:
+        UserError: too few there, one that cannot be read, or of another size than the model's images.
+    """
+    path = Path(where).expanduser()
+    if path.is_dir():
+        files = [path / name for name in find_pictures(path)]
+        if not files:
+            raise ConfigError(f"images={where}: no pictures in this folder; choose another")
+    elif path.is_file():
+        files = [path]
+    else:
+        raise ConfigError(f"images={where}: no such picture or folder; leave images out for the dataset's")
+    if len(files) < at_least:
+        raise ConfigError(f"images={where}: {len(files)} there, {at_least} are needed; give a folder of more")
+    pictures = []
+    for file in files:
+        picture = read_picture(file, "images", spec.channels)
+        if picture.shape != spec.shape:
+            raise DataError(
+                f"images={file}: {size_of(picture)} pixels (height x width), the model's images have "
+                f"{spec.height}x{spec.width}; resize it, or choose other images=..."
+            )
+        pictures.append(picture)
+    return Given(to_levels(torch.stack(pictures), spec.levels), None, [str(file) for file in files])
+
+
+def read_picture(path: Path, key: str, channels: int) -> Tensor:
+    """A picture of any kind as (channels, H, W) uint8.
+
+    Raises:
+        DataError: it cannot be read; the line names it as the value of `key`.
+    """
+    try:
+        array = np.array(open_picture(path, channels))
+    except Exception as error:  # a broken file can fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{key}={path}: cannot be read ({reason}); choose another picture") from error
+    return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
+
+
+def to_levels(pictures: Tensor, levels: int) -> Tensor:
+    """8-bit pictures (N, C, H, W) as images in [0, 1] of so many levels: the nearest, for two levels that is
+    whether a pixel is over 1/2."""
+    if levels == 2:
+        log.info("the model's images are binary: pictures are cut at 1/2")
+    elif levels < 256:
+        log.info("the model's images have %d levels: pictures are rounded to the nearest", levels)
+    return (pictures / 255 * (levels - 1)).round() / (levels - 1)
+
+
+def size_of(picture: Tensor) -> str:
+    """Of (..., H, W), e.g. "28x28" for people."""
+    height, width = picture.shape[-2:]
+    return f"{height}x{width}"

@@ -1,0 +1,174 @@
+"""Interpolating between latents: along a straight line, or along a great circle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genlab import device
+from genlab.config import InterpolateConfig, from_plain
+from genlab.errors import ConfigError
+from genlab.given import given_images
+from genlab.latent_space import check_has, check_prior, decode, encode, table, write_images
+from genlab.rng import SampleRng
+from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.sampling import TrainedModel, check_labels, load_model, save_grid
+
+_PICTURED_PAIRS = 40
+_LEAST_SINE = 1e-4
+"""Of an angle; below it, latents count as parallel or opposite."""
+
+
+class Pairs(NamedTuple):
+    """n pairs of latents.
+
+    ends: (n, 2, L).
+    names: two words for each pair that say where its ends are from.
+    """
+
+    ends: Tensor
+    names: list[tuple[str, str]]
+
+
+def straight(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
+    """(1 - t) start + t end.
+
+    Args:
+        start, end: (B, L).
+        shares: (S,), each t in [0, 1].
+
+    Returns:
+        (B, S, L).
+    """
+    return _mixed(start, end, 1 - shares, shares)
+
+
+def spherical(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
+    """[sin((1 - t) a) start + sin(t a) end] / sin a, where a is the angle between the two (White 2016, 2.1).
+
+    Latents of one norm keep it on the way. Where they are parallel, or opposite, so that no great circle is
+    theirs alone, the way is straight.
+
+    Args:
+        start, end: (B, L).
+        shares: (S,), each t in [0, 1].
+
+    Returns:
+        (B, S, L).
+    """
+    one, other = (F.normalize(end_point.double(), dim=1) for end_point in (start, end))
+    # exact for small angles too, of which a cosine knows little
+    angle = 2 * torch.atan2((one - other).norm(dim=1), (one + other).norm(dim=1))[:, None]
+    t = shares.double()[None]
+    round_about = angle.sin().abs() >= _LEAST_SINE
+    sine = angle.sin().where(round_about, 1.0)
+    weights = [
+        (torch.sin(share * angle) / sine).where(round_about, share.expand(len(start), -1))
+        for share in (1 - t, t)
+    ]
+    return _mixed(start, end, *weights)
+
+
+def _mixed(start: Tensor, end: Tensor, of_start: Tensor, of_end: Tensor) -> Tensor:
+    """Weights (S,) or (B, S)."""
+    mixed = of_start[..., None] * start.double()[:, None] + of_end[..., None] * end.double()[:, None]
+    return mixed.to(start.dtype)
+
+
+PATHS = {"straight": straight, "spherical": spherical}
+
+
+def main(plain: Mapping[str, Any]) -> None:
+    """`genlab interpolate`: writes interpolations.png, a PNG for each step, and interpolations.json."""
+    log_to_console()
+    config = from_plain(InterpolateConfig, plain)
+    torch_device = device.resolve(config.device, "device")
+    model = load_model(config.ckpt, config.weights, torch_device)
+    check_has(model, config.ckpt, "decodes")
+    if config.labels is not None:
+        check_labels(config.labels, model)
+    pairs = pairs_of(config, model, torch_device)
+    n = len(pairs.ends)
+    labels = labels_of(config, model, n)
+    folder = create_folder("interpolate", config.run_dir, model.label)
+    log.info(
+        "%d steps between each of %d pairs with the %s weights of %s",
+        config.steps, n, model.weights, model.path,
+    )  # fmt: skip
+    latents = PATHS[config.path](*pairs.ends.unbind(1), torch.linspace(0, 1, config.steps))
+    each = None if labels is None else labels.repeat_interleave(config.steps)
+    images = decode(model.family, latents.flatten(0, 1), torch_device, config.batch_size, each)
+    images = images.unflatten(0, (n, config.steps))
+    facts = model.describe() | {
+        "between": config.between,
+        "images": config.images,
+        "path": config.path,
+        "steps": config.steps,
+        "n": n,
+        "seed": config.seed,
+    }
+    with storage_errors(folder):
+        save_grid(images[:_PICTURED_PAIRS].flatten(0, 1), folder / "interpolations.png", config.steps)
+        files = [f"images/{file}" for file in write_images(folder / "images", images)]
+        columns: dict[str, list[Any]] = {
+            "from": [name for name, _ in pairs.names],
+            "to": [name for _, name in pairs.names],
+            "files": [files[k : k + config.steps] for k in range(0, len(files), config.steps)],
+            "norms": latents.norm(dim=2).tolist(),
+        }
+        if labels is not None:
+            columns["label"] = labels.tolist()
+        (folder / "interpolations.json").write_text(
+            json.dumps(facts | {"pairs": table(**columns)}, indent=2) + "\n"
+        )
+    print(f"wrote {folder}: interpolations.png, images/ ({len(files)} files), interpolations.json")
+    print(f"next: genlab traverse ckpt={config.ckpt}")
+
+
+def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch.device) -> Pairs:
+    """The ends: codes of images 0 and 1, 2 and 3 and so on, or the latents of these samples.
+
+    Raises:
+        ConfigError: the model has no encoder, or no prior, or there are fewer than two images.
+    """
+    wanted = range(2 * config.n)
+    if config.between == "samples":
+        check_prior(model, config.ckpt, "use between=images")
+        if config.images is not None:
+            raise ConfigError(
+                f"images={config.images}: goes with between=images; add it, or leave images out"
+            )
+        ends = model.family.prior_latents(SampleRng(config.seed, wanted))
+        names = [f"sample {k} of seed {config.seed}" for k in wanted]
+    else:
+        if not model.family.encodes:
+            raise ConfigError(
+                f"between=images: {model.config.model.name} encodes no images; use between=samples"
+            )
+        given = given_images(
+            model,
+            config.images,
+            split=config.split,
+            count=len(wanted),
+            seed=config.seed,
+            changes=config.dataset,
+            at_least=2,
+        )
+        count = min(len(given.images), len(wanted)) // 2 * 2
+        ends = encode(model.family, given.images[:count], torch_device, config.batch_size)
+        names = given.names[:count]
+    return Pairs(ends.unflatten(0, (-1, 2)), list(zip(names[::2], names[1::2], strict=True)))
+
+
+def labels_of(config: InterpolateConfig, model: TrainedModel, n: int) -> Tensor | None:
+    """The class of each pair, (n,): the user's in turn, else drawn evenly."""
+    if not model.family.takes_labels:
+        return None
+    if config.labels is not None:
+        return torch.tensor(config.labels)[torch.arange(n) % len(config.labels)]
+    return SampleRng(config.seed, range(n), purpose="interpolate-label").integers(model.spec.classes)

@@ -1,0 +1,126 @@
+"""What the commands on latents share: which models have them, and encoding and decoding in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab import build
+from genlab.errors import ConfigError
+from genlab.evaluation import dataset_of
+from genlab.families.base import Family
+from genlab.sampling import TrainedModel, to_picture, to_uint8
+
+_NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
+
+_ENCODED_IMAGES = 10_000
+
+
+def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
+    """Refuses a model that cannot do what a command needs.
+
+    Args:
+        needs: "encodes", "decodes".
+
+    Raises:
+        ConfigError: it cannot, or it is one of points.
+    """
+    for need in needs:
+        if not getattr(model.family, need):
+            raise ConfigError(
+                f"ckpt={ckpt}: {model.config.model.name} {_NEEDS[need]}; models that do: "
+                f"{', '.join(families_that(*needs))}"
+            )
+    if model.spec.kind != "images":
+        raise ConfigError(f"ckpt={ckpt}: {model.spec.name} has points, not images; see genlab sample")
+
+
+def check_prior(model: TrainedModel, ckpt: str, remedy: str) -> None:
+    """Refuses a model without a prior to draw latents from.
+
+    Raises:
+        ConfigError: it has none; ends with the remedy.
+    """
+    if model.family.latent_prior is None:
+        raise ConfigError(f"ckpt={ckpt}: {model.config.model.name} has no prior to draw from; {remedy}")
+
+
+def families_that(*needs: str) -> list[str]:
+    """Names of the families that have all of these."""
+    families = {name: build.look_up(build.FAMILIES, name, "model") for name in build.FAMILIES}
+    return sorted(name for name, family in families.items() if all(getattr(family, n) for n in needs))
+
+
+def encode(family: Family, images: Tensor, device: torch.device, batch_size: int) -> Tensor:
+    """The latent codes of images (N, C, H, W), (N, L) on the CPU."""
+    with torch.no_grad():
+        return torch.cat([family.encode(part.to(device)).cpu() for part in images.split(batch_size)])
+
+
+def decode(
+    family: Family, latents: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
+) -> Tensor:
+    """The images of latents (N, L), (N, C, H, W) on the CPU.
+
+    Args:
+        labels: (N,), for families that take labels.
+    """
+    of_parts = [None] * len(latents) if labels is None else labels.to(device).split(batch_size)
+    with torch.no_grad():
+        return torch.cat(
+            [
+                family.decode(part.to(device), given).cpu()
+                for part, given in zip(latents.split(batch_size), of_parts, strict=False)
+            ]
+        )
+
+
+def codes_of_training(
+    model: TrainedModel, changes: Mapping[str, Any], batch_size: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Codes of the first 10,000 training images, (N, L), and their labels, (N,), both on the CPU.
+
+    Args:
+        changes: settings of the dataset that say where its files are now.
+        seed: of what the dataset draws.
+    """
+    dataset = dataset_of(model, changes, "train")
+    codes, labels = [], []
+    for _, batch in dataset.evaluation_batches("train", batch_size, seed, _ENCODED_IMAGES):
+        codes.append(encode(model.family, batch.images, device, batch_size))
+        if batch.labels is not None:
+            labels.append(batch.labels.cpu())
+    return torch.cat(codes), torch.cat(labels) if labels else None
+
+
+def reconstruct(family: Family, images: Tensor, device: torch.device, batch_size: int) -> Tensor:
+    """What a family makes of images (N, C, H, W) by way of their codes, as many, on the CPU."""
+    return decode(family, encode(family, images, device, batch_size), device, batch_size)
+
+
+def write_images(folder: Path, images: Tensor) -> list[str]:
+    """A PNG for each of (N, C, H, W) or (N, S, C, H, W), e.g. 00003.png or 00003-01.png; their names."""
+    folder.mkdir()
+    leading = images.shape[:-3]
+    widths = [max(least, len(str(n - 1))) for least, n in zip((5, 2), leading, strict=False)]
+    names = []
+    for place, pixels in enumerate(to_uint8(images).flatten(0, len(leading) - 1)):
+        numbers = divmod(place, leading[1]) if len(leading) == 2 else (place,)
+        names.append("-".join(f"{n:0{width}d}" for n, width in zip(numbers, widths, strict=True)) + ".png")
+        to_picture(pixels).save(folder / names[-1])
+    return names
+
+
+def for_json(number: float) -> float | None:
+    """A number as JSON knows it: None for one that is not finite."""
+    return number if math.isfinite(number) else None
+
+
+def table(**columns: list[Any]) -> list[dict[str, Any]]:
+    """Columns of one length as a list of rows."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

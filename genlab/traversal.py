@@ -1,0 +1,233 @@
+"""Walking through a latent space: along its dimensions, between the codes of two classes, over the whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from genlab import device
+from genlab.config import TraverseConfig, from_plain
+from genlab.errors import ConfigError
+from genlab.given import given_images
+from genlab.latent_space import check_has, check_prior, codes_of_training, decode, encode, table, write_images
+from genlab.rng import SampleRng
+from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.sampling import TrainedModel, check_labels, load_model, save_grid
+
+_DIMENSIONS = 16
+"""Rows where the user names no dimensions."""
+
+_MANIFOLD = 20
+_SIGMAS = {"normal": 1.0, "uniform": 1 / math.sqrt(3)}
+
+
+class Space(NamedTuple):
+    """Where a model's latents lie, in each dimension.
+
+    middle, sigma: mean and standard deviation, (L,): the prior's; of the codes of training images for a
+        family without one.
+    """
+
+    middle: Tensor
+    sigma: Tensor
+
+
+def along_dimensions(centre: Tensor, dimensions: list[int], deviations: Tensor, space: Space) -> Tensor:
+    """The centre with one of its numbers set to middle + deviation * sigma.
+
+    Args:
+        centre: (L,).
+        dimensions: R of them.
+        deviations: (S,), in standard deviations.
+
+    Returns:
+        (R, S, L).
+    """
+    latents = centre.repeat(len(dimensions), len(deviations), 1)
+    for row, k in zip(latents, dimensions, strict=True):
+        row[:, k] = space.middle[k] + deviations * space.sigma[k]
+    return latents
+
+
+def along_direction(centre: Tensor, direction: Tensor, deviations: Tensor, space: Space) -> Tensor:
+    """The centre moved along a direction (L,), by standard deviations of that direction: (1, S, L)."""
+    unit = direction / direction.norm()
+    sigma = (unit * space.sigma).norm()
+    return (centre + deviations[:, None] * sigma * unit)[None]
+
+
+def manifold(prior: str, side: int = _MANIFOLD) -> Tensor:
+    """Latents of two dimensions, evenly spaced in the prior's probability (Kingma and Welling 2014, fig. 4).
+
+    The first dimension grows to the right, the second downwards; quantiles (k + 1/2) / side.
+
+    Returns:
+        (side * side, 2), row by row.
+    """
+    shares = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    places = (torch.special.ndtri(shares) if prior == "normal" else 2 * shares - 1).float()
+    down, right = torch.meshgrid(places, places, indexing="ij")
+    return torch.stack([right, down], -1).flatten(0, 1)
+
+
+def main(plain: Mapping[str, Any]) -> None:
+    """`genlab traverse`: writes traversal.png, a PNG for each step and traversal.json.
+
+    Of a latent of two dimensions also manifold.png.
+    """
+    log_to_console()
+    config = from_plain(TraverseConfig, plain)
+    torch_device = device.resolve(config.device, "device")
+    model = load_model(config.ckpt, config.weights, torch_device)
+    check(config, model)
+    centre, name, space = start(config, model, torch_device)
+    dimensions = dimensions_of(config, len(centre))
+    deviations = torch.linspace(-config.range, config.range, config.steps)
+    parts = [along_dimensions(centre, dimensions, deviations, space)]
+    rows = [f"dimension {k}" for k in dimensions]
+    if config.direction is not None:
+        direction = between_classes(config, model, torch_device)
+        parts.append(along_direction(centre, direction, deviations, space))
+        rows.append("direction from class {} to class {}".format(*config.direction))
+    latents = torch.cat(parts)
+    family, prior = model.family, str(model.family.latent_prior)
+    label = label_of(config, model)
+
+    def images_of(latents: Tensor) -> Tensor:
+        labels = None if label is None else torch.full((len(latents),), label)
+        return decode(family, latents, torch_device, config.batch_size, labels)
+
+    folder = create_folder("traverse", config.run_dir, model.label)
+    log.info("%d rows of %d steps with the %s weights of %s", *latents.shape[:2], model.weights, model.path)
+    images = images_of(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+    facts = model.describe() | {
+        "around": name,
+        "range": config.range,
+        "steps": config.steps,
+        "seed": config.seed,
+        "label": label,
+        "standard_deviations_of": "the prior" if prior in _SIGMAS else "the codes of training images",
+    }
+    written = ["traversal.png"]
+    with storage_errors(folder):
+        save_grid(images.flatten(0, 1), folder / "traversal.png", config.steps)
+        if len(centre) == 2 and prior in _SIGMAS:
+            save_grid(images_of(manifold(prior)), folder / "manifold.png", _MANIFOLD)
+            written.append("manifold.png")
+        files = write_images(folder / "images", images)
+        steps = table(
+            file=[f"images/{file}" for file in files],
+            row=[row for row in rows for _ in deviations],
+            standard_deviations=deviations.tolist() * len(rows),
+        )
+        (folder / "traversal.json").write_text(json.dumps(facts | {"images": steps}, indent=2) + "\n")
+    print(f"wrote {folder}: {', '.join(written)}, images/ ({len(files)} files), traversal.json")
+    print(f"next: genlab interpolate ckpt={config.ckpt}")
+
+
+def check(config: TraverseConfig, model: TrainedModel) -> None:
+    """Refuses what the model cannot be asked.
+
+    Raises:
+        ConfigError: see the messages.
+    """
+    check_has(model, config.ckpt, "decodes")
+    name, classes = model.config.model.name, model.spec.classes
+    if config.label is not None:
+        check_labels([config.label], model, "label")
+    if config.around == "image" and not model.family.encodes:
+        raise ConfigError(f"around=image: {name} encodes no images; use around=sample or around=origin")
+    if config.around == "sample":
+        check_prior(model, config.ckpt, "use around=image")
+    if config.images is not None and config.around != "image":
+        raise ConfigError(f"images={config.images}: goes with around=image; add it, or leave images out")
+    if config.direction is None:
+        return
+    given = f"direction={list(config.direction)}"
+    if len(config.direction) != 2 or config.direction[0] == config.direction[1]:
+        raise ConfigError(f"{given}: expected two different classes, e.g. direction=[3,8]")
+    if not model.family.encodes:
+        raise ConfigError(f"{given}: {name} encodes no images; use dimensions=[0,1]")
+    if classes == 0:
+        raise ConfigError(f"{given}: {model.spec.name} has no labels; use dimensions=[0,1]")
+    if max(config.direction) >= classes:
+        raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {classes - 1}")
+
+
+def start(
+    config: TraverseConfig, model: TrainedModel, torch_device: torch.device
+) -> tuple[Tensor, str, Space]:
+    """The latent to walk from, (L,), where it is from, and the space around it."""
+    family, number = model.family, config.number
+    sigma = _SIGMAS.get(str(family.latent_prior))
+    if sigma is None:
+        codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)
+        space = Space(codes.mean(0), codes.std(0))
+    else:
+        like = family.prior_latents(SampleRng(config.seed, [0]))[0]
+        space = Space(torch.zeros_like(like), torch.full_like(like, sigma))
+    if config.around == "origin":
+        return space.middle, "origin" if sigma else "the mean code of training images", space
+    if config.around == "sample":
+        latents = family.prior_latents(SampleRng(config.seed, [number]))
+        return latents[0], f"sample {number} of seed {config.seed}", space
+    given = given_images(
+        model,
+        config.images,
+        split=config.split,
+        count=number + 1,
+        seed=config.seed,
+        changes=config.dataset,
+        at_least=number + 1,
+    )
+    code = encode(family, given.images[number : number + 1], torch_device, 1)[0]
+    return code, given.names[number], space
+
+
+def dimensions_of(config: TraverseConfig, latent: int) -> list[int]:
+    """The user's; without any the first few, or none beside a direction.
+
+    Raises:
+        ConfigError: an empty list, or one that the latent does not have.
+    """
+    if config.dimensions is None:
+        return [] if config.direction is not None else list(range(min(latent, _DIMENSIONS)))
+    given = f"dimensions={list(config.dimensions)}"
+    if not config.dimensions:
+        raise ConfigError(f"{given}: give at least one, e.g. dimensions=[0,3,5]")
+    if max(config.dimensions) >= latent:
+        raise ConfigError(f"{given}: the latent has dimensions 0 to {latent - 1}")
+    return list(config.dimensions)
+
+
+def between_classes(config: TraverseConfig, model: TrainedModel, torch_device: torch.device) -> Tensor:
+    """From the mean code of one class of the training images to that of another, (L,).
+
+    Raises:
+        ConfigError: no training image is of such a class, or both have the same mean.
+    """
+    assert config.direction is not None
+    codes, labels = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)
+    assert labels is not None
+    given = f"direction={list(config.direction)}"
+    for label in config.direction:
+        if not (labels == label).any():
+            raise ConfigError(f"{given}: no image of class {label} among the training images; choose another")
+    one, other = (codes[labels == label].mean(0) for label in config.direction)
+    if torch.equal(one, other):
+        raise ConfigError(f"{given}: both classes have the same mean code; choose others")
+    return other - one
+
+
+def label_of(config: TraverseConfig, model: TrainedModel) -> int | None:
+    """The class of all images, for a family that takes labels: the user's, else drawn."""
+    if not model.family.takes_labels:
+        return None
+    if config.label is not None:
+        return config.label
+    return int(SampleRng(config.seed, [0], purpose="traverse-label").integers(model.spec.classes))

@@ -1,0 +1,88 @@
+"""A prior fitted to codes: its draws have its moments, its images are those of its latents."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_autoregressive_verbs import genlab, one_line, samples, trained
+
+from genlab import build, cli, fitting, sampling
+from genlab.fitting import Mixture
+from genlab.rng import SampleRng
+
+CPU = torch.device("cpu")
+
+
+def test_draws_have_the_mixture_s_shares_and_moments() -> None:
+    roots = torch.tensor([[[2.0, 0.0], [1.0, 0.5]], [[0.1, 0.0], [0.0, 0.1]]], dtype=torch.float64)
+    means = torch.tensor([[0.0, 1.0], [50.0, 0.0]], dtype=torch.float64)
+    mixture = Mixture(torch.tensor([0.3, 0.7], dtype=torch.float64), means, roots)
+    drawn = mixture.draw(SampleRng(0, range(4000))).double()
+    first = drawn[:, 0] < 25
+    n = int(first.sum())
+    assert abs(n - 1200) < 4 * math.sqrt(4000 * 0.21)
+    covariance = roots[0] @ roots[0].T
+    assert ((drawn[first].mean(0) - means[0]).abs() < 4 * (covariance.diag() / n).sqrt()).all()
+    variances = (
+        covariance.diag()[:, None] * covariance.diag() + covariance.square()
+    )  # of a sample covariance, n times
+    assert ((drawn[first].T.cov() - covariance).abs() < 4 * (variances / n).sqrt()).all()
+    assert ((drawn[~first].mean(0) - means[1]).abs() < 4 * 0.1 / math.sqrt(4000 - n)).all()
+
+
+def test_one_component_has_the_codes_mean_and_covariance() -> None:
+    codes = torch.randn(300, 3, dtype=torch.float64) @ torch.randn(3, 3, dtype=torch.float64) + 5
+    mixture = fitting.fit(codes.float(), 1, seed=0)
+    assert mixture.weights.tolist() == [1]
+    torch.testing.assert_close(mixture.means[0], codes.mean(0), rtol=1e-5, atol=1e-5)
+    covariance = codes.T.cov(correction=0) + 1e-6 * torch.eye(3)  # scikit-learn keeps it from being singular
+    torch.testing.assert_close(mixture.roots[0] @ mixture.roots[0].T, covariance, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def ae(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("ae") / "run", "ae", hidden=[8], latent=3)
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp")
+
+
+def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sample", f"ckpt={ae}", "prior=fit", "components=2", "npz=true"]
+    genlab(*words, "n=5", "batch_size=2", "run_dir=few")
+    assert "fitting 2 Gaussians to the codes of 1197 training images" in capsys.readouterr().err
+    model = sampling.load_model(ae, "auto", CPU)
+    _, batch = next(build.dataset(model.config.dataset).evaluation_batches("train", 1197, 0))
+    with torch.no_grad():
+        latents = fitting.fit(model.family.encode(batch.images), 2, 0).draw(SampleRng(0, range(5)))
+        expected = sampling.to_uint8(model.family.decode(latents)).permute(0, 2, 3, 1).numpy()
+    assert (np.abs(samples("few").astype(int) - expected) <= 2).all()
+    genlab(*words, "n=3", "run_dir=fewer")
+    assert (np.abs(samples("few")[:3].astype(int) - samples("fewer")) <= 1).all()
+    facts = json.loads(Path("few/samples.json").read_text())
+    assert (facts["prior"], facts["components"]) == ("Gaussians fitted to codes", 2)
+
+
+def test_mistakes_of_fitting(ae: str, gan: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = one_line(capsys, "sample", f"ckpt={ae}", "prior=fit", "components=1198")
+    assert line == "genlab: components=1198: there are 1197 training images; use fewer"
+    line = one_line(capsys, "sample", f"ckpt={gan}", "prior=fit")
+    assert line.startswith(f"genlab: ckpt={gan}: gan encodes no images; models that do: ae, dae, vae")
+    line = one_line(capsys, "sample", f"ckpt={ae}", "prior=fitted")
+    assert "did you mean prior=fit?" in line
+
+
+def test_what_to_type_next_works(ae: str, capsys: pytest.CaptureFixture[str]) -> None:
+    genlab("evaluate", f"ckpt={ae}", "images=5", "run_dir=numbers")
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: genlab sample ckpt={ae} prior=fit"
+    short = ["trainer.steps=1", "trainer.batch_size=4", "trainer.evaluate_images=4", "trainer.device=cpu"]
+    words = ["train", "-m", "model=ae", "model.hidden=[4]", "model.latent=2,3", *short, "run_dir=sweep"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: genlab sample ckpt=sweep/0 prior=fit"
