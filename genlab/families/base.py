@@ -60,8 +60,8 @@ class Family(nn.Module):
         generates: it has `sample`; without it a run shows its pictures in place of samples.
         encodes: it has `encode`.
         decodes: it has `decode`.
-        latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard) or
-            "uniform" (over [-1, 1]); None for a family without a prior of its own.
+        latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
+            "uniform" (over [-1, 1]) or another's name; None for a family without a prior of its own.
     """
 
     Config: ClassVar[type]

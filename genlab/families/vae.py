@@ -135,10 +135,15 @@ class Autoencoder(Family):
     players = ("vae",)
     sampled_by = ("vae",)
     takes_importance_samples = True
+    encodes = True
+    decodes = True
 
     def __init__(self, config: AutoencoderConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         check_size(config, spec)
+        # The uniform prior is that of a latent whose distribution function the decoder gets.
+        normal = config.prior in ("standard_normal", "uniform")
+        self.latent_prior = "normal" if normal else config.prior
         self.likelihood_name = choose_likelihood(config, spec)
         gaussian = self.likelihood_name == "gaussian"
         parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
@@ -300,18 +305,14 @@ class Autoencoder(Family):
             "likelihood": f"{self.likelihood_name} ({kind})",
         }
 
-    encodes = True
-    decodes = True
-    latent_prior = "normal"
-
     def encode(self, images: Tensor) -> Tensor:
-        return self.vae.encode(images)[0]
+        return self.vae.encode(images).mean
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.likelihood.mean(self.vae.decoder(latents))
+        return self.likelihood.mean(self.vae.decode(latents))
 
     def prior_latents(self, rng: SampleRng) -> Tensor:
-        return rng.normal(self.config.latent)
+        return self.vae.prior.sample(rng)
 
 
 class VAE(Autoencoder):
