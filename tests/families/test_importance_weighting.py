@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import plain_config
-from test_vae import BINARY, CONTINUOUS, GREY, PRIORS, images_of, vae
+from test_vae import BINARY, CONTINUOUS, GREY, images_of, vae
+from test_vae_latents import PRIORS
 from torch import Tensor, nn
 
 from genlab import cli, train

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import plain_config
-from test_vae import BINARY, Rows, images_of, vae
+from test_vae import BINARY, images_of, vae
+from test_vae_latents import Rows
 from torch import Tensor, nn
 
 from genlab import train
