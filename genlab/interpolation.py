@@ -100,7 +100,8 @@ def main(plain: Mapping[str, Any]) -> None:
         "%d steps between each of %d pairs with the %s weights of %s",
         config.steps, n, model.weights, model.path,
     )  # fmt: skip
-    latents = PATHS[config.path](*pairs.ends.unbind(1), torch.linspace(0, 1, config.steps))
+    shares = torch.linspace(0, 1, config.steps)
+    latents = PATHS[config.path](pairs.ends[:, 0], pairs.ends[:, 1], shares)
     each = None if labels is None else labels.repeat_interleave(config.steps)
     images = decode(model.family, latents.flatten(0, 1), torch_device, config.batch_size, each)
     images = images.unflatten(0, (n, config.steps))

@@ -127,7 +127,8 @@ def main(plain: Mapping[str, Any]) -> None:
         )
         (folder / "traversal.json").write_text(json.dumps(facts | {"images": steps}, indent=2) + "\n")
     print(f"wrote {folder}: {', '.join(written)}, images/ ({len(files)} files), traversal.json")
-    print(f"next: genlab interpolate ckpt={config.ckpt}")
+    between = " between=images" if family.encodes else ""
+    print(f"next: genlab interpolate ckpt={config.ckpt}{between}")
 
 
 def check(config: TraverseConfig, model: TrainedModel) -> None:

@@ -480,6 +480,7 @@ def test_no_sweep_in_a_group_of_processes(
 WITHOUT_TORCH = [
     [], ["--help"], ["train", "--help"], ["-h", "sample"], ["list"], ["completion", "bash"], ["--version"],
     ["tran"], ["train", "modle=vae"], ["train", "--cfg", "job"], ["sample"], ["complete", "ckpt=x", "n=0"],
+    ["traverse", "ckpt=x", "steps=1"],
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from test_reconstruction import originals
 from torch import Tensor
 
 from genlab import sampling
-from genlab.corruption import corrupt
+from genlab.corruption import Noise, corrupt
 from genlab.denoising import median_filter
 from genlab.rng import SampleRng
 from genlab.sampling import to_uint8
@@ -108,13 +108,14 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
 
 
 def test_noise_is_that_of_training_unless_another_is_asked_for(dae: str, vae: str) -> None:
-    for run, words, expected in (
+    cases: list[tuple[str, list[str], tuple[Noise, float]]] = [
         (dae, [], ("salt_and_pepper", 0.2)),
         (dae, ["level=0.5"], ("salt_and_pepper", 0.5)),
         (dae, ["noise=salt_and_pepper"], ("salt_and_pepper", 0.2)),
         (dae, ["noise=masking"], ("masking", 0.3)),
         (vae, [], ("gaussian", 0.3)),
-    ):
+    ]
+    for run, words, expected in cases:
         folder = f"out-{Path(run).parent.name}-{'-'.join(words).replace('=', '-')}"
         genlab("denoise", f"ckpt={run}", "count=2", *words, f"run_dir={folder}")
         facts = facts_of(folder)

@@ -51,10 +51,10 @@ def test_a_spherical_path_between_unequal_norms_by_hand() -> None:
 
 
 def test_a_spherical_path_keeps_the_norm_where_a_straight_one_does_not() -> None:
-    ends = torch.nn.functional.normalize(torch.randn(2, 50, 16), dim=2) * 4
+    start, end = torch.nn.functional.normalize(torch.randn(2, 50, 16), dim=2) * 4
     shares = torch.linspace(0, 1, 9)
-    torch.testing.assert_close(spherical(*ends, shares).norm(dim=2), torch.full((50, 9), 4.0))
-    assert (straight(*ends, shares).norm(dim=2)[:, 1:-1] < 3.99).all()
+    torch.testing.assert_close(spherical(start, end, shares).norm(dim=2), torch.full((50, 9), 4.0))
+    assert (straight(start, end, shares).norm(dim=2)[:, 1:-1] < 3.99).all()
 
 
 @pytest.mark.parametrize("path", PATHS)

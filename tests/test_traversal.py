@@ -86,7 +86,7 @@ def test_a_row_for_each_dimension_and_the_manifold(vae: str, capsys: pytest.Capt
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "wrote out: traversal.png, manifold.png, images/ (6 files), traversal.json",
-        f"next: genlab interpolate ckpt={vae}",
+        f"next: genlab interpolate ckpt={vae} between=images",
     ]
     assert "2 rows of 3 steps" in err
     each = pictures("out", 2, 3)
@@ -142,13 +142,14 @@ def test_a_uniform_prior_has_a_standard_deviation_of_its_own(gan: str) -> None:
     assert not Path("out/manifold.png").exists()
 
 
-def test_the_class_of_all_images(labelled: str) -> None:
+def test_the_class_of_all_images(labelled: str, capsys: pytest.CaptureFixture[str]) -> None:
     genlab("traverse", f"ckpt={labelled}", "dimensions=[2]", "label=7", "steps=2", "run_dir=out")
     latents = torch.zeros(2, 5)
     latents[:, 2] = torch.tensor([-3.0, 3.0])
     assert near(pictures("out", 1, 2)[0], drawn(labelled, latents, torch.tensor([7, 7])))
     genlab("traverse", f"ckpt={labelled}", "dimensions=[2]", "steps=2", "run_dir=drawn")
     assert facts_of("drawn")["label"] in range(10)
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: genlab interpolate ckpt={labelled}"
 
 
 MISTAKES = {
