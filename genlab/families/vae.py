@@ -39,7 +39,7 @@ from genlab.nets.autoencoder import (
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
-_DECOMPOSED_IMAGES = 2000
+_DECOMPOSED_IMAGES = 1000  # a validation during training takes them too
 _ROWS_AT_ONCE, _PIXELS_AT_ONCE = 2**13, 2**22  # decoded for an importance-weighted bound
 
 
@@ -266,7 +266,7 @@ class Autoencoder(Family):
         Returns:
             active_units: latents whose posterior mean has a variance over 0.01 (Burda et al. 2016, 5.2).
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
-                the first 2,000 images in three parts, see `genlab.latents.kl_decomposition`.
+                the first 1,000 images in three parts, see `genlab.latents.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:
