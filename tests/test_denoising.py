@@ -162,4 +162,4 @@ def test_a_mistake_gives_one_line_and_writes_nothing(
 
 def test_a_model_without_an_encoder_is_refused(gan: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = one_line(capsys, "denoise", f"ckpt={gan}")
-    assert line == f"genlab: ckpt={gan}: gan encodes no images; models that do: ae, dae, vae"
+    assert line == f"genlab: ckpt={gan}: gan encodes no images; models that do: ae, dae, iwae, vae"
