@@ -38,6 +38,8 @@ def shortened(words: list[str]) -> list[str]:
         return [verb, *eager, *SHORT, "trainer.compile=false"]
     if verb == "resume":
         return [verb, *rest[:1], "trainer.steps=5"]
+    if verb == "complete":
+        return [verb, *rest, "count=1", "n=2"]
     if verb == "evaluate":
         return [verb, *rest, "images=16"]
     return [verb, *rest]
