@@ -566,8 +566,8 @@ def test_completion(
 def test_completion_reads_up_to_the_cursor(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COMP_LINE", "genlab tr model=vae")
-    monkeypatch.setenv("COMP_POINT", "9")
+    monkeypatch.setenv("COMP_LINE", "genlab trai model=vae")
+    monkeypatch.setenv("COMP_POINT", "11")
     assert cli.main(["-sc", "query=fish"]) == 0
     assert capsys.readouterr().out.split() == ["train"]
 
