@@ -264,6 +264,7 @@ def test_samples_of_another_size_have_their_modes_counted(monkeypatch: pytest.Mo
         spec = DataSpec("stacked_mnist", 3, 32, 32, classes=1000)
         adversarial = False
         generates = True
+        takes_temperature = False
 
         def sample(self, n: int, *, rng: SampleRng, labels: Any = None) -> torch.Tensor:
             return rng.uniform(3 * 32 * 32).view(n, 3, 32, 32)
