@@ -91,6 +91,9 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
         code = error.exit_code
     except KeyboardInterrupt:
         line, code = "interrupted", 130
+    except BrokenPipeError:  # who reads our words, e.g. `head`, has seen enough; nothing is lost by it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141, "its output was closed"
     except Exception as error:
         traceback.print_exc()
         line, code = f"{type(error).__name__}: {error}".split("\n")[0], 1

@@ -596,3 +596,14 @@ def test_as_a_module(tmp_path: Path) -> None:
     done = python("-m", "genlab", "train", "modle=vae")
     assert done.returncode == 2
     assert done.stderr.startswith("genlab: modle=vae")
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    listing = subprocess.Popen(
+        [sys.executable, "-u", "-m", "genlab", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert listing.stdout is not None
+    listing.stdout.close()  # before a word was written
+    _, errors = listing.communicate(timeout=60)
+    assert errors == b""
+    assert listing.returncode == 141
