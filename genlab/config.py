@@ -465,8 +465,8 @@ class TraverseConfig(OnCheckpointConfig):
 class DenoiseConfig(OnCheckpointConfig):
     """`genlab denoise`."""
 
-    noise: Literal["gaussian", "masking", "salt_and_pepper"] | None = setting(
-        None, help="null: what the model was trained with, else gaussian"
+    noise: Literal["gaussian", "masking", "salt_and_pepper", "none"] | None = setting(
+        None, help="null: what the model was trained with, else gaussian; none: it is there already"
     )
     level: float | None = setting(
         None, at_least=0, help="standard deviation, or share of pixels; null: the model's own, else 0.3"

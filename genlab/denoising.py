@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from genlab import device
 from genlab.config import DenoiseConfig, from_plain
 from genlab.corruption import Noise, check_level, corrupt
+from genlab.errors import ConfigError
 from genlab.given import given_images
 from genlab.latent_space import check_has, for_json, reconstruct, table, write_images
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
@@ -49,15 +50,18 @@ def main(plain: Mapping[str, Any]) -> None:
     )
     folder = create_folder("denoise", config.run_dir, model.label)
     clean, count = given.images.cpu(), len(given.images)
-    log.info(
-        "%s noise of %g in %d images, taken out with the %s weights of %s",
-        noise, level, count, model.weights, model.path,
-    )  # fmt: skip
-    noisy = corrupt(clean, noise, level, SampleRng(config.seed, range(count), purpose="denoise"))
+    added = "no noise added to" if noise == "none" else f"{noise} noise of {level:g} in"
+    log.info("%s %d images, denoised with the %s weights of %s", added, count, model.weights, model.path)
+    noisy = clean
+    if noise != "none":
+        noisy = corrupt(clean, noise, level, SampleRng(config.seed, range(count), purpose="denoise"))
     restored = reconstruct(model.family, noisy, torch_device, config.batch_size)
     shown = noisy.clamp(0, 1)  # what a picture can hold
     versions = {"noisy": shown, "restored": restored, "median_filter": median_filter(shown)}
-    psnr = {name: psnr_db(mean_squared_error(clean, version)) for name, version in versions.items()}
+    psnr, bands = {}, versions
+    if noise != "none":  # else nobody knows the clean images
+        psnr = {name: psnr_db(mean_squared_error(clean, version)) for name, version in versions.items()}
+        bands = {"clean": clean} | versions
     facts = model.describe() | {
         "images": config.images or f"{model.spec.name}, {config.split} split",
         "count": count,
@@ -67,7 +71,7 @@ def main(plain: Mapping[str, Any]) -> None:
     }
     means = {f"{name}_psnr_db": for_json(values.mean().item()) for name, values in psnr.items()}
     with storage_errors(folder):
-        pictured = [version[:_PICTURED_IMAGES] for version in (clean, shown, restored)]
+        pictured = [band[:_PICTURED_IMAGES] for band in bands.values()]
         save_bands(pictured, folder / "denoised.png")
         files = write_images(folder / "images", restored)
         rows = table(
@@ -76,18 +80,24 @@ def main(plain: Mapping[str, Any]) -> None:
             **{f"{name}_psnr_db": [for_json(x) for x in values.tolist()] for name, values in psnr.items()},
         )
         (folder / "denoised.json").write_text(json.dumps(facts | means | {"denoised": rows}, indent=2) + "\n")
-    described = ", ".join(f"{name.replace('_', ' ')} {x.mean():.2f} dB" for name, x in psnr.items())
-    print(f"PSNR: {described}; means of {count} images with {noise} noise of {level:g}")
+    if psnr:
+        described = ", ".join(f"{name.replace('_', ' ')} {x.mean():.2f} dB" for name, x in psnr.items())
+        print(f"PSNR: {described}; means of {count} images with {noise} noise of {level:g}")
+    print(f"denoised.png has, row by row: {', '.join(name.replace('_', ' ') for name in bands)}")
     print(f"wrote {folder}: denoised.png, images/ ({count} files), denoised.json")
     print(f"next: genlab reconstruct ckpt={config.ckpt}")
 
 
-def noise_of(config: DenoiseConfig, model: TrainedModel) -> tuple[Noise, float]:
+def noise_of(config: DenoiseConfig, model: TrainedModel) -> tuple[Noise | Literal["none"], float]:
     """The user's; what is left out as the model was trained with, else Gaussian noise of 0.3.
 
     Raises:
-        ConfigError: a share over 1.
+        ConfigError: a share over 1, or a level of no noise.
     """
+    if config.noise == "none":
+        if config.level is not None:
+            raise ConfigError(f"level={config.level:g}: does not go with noise=none; leave it out")
+        return "none", 0.0
     own = getattr(model.config.model, "noise", None)
     noise = cast(Noise, config.noise or own or _DEFAULT_NOISE)
     level = config.level

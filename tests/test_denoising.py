@@ -80,6 +80,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
     assert out.splitlines() == [
         "PSNR: noisy {:.2f} dB, restored {:.2f} dB, median filter {:.2f} dB".format(*numbers)
         + "; means of 3 images with gaussian noise of 0.4",
+        "denoised.png has, row by row: clean, noisy, restored, median filter",
         "wrote out: denoised.png, images/ (3 files), denoised.json",
         f"next: genlab reconstruct ckpt={vae}",
     ]
@@ -90,7 +91,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
     with torch.no_grad():
         restored = family.decode(family.encode(noisy))  # noise is not cut off before the model
     shown = noisy.clamp(0, 1)
-    sheet = picture("out/denoised.png").reshape(152, 152)
+    sheet = picture("out/denoised.png").reshape(202, 152)
     for k, row in enumerate(facts["denoised"]):
         assert row["noisy_psnr_db"] == pytest.approx(psnr(shown[k], clean[k]), rel=1e-5)
         assert row["restored_psnr_db"] == pytest.approx(psnr(restored[k], clean[k]), rel=1e-5)
@@ -98,7 +99,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
         assert row["median_filter_psnr_db"] == pytest.approx(psnr(filtered, clean[k, 0]), rel=1e-5)
         assert (row["file"], row["image"]) == (f"images/0000{k}.png", f"digits test {k}")
         assert (picture(f"out/{row['file']}") == to_uint8(restored[k, 0]).numpy()).all()
-        for band, version in enumerate((clean, shown, restored)):
+        for band, version in enumerate((clean, shown, restored, median_filter(shown))):
             cell = sheet[50 * band + 2 : 50 * band + 50 : 6, 50 * k + 2 : 50 * k + 50 : 6]
             assert (cell == to_uint8(version[k, 0]).numpy()).all()
     for name in ("noisy", "restored", "median_filter"):
@@ -143,7 +144,27 @@ def test_one_s_own_pictures(dae: str) -> None:
     assert [row["image"] for row in facts_of("out")["denoised"]] == ["mine/0.png", "mine/1.png"]
 
 
+def test_pictures_that_are_noisy_already_get_no_noise_and_no_ratio(
+    dae: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy = (torch.rand(8, 8) * 255).to(torch.uint8)
+    write_picture("mine/0.png", noisy.numpy())
+    genlab("denoise", f"ckpt={dae}", "images=mine", "noise=none", "run_dir=out")
+    family = sampling.load_model(dae, "auto", CPU).family
+    with torch.no_grad():
+        levels = (noisy.float() / 255 * 16).round() / 16 if family.spec.levels == 17 else noisy.float() / 255
+        restored = family.decode(family.encode(levels.view(1, 1, 8, 8)))
+    difference = picture("out/images/00000.png").astype(int) - to_uint8(restored[0, 0]).numpy()
+    assert abs(difference).max() <= 1
+    facts = facts_of("out")
+    assert facts["noise"] == "none"
+    assert not any(name.endswith("psnr_db") for name in facts)
+    assert facts["denoised"] == [{"file": "images/00000.png", "image": "mine/0.png"}]
+    assert "row by row: noisy, restored, median filter\n" in capsys.readouterr().out
+
+
 MISTAKES = {
+    "noise=none level=0.1": "level=0.1: does not go with noise=none; leave it out",
     "level=1.5": "level=1.5: salt_and_pepper sets a share of the pixels; use a number up to 1",
     "noise=masking level=2": "level=2: masking sets a share of the pixels",
     "noise=salt": "noise=salt: ",
