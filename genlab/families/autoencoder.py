@@ -119,7 +119,7 @@ class AE(Family):
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         raise ConfigError(f"model={self.config.name}: has no prior to draw from")
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.autoencoder.encoder(images).float()
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -106,8 +106,16 @@ class Family(nn.Module):
         """
         return {}
 
-    def encode(self, images: Tensor) -> Tensor:
-        """The latent code of images (B, C, H, W) in [0, 1], (B, L): a posterior's mean if there is one."""
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The latent code of images (B, C, H, W) in [0, 1], (B, L): a posterior's mean if there is one.
+
+        Args:
+            labels: (B,) int64, for families that take labels; see `infer_labels` for images without.
+        """
+        raise NotImplementedError
+
+    def infer_labels(self, images: Tensor, *, rng: SampleRng) -> Tensor:
+        """The likeliest class of each image, (B,) int64, for families that take labels and encode."""
         raise NotImplementedError
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,22 +44,28 @@ _ROWS_AT_ONCE, _PIXELS_AT_ONCE = 2**13, 2**22  # decoded for an importance-weigh
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
-    """The networks, the likelihood and the latents: what does not depend on how they are trained."""
+class NetworksConfig:
+    """The networks and the likelihood: what does not depend on the latents either."""
 
     name: str = setting()
     network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
     hidden: tuple[int, ...] = setting((512, 512), at_least=1, help="mlp: units, from the image to the latent")
     width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
-    latent: int = setting(16, at_least=1, help="dimensions of the latent")
     likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
     sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
+    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(NetworksConfig):
+    """The networks, the likelihood and the latents: what does not depend on how they are trained."""
+
+    latent: int = setting(16, at_least=1, help="dimensions of the latent")
     prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
         "standard_normal", help="of the latent; mixture and vampprior are learned"
     )
     prior_components: int = setting(100, at_least=1, help="of the mixture, or the vampprior's pseudo-inputs")
     posterior: Literal["diagonal", "full"] = setting("diagonal", help="covariance of the latent of an image")
-    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
 
 
 @dataclass(frozen=True)
@@ -74,44 +80,93 @@ class VAEConfig(AutoencoderConfig):
     free_bits: float = setting(0.0, at_least=0, help="nats of each latent dimension that cost nothing")
 
 
-class VAENet(nn.Module):
+class LatentNet(nn.Module):
     """Encoder, decoder and prior.
 
     Args:
-        config, spec: see VAEConfig; of the images.
+        config, spec: see NetworksConfig; of the images.
+        numbers: that the encoder gives for a posterior.
+        latent: that the decoder gets.
         outputs: channels of the decoder's result.
         learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
+        classes: of labels that both networks see; 0 for none.
+
+    Attributes:
+        prior, prior_name: of the latents; see `Family.latent_prior`.
     """
 
-    def __init__(self, config: AutoencoderConfig, spec: DataSpec, outputs: int, learns_sigma: bool) -> None:
+    prior: Prior
+    prior_name: str
+
+    def __init__(
+        self,
+        config: NetworksConfig,
+        spec: DataSpec,
+        *,
+        numbers: int,
+        latent: int,
+        outputs: int,
+        learns_sigma: bool,
+        classes: int = 0,
+    ) -> None:
         super().__init__()
-        self.latent, self.posterior = config.latent, POSTERIORS[config.posterior]
-        numbers = self.posterior.count(config.latent)
         shape, out_shape = spec.shape, (outputs, spec.height, spec.width)
         if config.network == "mlp":
-            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, numbers)
-            self.decoder: nn.Module = MLPDecoder(config.latent, config.hidden, out_shape)
+            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, numbers, classes)
+            self.decoder: nn.Module = MLPDecoder(latent, config.hidden, out_shape, classes)
         else:
-            self.encoder = ConvEncoder(shape, config.width, numbers)
-            self.decoder = ConvDecoder(config.latent, config.width, out_shape)
+            self.encoder = ConvEncoder(shape, config.width, numbers, classes)
+            self.decoder = ConvDecoder(latent, config.width, out_shape, classes)
         self.log_sigma = nn.Parameter(torch.tensor(math.log(0.1))) if learns_sigma else None
-        self.prior = self._make_prior(config, spec)
 
-    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        """The posterior of each image, float32."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The decoder's outputs for latents (n, latent)."""
+        return _given(labels, self.decoder, self.prior.to_decoder(latents))
+
+
+class VAENet(LatentNet):
+    """Normal posteriors of a latent vector, and a choice of priors; see AutoencoderConfig and LatentNet."""
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        spec: DataSpec,
+        outputs: int,
+        learns_sigma: bool,
+        classes: int = 0,
+    ) -> None:
+        posterior = POSTERIORS[config.posterior]
+        super().__init__(
+            config,
+            spec,
+            numbers=posterior.count(config.latent),
+            latent=config.latent,
+            outputs=outputs,
+            learns_sigma=learns_sigma,
+            classes=classes,
+        )
+        self.latent, self.posterior = config.latent, posterior
+        self.prior = self._make_prior(config, spec)
+        # The uniform prior is that of a latent whose distribution function the decoder gets.
+        normal = config.prior in ("standard_normal", "uniform")
+        self.prior_name = "normal" if normal else config.prior
+
+    def forward(
+        self, images: Tensor, noise: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The posterior's mean and spread, float32, and the decoder's outputs for one latent of each image.
 
         The latent is that of standard normal noise (B, latent); see `genlab.latents.Posterior`.
         """
-        posterior = self.encode(images)
-        return posterior.mean, posterior.spread, self.decode(posterior.sample(noise))
+        posterior = self.encode(images, labels)
+        return posterior.mean, posterior.spread, self.decode(posterior.sample(noise), labels)
 
-    def encode(self, images: Tensor) -> Posterior:
-        """The posterior of each image, float32."""
-        return self.posterior.read(self.encoder(images), self.latent)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """The decoder's outputs for latents (n, latent)."""
-        return self.decoder(self.prior.to_decoder(latents))
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        return self.posterior.read(_given(labels, self.encoder, images), self.latent)
 
     def _make_prior(self, config: AutoencoderConfig, spec: DataSpec) -> Prior:
         match config.prior:
@@ -129,26 +184,38 @@ class VAENet(nn.Module):
 
 
 class Autoencoder(Family):
-    """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained."""
+    """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained.
 
-    Config = AutoencoderConfig
+    One that takes labels has them in both networks, and everything here is then of images given their labels.
+    """
+
+    Config: ClassVar[type] = AutoencoderConfig
     players = ("vae",)
     sampled_by = ("vae",)
     takes_importance_samples = True
     encodes = True
     decodes = True
 
-    def __init__(self, config: AutoencoderConfig, spec: DataSpec) -> None:
+    vae: LatentNet
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__(config, spec)
         check_size(config, spec)
-        # The uniform prior is that of a latent whose distribution function the decoder gets.
-        normal = config.prior in ("standard_normal", "uniform")
-        self.latent_prior = "normal" if normal else config.prior
         self.likelihood_name = choose_likelihood(config, spec)
         gaussian = self.likelihood_name == "gaussian"
         parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
         learns_sigma = gaussian and config.sigma is None
-        self.vae = VAENet(config, spec, parameters * spec.channels, learns_sigma)
+        self.vae = self.make_network(parameters * spec.channels, learns_sigma)
+        self.latent_prior = self.vae.prior_name
+
+    def make_network(self, outputs: int, learns_sigma: bool) -> LatentNet:
+        """See `LatentNet` for the arguments."""
+        classes = self.spec.classes if self.takes_labels else 0
+        return VAENet(self.config, self.spec, outputs, learns_sigma, classes)
+
+    def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
+        """What posteriors make latents of, (n, *samples, latent): standard normal numbers."""
+        return rng.normal(*samples, self.config.latent)
 
     @property
     def likelihood(self) -> Likelihood:
@@ -162,14 +229,17 @@ class Autoencoder(Family):
         assert fixed is not None
         return Gaussian(fixed, bounded=self.spec.kind == "images")
 
-    def terms(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(
+        self, images: Tensor, noise: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """-log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
-        posterior, log_likelihood = self.infer(images, noise)
+        posterior, log_likelihood = self.infer(images, noise, labels)
         return -log_likelihood, self.divergence(posterior, noise), posterior.mean
 
-    def infer(self, images: Tensor, noise: Tensor) -> tuple[Posterior, Tensor]:
+    def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> tuple[Posterior, Tensor]:
         """The posterior, and log p(x | z) of its sample for noise (B, latent): (B,) nats."""
-        mean, spread, outputs = self.vae(images, noise)
+        assert isinstance(self.vae, VAENet)
+        mean, spread, outputs = _given(labels, self.vae, images, noise)
         return self.vae.posterior(mean, spread), self.likelihood.log_prob(outputs, images)
 
     def divergence(self, posterior: Posterior, noise: Tensor) -> Tensor:
@@ -180,18 +250,22 @@ class Autoencoder(Family):
         latents = posterior.sample(noise)
         return posterior.log_prob(latents) - self.vae.prior.log_prob(latents)
 
-    def log_weights(self, images: Tensor, posterior: Posterior, latents: Tensor) -> Tensor:
+    def log_weights(
+        self, images: Tensor, posterior: Posterior, latents: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """log p(x, z) - log q(z | x) of S latents (S, B, latent) for each of B images: (S, B) nats.
 
         Images and samples are one batch of S B rows to the decoder.
         """
         samples = len(latents)
-        outputs = self.vae.decode(latents.flatten(0, 1))
+        outputs = self.vae.decode(latents.flatten(0, 1), None if labels is None else labels.repeat(samples))
         repeated = images.expand(samples, *images.shape).flatten(0, 1)
         log_likelihood = self.likelihood.log_prob(outputs, repeated).view(samples, len(images))
         return log_likelihood + self.vae.prior.log_prob(latents) - posterior.log_prob(latents)
 
-    def importance_weighted_nats(self, images: Tensor, samples: int, rng: SampleRng) -> Tensor:
+    def importance_weighted_nats(
+        self, images: Tensor, samples: int, rng: SampleRng, labels: Tensor | None = None
+    ) -> Tensor:
         """-log(1/K sum_k p(x, z_k) / q(z_k | x)) (Burda et al. 2016, eq. 8), (B,) nats.
 
         An upper bound on -log p(x) in expectation, which falls towards it as K rises. The encoder runs once;
@@ -201,18 +275,24 @@ class Autoencoder(Family):
             samples: K, >= 1.
             rng: a stream for each image.
         """
-        posterior = self.vae.encode(images)
+        posterior = self.vae.encode(images, labels)
         rows = max(len(images), min(_ROWS_AT_ONCE, _PIXELS_AT_ONCE // self.spec.dimensions))
         log_sum = torch.full((len(images),), -math.inf, device=images.device)
         for part in torch.arange(samples).split(rows // len(images)):
-            noise = rng.normal(len(part), self.config.latent).transpose(0, 1)
-            log_weights = self.log_weights(images, posterior, posterior.sample(noise))
+            noise = self.draw_noise(rng, len(part)).transpose(0, 1)
+            log_weights = self.log_weights(images, posterior, posterior.sample(noise), labels)
             log_sum = torch.logaddexp(log_sum, log_weights.logsumexp(0))
         return math.log(samples) - log_sum
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
-        """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false."""
-        outputs = self.vae.decode(self.vae.prior.sample(rng))
+        """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false.
+
+        Labels are drawn evenly where none are given, if the family takes them.
+        """
+        latents = self.vae.prior.sample(rng)
+        if self.takes_labels and labels is None:
+            labels = rng.integers(self.spec.classes)
+        outputs = self.vae.decode(latents, labels)
         return (
             self.likelihood.mean(outputs) if self.config.sample_mean else self.likelihood.sample(outputs, rng)
         )
@@ -234,13 +314,13 @@ class Autoencoder(Family):
             posterior_mean: (B, latent), for `summarize`; so are posterior_log_variance and posterior_sample,
                 of a diagonal posterior and a prior with independent dimensions.
         """
-        images, noise = batch.images, rng.normal(self.config.latent)
-        posterior, log_likelihood = self.infer(images, noise)
+        images, labels, noise = batch.images, self.labels_of(batch), self.draw_noise(rng)
+        posterior, log_likelihood = self.infer(images, noise, labels)
         reconstruction, kl = -log_likelihood, self.divergence(posterior, noise)
         values = {"elbo_nats": reconstruction + kl, "reconstruction_nats": reconstruction, "kl_nats": kl}
         values |= self._bits_per_dim("elbo", values["elbo_nats"])
         if importance_samples is not None:
-            nats = self.importance_weighted_nats(images, importance_samples, rng)
+            nats = self.importance_weighted_nats(images, importance_samples, rng, labels)
             values["importance_weighted_nats"] = nats
             values |= self._bits_per_dim("importance_weighted", nats)
         values["posterior_mean"] = posterior.mean
@@ -288,8 +368,10 @@ class Autoencoder(Family):
         if self.spec.kind != "images":
             return {}
         images = batch.images[: len(batch.images) // 10 * 10 or len(batch.images)]
-        noise = rng.normal(self.config.latent)[: len(images)]
-        restored = self.likelihood.mean(self.vae(images, noise)[2])
+        labels = self.labels_of(batch)
+        labels = None if labels is None else labels[: len(images)]
+        latents = self.vae.encode(images, labels).sample(self.draw_noise(rng)[: len(images)])
+        restored = self.decode(latents, labels)
         columns = min(10, len(images))
         rows = torch.stack(
             [images.view(-1, columns, *self.spec.shape), restored.view(-1, columns, *self.spec.shape)], 1
@@ -305,14 +387,18 @@ class Autoencoder(Family):
             "likelihood": f"{self.likelihood_name} ({kind})",
         }
 
-    def encode(self, images: Tensor) -> Tensor:
-        return self.vae.encode(images).mean
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.vae.encode(images, labels).mean
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.likelihood.mean(self.vae.decode(latents))
+        return self.likelihood.mean(self.vae.decode(latents, labels))
 
     def prior_latents(self, rng: SampleRng) -> Tensor:
         return self.vae.prior.sample(rng)
+
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """Those of a batch, (B,), for a family that takes them."""
+        return batch.labels if self.takes_labels else None
 
 
 class VAE(Autoencoder):
@@ -344,19 +430,20 @@ class VAE(Autoencoder):
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """Kingma and Welling 2014, Algorithm 1."""
-        progress = update.step / update.steps
-        warmup = self.config.kl_warmup
-        kl_weight = self.config.beta * (min(1.0, progress / warmup) if warmup > 0 else 1.0)
-        return update("vae", lambda images: self.loss(images, kl_weight), next(batches).images)
+        weight = kl_weight(self.config.beta, self.config.kl_warmup, update.step / update.steps)
+        batch = next(batches)
+        labels = self.labels_of(batch)
+        given = (batch.images,) if labels is None else (batch.images, labels)
+        return update("vae", lambda images, *labels: self.loss(images, weight, *labels), *given)
 
-    def loss(self, images: Tensor, kl_weight: float) -> tuple[Tensor, Metrics]:
+    def loss(self, images: Tensor, kl_weight: float, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
 
         Under free bits the KL term of a dimension, averaged over the images, counts as no less than they are
         (Kingma et al. 2016, free bits, with a group for each dimension).
         """
         noise = torch.randn(len(images), self.config.latent, device=images.device)
-        posterior, log_likelihood = self.infer(images, noise)
+        posterior, log_likelihood = self.infer(images, noise, labels)
         reconstruction, kl = -log_likelihood.mean(), self.divergence(posterior, noise).mean()
         penalty, prior = kl, self.vae.prior
         if self.config.free_bits > 0:
@@ -370,13 +457,27 @@ class VAE(Autoencoder):
         }
         return reconstruction + kl_weight * penalty, metrics
 
-    def negative_elbo(self, images: Tensor) -> tuple[Tensor, Metrics]:
+    def negative_elbo(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
-        metrics = self.loss(images, 1.0)[1]
+        metrics = self.loss(images, 1.0, labels)[1]
         return metrics["negative_elbo_nats"], metrics
 
 
-def choose_likelihood(config: AutoencoderConfig, spec: DataSpec) -> str:
+def kl_weight(beta: float, warmup: float, progress: float) -> float:
+    """Of the KL term in training: beta, to which it rises in a straight line from 0 over the warm-up.
+
+    Args:
+        warmup, progress: shares of the run.
+    """
+    return beta * (min(1.0, progress / warmup) if warmup > 0 else 1.0)
+
+
+def _given(labels: Tensor | None, network: nn.Module, *inputs: Tensor) -> Any:
+    """What a network makes of inputs, and of labels where there are some."""
+    return network(*inputs) if labels is None else network(*inputs, labels)
+
+
+def choose_likelihood(config: NetworksConfig, spec: DataSpec) -> str:
     """The likelihood that `auto` stands for, or the user's, if it is one of such images.
 
     Raises:
@@ -403,7 +504,7 @@ def choose_likelihood(config: AutoencoderConfig, spec: DataSpec) -> str:
     return config.likelihood
 
 
-def check_size(config: AutoencoderConfig, spec: DataSpec) -> None:
+def check_size(config: NetworksConfig, spec: DataSpec) -> None:
     """Refuses images that the convolutional networks cannot halve to a sensible size.
 
     Raises:

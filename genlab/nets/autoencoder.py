@@ -28,27 +28,50 @@ class FullyConnected(nn.Module):
         return self.layers[-1](x)
 
 
+def beside_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """One-hot labels behind the second dimension of vectors (B, D), or as constant planes of (B, C, H, W).
+
+    Args:
+        labels: (B,), whole numbers under `classes`; ignored where there are no classes.
+        classes: how many; 0 gives x back.
+
+    Raises:
+        ValueError: there are classes, and no labels.
+    """
+    if classes == 0:
+        return x
+    if labels is None:
+        raise ValueError("a network with classes needs labels")
+    one_hot = (labels[:, None] == torch.arange(classes, device=labels.device)).to(x.dtype)
+    planes = one_hot.view(*one_hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, planes], 1)
+
+
 class MLPEncoder(nn.Module):
-    """Images (B, C, H, W) to features (B, outputs)."""
+    """Images (B, C, H, W), and labels where there are classes, to features (B, outputs)."""
 
-    def __init__(self, shape: Shape, hidden: Sequence[int], outputs: int) -> None:
+    def __init__(self, shape: Shape, hidden: Sequence[int], outputs: int, classes: int = 0) -> None:
         super().__init__()
-        self.net = FullyConnected([shape[0] * shape[1] * shape[2], *hidden, outputs])
+        self.classes = classes
+        self.net = FullyConnected([shape[0] * shape[1] * shape[2] + classes, *hidden, outputs])
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images.flatten(1))
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.net(beside_labels(images.flatten(1), labels, self.classes))
 
 
 class MLPDecoder(nn.Module):
-    """Latents (B, latent) to (B, C, H, W); `hidden` is given from the encoder's side."""
+    """Latents (B, latent), and labels where there are classes, to (B, C, H, W).
 
-    def __init__(self, latent: int, hidden: Sequence[int], shape: Shape) -> None:
+    `hidden` is given from the encoder's side.
+    """
+
+    def __init__(self, latent: int, hidden: Sequence[int], shape: Shape, classes: int = 0) -> None:
         super().__init__()
-        self.shape = shape
-        self.net = FullyConnected([latent, *reversed(hidden), shape[0] * shape[1] * shape[2]])
+        self.shape, self.classes = shape, classes
+        self.net = FullyConnected([latent + classes, *reversed(hidden), shape[0] * shape[1] * shape[2]])
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.net(latent).view(-1, *self.shape)
+    def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.net(beside_labels(latent, labels, self.classes)).view(-1, *self.shape)
 
 
 def halvings(height: int, width: int) -> list[tuple[int, int]]:
@@ -66,34 +89,40 @@ class ConvEncoder(nn.Module):
         shape: of the images, sides from 8 to 64 pixels.
         width: channels of the first convolution.
         outputs: features of the result, (B, outputs).
+        classes: of labels, which it sees as planes beside the image; 0 for none.
     """
 
-    def __init__(self, shape: Shape, width: int, outputs: int) -> None:
+    def __init__(self, shape: Shape, width: int, outputs: int, classes: int = 0) -> None:
         super().__init__()
+        self.classes = classes
         sizes = halvings(*shape[1:])
-        channels = [shape[0], *(width * 2**k for k in range(len(sizes) - 1))]
+        channels = [shape[0] + classes, *(width * 2**k for k in range(len(sizes) - 1))]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(channels)
         )
         self.out = nn.Linear(channels[-1] * sizes[-1][0] * sizes[-1][1], outputs)
         _initialize(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        x = images
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = beside_labels(images, labels, self.classes)
         for convolution in self.convolutions:
             x = torch.relu(convolution(x))
         return self.out(x.flatten(1))
 
 
 class ConvDecoder(nn.Module):
-    """The encoder turned round: a linear layer, then transposed convolutions back through the same sizes."""
+    """The encoder turned round: a linear layer, then transposed convolutions back through the same sizes.
 
-    def __init__(self, latent: int, width: int, shape: Shape) -> None:
+    Labels, where there are classes, stand beside the latent.
+    """
+
+    def __init__(self, latent: int, width: int, shape: Shape, classes: int = 0) -> None:
         super().__init__()
+        self.classes = classes
         sizes = halvings(*shape[1:])
         channels = [shape[0], *(width * 2**k for k in range(len(sizes) - 1))]
         self.start = (channels[-1], *sizes[-1])
-        self.into = nn.Linear(latent, channels[-1] * sizes[-1][0] * sizes[-1][1])
+        self.into = nn.Linear(latent + classes, channels[-1] * sizes[-1][0] * sizes[-1][1])
         stages = list(zip(channels, channels[1:], sizes, sizes[1:], strict=False))
         self.convolutions = nn.ModuleList(
             # an odd side loses its last pixel in halving, and gets it back here
@@ -102,8 +131,8 @@ class ConvDecoder(nn.Module):
         )
         _initialize(self)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        x = self.into(latent).view(-1, *self.start)
+    def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.into(beside_labels(latent, labels, self.classes)).view(-1, *self.start)
         for convolution in self.convolutions:
             x = convolution(torch.relu(x))
         return x
