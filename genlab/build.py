@@ -27,6 +27,8 @@ FAMILIES: dict[str, str | type] = {
     "diagonal_bilstm": "genlab.families.pixelrnn:DiagonalBiLSTM",
     "vae": "genlab.families.vae:VAE",
     "iwae": "genlab.families.iwae:IWAE",
+    "conditional_vae": "genlab.families.conditional_vae:ConditionalVAE",
+    "categorical_vae": "genlab.families.categorical_vae:CategoricalVAE",
     "ae": "genlab.families.autoencoder:AE",
     "dae": "genlab.families.autoencoder:DAE",
     "gan": "genlab.families.gan:GAN",

@@ -440,7 +440,7 @@ class InterpolateConfig(OnCheckpointConfig):
     path: Literal["straight", "spherical"] = setting("straight")
     n: int = setting(8, at_least=1, help="pairs")
     labels: tuple[int, ...] | None = setting(
-        None, at_least=0, help="classes that the pairs have in turn; null: drawn"
+        None, at_least=0, help="classes that the pairs have in turn; null: the images', else drawn"
     )
 
 
@@ -458,7 +458,7 @@ class TraverseConfig(OnCheckpointConfig):
     steps: int = setting(11, at_least=2, at_most=100, help="images of a row")
     around: Literal["origin", "image", "sample"] = setting("origin")
     number: int = setting(0, at_least=0, help="which image or sample")
-    label: int | None = setting(None, at_least=0, help="class of all images; null: drawn")
+    label: int | None = setting(None, at_least=0, help="class of all images; null: the image's, else drawn")
 
 
 @dataclass(frozen=True, kw_only=True)

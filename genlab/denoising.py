@@ -15,7 +15,7 @@ from genlab.config import DenoiseConfig, from_plain
 from genlab.corruption import Noise, check_level, corrupt
 from genlab.errors import ConfigError
 from genlab.given import given_images
-from genlab.latent_space import check_has, for_json, reconstruct, table, write_images
+from genlab.latent_space import check_has, for_json, labels_of, reconstruct, table, write_images
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
@@ -55,7 +55,8 @@ def main(plain: Mapping[str, Any]) -> None:
     noisy = clean
     if noise != "none":
         noisy = corrupt(clean, noise, level, SampleRng(config.seed, range(count), purpose="denoise"))
-    restored = reconstruct(model.family, noisy, torch_device, config.batch_size)
+    labels = labels_of(model, given._replace(images=noisy), torch_device, config.batch_size, config.seed)
+    restored = reconstruct(model.family, noisy, torch_device, config.batch_size, labels)
     shown = noisy.clamp(0, 1)  # what a picture can hold
     versions = {"noisy": shown, "restored": restored, "median_filter": median_filter(shown)}
     psnr, bands = {}, versions

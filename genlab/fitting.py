@@ -52,13 +52,24 @@ def fit(codes: Tensor, components: int, seed: int) -> Mixture:
     )
 
 
-def sampler(config: SampleConfig, model: TrainedModel, device: torch.device) -> Callable[[range], Tensor]:
+def sampler(
+    config: SampleConfig, model: TrainedModel, device: torch.device, labels: Tensor | None = None
+) -> Callable[[range], Tensor]:
     """Draws images number so and so by way of a fitted prior, as `genlab.sampling.draw` does by the model's.
 
+    Args:
+        labels: (n,), for families that take labels, of all images that may be asked for; None for even ones.
+
     Raises:
-        ConfigError: the model has no encoder, or there are fewer images than components.
+        ConfigError: the model has no encoder, its latents are no real numbers, or there are fewer images
+            than components.
     """
     check_has(model, config.ckpt, "encodes", "decodes")
+    if model.family.latent_classes > 0:
+        raise ConfigError(
+            f"prior=fit: the latents of {model.config.model.name} are classes, to which no Gaussians are "
+            "fitted; leave prior out"
+        )
     codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, device)
     if config.components > len(codes):
         raise ConfigError(
@@ -68,6 +79,10 @@ def sampler(config: SampleConfig, model: TrainedModel, device: torch.device) -> 
     prior = fit(codes, config.components, config.seed)
 
     def draw(indices: range) -> Tensor:
-        return decode(model.family, prior.draw(SampleRng(config.seed, indices)), device, config.batch_size)
+        rng = SampleRng(config.seed, indices)
+        latents, own = prior.draw(rng), None
+        if model.family.takes_labels:
+            own = rng.integers(model.spec.classes) if labels is None else labels[list(indices)]
+        return decode(model.family, latents, device, config.batch_size, own)
 
     return draw

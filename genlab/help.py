@@ -149,7 +149,8 @@ keys used most:
   run_dir=PATH                 where they go; outputs/reconstruct/DATE-TIME-MODEL-DATASET without it
 
 An image goes through the mean of its code, without noise. The peak signal-to-noise ratio of images in [0, 1]
-is 10 log10(1 / mean squared error), in decibels.
+is 10 log10(1 / mean squared error), in decibels. A model that takes labels is given the dataset's; pictures of
+your own get the class that it thinks likeliest.
 
 examples:
   genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits
@@ -170,7 +171,8 @@ keys used most:
   n=8                          pairs: samples 0 and 1, 2 and 3 and so on, of which genlab sample has the same
   images=PATH                  between=images: a folder of pictures, of the model's size; without it the first
   split=test                   of a split of the dataset
-  labels=[3,7]                 classes in turn, for models that take labels; drawn without it
+  labels=[3,7]                 classes in turn, for models that take labels; without it those of the images,
+                               the nearer end's each, or drawn ones
   seed=0                       of the samples
   run_dir=PATH                 where they go; outputs/interpolate/DATE-TIME-MODEL-DATASET without it
 
@@ -194,12 +196,14 @@ keys used most:
   number=0                     around=image, around=sample: which one
   images=PATH                  around=image: a picture or a folder of pictures; without it those of
   split=test                   a split of the dataset
-  label=3                      class of all images, for models that take labels; drawn without it
+  label=3                      class of all images, for models that take labels; without it the image's own,
+                               else drawn
   seed=0                       of the samples
   run_dir=PATH                 where they go; outputs/traverse/DATE-TIME-MODEL-DATASET without it
 
 In a dimension's row its number is replaced; in a direction's row the latent moves along it. A latent of two
-dimensions also gives manifold.png: 20 x 20 latents, evenly spaced in the prior's probability.
+dimensions also gives manifold.png: 20 x 20 latents, evenly spaced in the prior's probability. Where a latent
+is made of categorical variables, each has a row, and each of its classes an image.
 
 examples:
   genlab traverse ckpt=outputs/train/20260101-120000-vae-digits

@@ -14,7 +14,7 @@ from genlab import device
 from genlab.config import InterpolateConfig, from_plain
 from genlab.errors import ConfigError
 from genlab.given import given_images
-from genlab.latent_space import check_has, check_prior, decode, encode, table, write_images
+from genlab.latent_space import check_has, check_prior, decode, encode, labels_of, table, write_images
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
 from genlab.sampling import TrainedModel, check_labels, load_model, save_grid
@@ -29,10 +29,12 @@ class Pairs(NamedTuple):
 
     ends: (n, 2, L).
     names: two words for each pair that say where its ends are from.
+    labels: (n, 2), the classes of images that were encoded with them; else None.
     """
 
     ends: Tensor
     names: list[tuple[str, str]]
+    labels: Tensor | None
 
 
 def straight(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
@@ -92,17 +94,22 @@ def main(plain: Mapping[str, Any]) -> None:
     check_has(model, config.ckpt, "decodes")
     if config.labels is not None:
         check_labels(config.labels, model)
+    if config.path == "spherical" and model.family.latent_classes > 0:
+        raise ConfigError(
+            f"path=spherical: the latents of {model.config.model.name} are probabilities, which lie on no "
+            "sphere; use path=straight"
+        )
     pairs = pairs_of(config, model, torch_device)
     n = len(pairs.ends)
-    labels = labels_of(config, model, n)
+    shares = torch.linspace(0, 1, config.steps)
+    labels = labels_of_steps(config, model, pairs, shares)
     folder = create_folder("interpolate", config.run_dir, model.label)
     log.info(
         "%d steps between each of %d pairs with the %s weights of %s",
         config.steps, n, model.weights, model.path,
     )  # fmt: skip
-    shares = torch.linspace(0, 1, config.steps)
     latents = PATHS[config.path](pairs.ends[:, 0], pairs.ends[:, 1], shares)
-    each = None if labels is None else labels.repeat_interleave(config.steps)
+    each = None if labels is None else labels.flatten()
     images = decode(model.family, latents.flatten(0, 1), torch_device, config.batch_size, each)
     images = images.unflatten(0, (n, config.steps))
     facts = model.describe() | {
@@ -122,8 +129,10 @@ def main(plain: Mapping[str, Any]) -> None:
             "files": [files[k : k + config.steps] for k in range(0, len(files), config.steps)],
             "norms": latents.norm(dim=2).tolist(),
         }
-        if labels is not None:
-            columns["label"] = labels.tolist()
+        if labels is not None and pairs.labels is not None and config.labels is None:
+            columns["labels"] = labels.tolist()  # a row's end has the class of another image
+        elif labels is not None:
+            columns["label"] = labels[:, 0].tolist()
         (folder / "interpolations.json").write_text(
             json.dumps(facts | {"pairs": table(**columns)}, indent=2) + "\n"
         )
@@ -137,7 +146,7 @@ def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch
     Raises:
         ConfigError: the model has no encoder, or no prior, or there are fewer than two images.
     """
-    wanted = range(2 * config.n)
+    wanted, labels = range(2 * config.n), None
     if config.between == "samples":
         check_prior(model, config.ckpt, "use between=images")
         if config.images is not None:
@@ -161,15 +170,33 @@ def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch
             at_least=2,
         )
         count = min(len(given.images), len(wanted)) // 2 * 2
-        ends = encode(model.family, given.images[:count], torch_device, config.batch_size)
+        labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
+        labels = None if labels is None else labels[:count]
+        ends = encode(model.family, given.images[:count], torch_device, config.batch_size, labels)
         names = given.names[:count]
-    return Pairs(ends.unflatten(0, (-1, 2)), list(zip(names[::2], names[1::2], strict=True)))
+    return Pairs(
+        ends.unflatten(0, (-1, 2)),
+        list(zip(names[::2], names[1::2], strict=True)),
+        None if labels is None else labels.unflatten(0, (-1, 2)),
+    )
 
 
-def labels_of(config: InterpolateConfig, model: TrainedModel, n: int) -> Tensor | None:
-    """The class of each pair, (n,): the user's in turn, else drawn evenly."""
+def labels_of_steps(
+    config: InterpolateConfig, model: TrainedModel, pairs: Pairs, shares: Tensor
+) -> Tensor | None:
+    """The class of each image, (n, S): the user's in turn, else the nearer end's, else one drawn for a pair.
+
+    Args:
+        shares: (S,), how far each is on its way.
+    """
     if not model.family.takes_labels:
         return None
+    n = len(pairs.ends)
     if config.labels is not None:
-        return torch.tensor(config.labels)[torch.arange(n) % len(config.labels)]
-    return SampleRng(config.seed, range(n), purpose="interpolate-label").integers(model.spec.classes)
+        of_pairs = torch.tensor(config.labels)[torch.arange(n) % len(config.labels)]
+    elif pairs.labels is not None:
+        return torch.where(shares < 0.5, pairs.labels[:, :1], pairs.labels[:, 1:])
+    else:
+        rng = SampleRng(config.seed, range(n), purpose="interpolate-label")
+        of_pairs = rng.integers(model.spec.classes)
+    return of_pairs[:, None].expand(n, len(shares))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from genlab import build
 from genlab.errors import ConfigError
 from genlab.evaluation import dataset_of
 from genlab.families.base import Family
+from genlab.given import Given
+from genlab.rng import SampleRng
+from genlab.run import log
 from genlab.sampling import TrainedModel, to_picture, to_uint8
 
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
@@ -56,10 +59,17 @@ def families_that(*needs: str) -> list[str]:
     return sorted(name for name, family in families.items() if all(getattr(family, n) for n in needs))
 
 
-def encode(family: Family, images: Tensor, device: torch.device, batch_size: int) -> Tensor:
-    """The latent codes of images (N, C, H, W), (N, L) on the CPU."""
+def encode(
+    family: Family, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
+) -> Tensor:
+    """The latent codes of images (N, C, H, W), (N, L) on the CPU.
+
+    Args:
+        labels: (N,), for families that take labels.
+    """
     with torch.no_grad():
-        return torch.cat([family.encode(part.to(device)).cpu() for part in images.split(batch_size)])
+        parts = _parts(device, batch_size, images, labels)
+        return torch.cat([family.encode(*part).cpu() for part in parts])
 
 
 def decode(
@@ -70,14 +80,41 @@ def decode(
     Args:
         labels: (N,), for families that take labels.
     """
-    of_parts = [None] * len(latents) if labels is None else labels.to(device).split(batch_size)
     with torch.no_grad():
-        return torch.cat(
-            [
-                family.decode(part.to(device), given).cpu()
-                for part, given in zip(latents.split(batch_size), of_parts, strict=False)
-            ]
-        )
+        parts = _parts(device, batch_size, latents, labels)
+        return torch.cat([family.decode(*part).cpu() for part in parts])
+
+
+def _parts(
+    device: torch.device, batch_size: int, of: Tensor, labels: Tensor | None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of something, with their labels if there are any, on the device."""
+    both = (of,) if labels is None else (of, labels)
+    yield from zip(*(tensor.to(device).split(batch_size) for tensor in both), strict=True)
+
+
+def labels_of(
+    model: TrainedModel, images: Given, device: torch.device, batch_size: int, seed: int
+) -> Tensor | None:
+    """The classes that the family needs to encode images, (N,) on the CPU; None for one without labels.
+
+    Where they are not known, each image gets the one that the family thinks likeliest.
+
+    Args:
+        seed: of what the family draws to find it.
+    """
+    if not model.family.takes_labels:
+        return None
+    if images.labels is not None:
+        return images.labels.cpu()
+    log.info("no labels: each image gets the class under which the model gives it the greatest bound")
+    found = []
+    with torch.no_grad():
+        for k, part in enumerate(images.images.split(batch_size)):
+            indices = range(k * batch_size, k * batch_size + len(part))
+            rng = SampleRng(seed, indices, device, purpose="label")
+            found.append(model.family.infer_labels(part.to(device), rng=rng).cpu())
+    return torch.cat(found)
 
 
 def codes_of_training(
@@ -92,15 +129,23 @@ def codes_of_training(
     dataset = dataset_of(model, changes, "train")
     codes, labels = [], []
     for _, batch in dataset.evaluation_batches("train", batch_size, seed, _ENCODED_IMAGES):
-        codes.append(encode(model.family, batch.images, device, batch_size))
+        given = batch.labels if model.family.takes_labels else None
+        codes.append(encode(model.family, batch.images, device, batch_size, given))
         if batch.labels is not None:
             labels.append(batch.labels.cpu())
     return torch.cat(codes), torch.cat(labels) if labels else None
 
 
-def reconstruct(family: Family, images: Tensor, device: torch.device, batch_size: int) -> Tensor:
-    """What a family makes of images (N, C, H, W) by way of their codes, as many, on the CPU."""
-    return decode(family, encode(family, images, device, batch_size), device, batch_size)
+def reconstruct(
+    family: Family, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
+) -> Tensor:
+    """What a family makes of images (N, C, H, W) by way of their codes, as many, on the CPU.
+
+    Args:
+        labels: (N,), for families that take labels.
+    """
+    codes = encode(family, images, device, batch_size, labels)
+    return decode(family, codes, device, batch_size, labels)
 
 
 def write_images(folder: Path, images: Tensor) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from genlab import device
 from genlab.config import ReconstructConfig, from_plain
 from genlab.given import given_images
-from genlab.latent_space import check_has, for_json, reconstruct, table, write_images
+from genlab.latent_space import check_has, for_json, labels_of, reconstruct, table, write_images
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
 from genlab.run import create_folder, log, log_to_console, storage_errors
 from genlab.sampling import load_model, save_bands
@@ -35,7 +35,8 @@ def main(plain: Mapping[str, Any]) -> None:
     folder = create_folder("reconstruct", config.run_dir, model.label)
     count = len(given.images)
     log.info("reconstructing %d images with the %s weights of %s", count, model.weights, model.path)
-    restored = reconstruct(model.family, given.images, torch_device, config.batch_size)
+    labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
+    restored = reconstruct(model.family, given.images, torch_device, config.batch_size, labels)
     error = mean_squared_error(given.images, restored)
     psnr = psnr_db(error)
     facts = model.describe() | {
@@ -54,6 +55,7 @@ def main(plain: Mapping[str, Any]) -> None:
             image=given.names,
             mean_squared_error=error.tolist(),
             psnr_db=[for_json(number) for number in psnr.tolist()],
+            **({} if labels is None else {"label": labels.tolist()}),
         )
         (folder / "reconstructions.json").write_text(
             json.dumps(facts | {"reconstructions": rows}, indent=2) + "\n"

@@ -156,7 +156,7 @@ def _drawing(
     if config.prior == "fit":
         from genlab import fitting  # which imports this module
 
-        return fitting.sampler(config, model, torch_device)
+        return fitting.sampler(config, model, torch_device, labels)
     if not model.family.generates:
         raise ConfigError(
             f"ckpt={config.ckpt}: {model.config.model.name} has no prior to draw from; add prior=fit, "

@@ -13,8 +13,17 @@ from torch import Tensor
 from genlab import device
 from genlab.config import TraverseConfig, from_plain
 from genlab.errors import ConfigError
-from genlab.given import given_images
-from genlab.latent_space import check_has, check_prior, codes_of_training, decode, encode, table, write_images
+from genlab.given import Given, given_images
+from genlab.latent_space import (
+    check_has,
+    check_prior,
+    codes_of_training,
+    decode,
+    encode,
+    labels_of,
+    table,
+    write_images,
+)
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
 from genlab.sampling import TrainedModel, check_labels, load_model, save_grid
@@ -61,6 +70,23 @@ def along_direction(centre: Tensor, direction: Tensor, deviations: Tensor, space
     return (centre + deviations[:, None] * sigma * unit)[None]
 
 
+def over_classes(centre: Tensor, variables: list[int], classes: int) -> Tensor:
+    """The centre with one of its categorical variables set to each class in turn.
+
+    Args:
+        centre: (L,), the classes of each variable one after the other.
+        variables: R of them.
+        classes: S of each.
+
+    Returns:
+        (R, S, L).
+    """
+    latents = centre.repeat(len(variables), classes, 1)
+    for row, k in zip(latents, variables, strict=True):
+        row[:, k * classes : (k + 1) * classes] = torch.eye(classes)
+    return latents
+
+
 def manifold(prior: str, side: int = _MANIFOLD) -> Tensor:
     """Latents of two dimensions, evenly spaced in the prior's probability (Kingma and Welling 2014, fig. 4).
 
@@ -85,18 +111,24 @@ def main(plain: Mapping[str, Any]) -> None:
     torch_device = device.resolve(config.device, "device")
     model = load_model(config.ckpt, config.weights, torch_device)
     check(config, model)
-    centre, name, space = start(config, model, torch_device)
-    dimensions = dimensions_of(config, len(centre))
+    family, prior = model.family, str(model.family.latent_prior)
+    centre, name, space, label = start(config, model, torch_device)
     deviations = torch.linspace(-config.range, config.range, config.steps)
-    parts = [along_dimensions(centre, dimensions, deviations, space)]
-    rows = [f"dimension {k}" for k in dimensions]
+    steps: dict[str, list[Any]] = {"standard_deviations": deviations.tolist()}
+    if family.latent_classes > 0:
+        variables = dimensions_of(config, len(centre) // family.latent_classes)
+        latents = over_classes(centre, variables, family.latent_classes)
+        rows = [f"variable {k}" for k in variables]
+        steps = {"class": list(range(family.latent_classes))}
+    else:
+        dimensions = dimensions_of(config, len(centre))
+        latents = along_dimensions(centre, dimensions, deviations, space)
+        rows = [f"dimension {k}" for k in dimensions]
     if config.direction is not None:
         direction = between_classes(config, model, torch_device)
-        parts.append(along_direction(centre, direction, deviations, space))
+        latents = torch.cat([latents, along_direction(centre, direction, deviations, space)])
         rows.append("direction from class {} to class {}".format(*config.direction))
-    latents = torch.cat(parts)
-    family, prior = model.family, str(model.family.latent_prior)
-    label = label_of(config, model)
+    columns = latents.shape[1]
 
     def images_of(latents: Tensor) -> Tensor:
         labels = None if label is None else torch.full((len(latents),), label)
@@ -107,25 +139,27 @@ def main(plain: Mapping[str, Any]) -> None:
     images = images_of(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
     facts = model.describe() | {
         "around": name,
-        "range": config.range,
-        "steps": config.steps,
+        "steps": columns,
         "seed": config.seed,
         "label": label,
-        "standard_deviations_of": "the prior" if prior in _SIGMAS else "the codes of training images",
     }
+    if family.latent_classes == 0:
+        facts["range"] = config.range
+        own = prior in _SIGMAS
+        facts["standard_deviations_of"] = "the prior" if own else "the codes of training images"
     written = ["traversal.png"]
     with storage_errors(folder):
-        save_grid(images.flatten(0, 1), folder / "traversal.png", config.steps)
+        save_grid(images.flatten(0, 1), folder / "traversal.png", columns)
         if len(centre) == 2 and prior in _SIGMAS:
             save_grid(images_of(manifold(prior)), folder / "manifold.png", _MANIFOLD)
             written.append("manifold.png")
         files = write_images(folder / "images", images)
-        steps = table(
+        listed = table(
             file=[f"images/{file}" for file in files],
-            row=[row for row in rows for _ in deviations],
-            standard_deviations=deviations.tolist() * len(rows),
+            row=[row for row in rows for _ in range(columns)],
+            **{kind: values * len(rows) for kind, values in steps.items()},
         )
-        (folder / "traversal.json").write_text(json.dumps(facts | {"images": steps}, indent=2) + "\n")
+        (folder / "traversal.json").write_text(json.dumps(facts | {"images": listed}, indent=2) + "\n")
     print(f"wrote {folder}: {', '.join(written)}, images/ ({len(files)} files), traversal.json")
     between = " between=images" if family.encodes else ""
     print(f"next: genlab interpolate ckpt={config.ckpt}{between}")
@@ -150,6 +184,11 @@ def check(config: TraverseConfig, model: TrainedModel) -> None:
     if config.direction is None:
         return
     given = f"direction={list(config.direction)}"
+    if model.family.latent_classes > 0:
+        raise ConfigError(
+            f"{given}: the latents of {name} are classes, between which there is no direction; "
+            "use dimensions=[0,1]"
+        )
     if len(config.direction) != 2 or config.direction[0] == config.direction[1]:
         raise ConfigError(f"{given}: expected two different classes, e.g. direction=[3,8]")
     if not model.family.encodes:
@@ -162,8 +201,8 @@ def check(config: TraverseConfig, model: TrainedModel) -> None:
 
 def start(
     config: TraverseConfig, model: TrainedModel, torch_device: torch.device
-) -> tuple[Tensor, str, Space]:
-    """The latent to walk from, (L,), where it is from, and the space around it."""
+) -> tuple[Tensor, str, Space, int | None]:
+    """The latent to walk from, (L,), where it is from, the space around it, and the class of all images."""
     family, number = model.family, config.number
     sigma = _SIGMAS.get(str(family.latent_prior))
     if sigma is None:
@@ -173,10 +212,11 @@ def start(
         like = family.prior_latents(SampleRng(config.seed, [0]))[0]
         space = Space(torch.zeros_like(like), torch.full_like(like, sigma))
     if config.around == "origin":
-        return space.middle, "origin" if sigma else "the mean code of training images", space
+        name = "origin" if sigma else "the mean code of training images"
+        return space.middle, name, space, label_of(config, model)
     if config.around == "sample":
         latents = family.prior_latents(SampleRng(config.seed, [number]))
-        return latents[0], f"sample {number} of seed {config.seed}", space
+        return latents[0], f"sample {number} of seed {config.seed}", space, label_of(config, model)
     given = given_images(
         model,
         config.images,
@@ -186,8 +226,10 @@ def start(
         changes=config.dataset,
         at_least=number + 1,
     )
-    code = encode(family, given.images[number : number + 1], torch_device, 1)[0]
-    return code, given.names[number], space
+    one = Given(*(part if part is None else part[number : number + 1] for part in given))
+    label = labels_of(model, one, torch_device, 1, config.seed)
+    code = encode(family, one.images, torch_device, 1, label)[0]
+    return code, given.names[number], space, label_of(config, model, label)
 
 
 def dimensions_of(config: TraverseConfig, latent: int) -> list[int]:
@@ -225,10 +267,16 @@ def between_classes(config: TraverseConfig, model: TrainedModel, torch_device: t
     return other - one
 
 
-def label_of(config: TraverseConfig, model: TrainedModel) -> int | None:
-    """The class of all images, for a family that takes labels: the user's, else drawn."""
+def label_of(config: TraverseConfig, model: TrainedModel, own: Tensor | None = None) -> int | None:
+    """The class of all images, for a family that takes labels: the user's, else the image's own, else drawn.
+
+    Args:
+        own: (1,), of the image that the latent is from.
+    """
     if not model.family.takes_labels:
         return None
     if config.label is not None:
         return config.label
+    if own is not None:
+        return int(own)
     return int(SampleRng(config.seed, [0], purpose="traverse-label").integers(model.spec.classes))

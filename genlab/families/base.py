@@ -62,6 +62,8 @@ class Family(nn.Module):
         decodes: it has `decode`.
         latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
             "uniform" (over [-1, 1]) or another's name; None for a family without a prior of its own.
+        latent_classes: of each of the variables that a latent is made of, one after the other, as one-hot
+            vectors or probabilities; 0 for a latent of real numbers.
     """
 
     Config: ClassVar[type]
@@ -75,6 +77,7 @@ class Family(nn.Module):
     encodes: ClassVar[bool] = False
     decodes: ClassVar[bool] = False
     latent_prior: str | None = None
+    latent_classes: int = 0
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:

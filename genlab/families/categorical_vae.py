@@ -1,0 +1,158 @@
+"""The variational autoencoder with categorical latents (Jang et al. 2017; Maddison et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genlab.categorical_latents import Categorical, EvenCategorical, gumbel_noise, one_hot, temperature_at
+from genlab.config import setting
+from genlab.data.spec import Batch, DataSpec
+from genlab.families.base import Metrics, UpdateProtocol
+from genlab.families.vae import Autoencoder, LatentNet, NetworksConfig, kl_weight
+from genlab.latents import Posterior
+from genlab.rng import SampleRng
+
+_ACTIVE_VARIANCE = 0.01
+
+
+@dataclass(frozen=True)
+class CategoricalVAEConfig(NetworksConfig):
+    """See configs/model/categorical_vae.yaml."""
+
+    name: Literal["categorical_vae"] = setting("categorical_vae")
+    variables: int = setting(20, at_least=1, help="categorical variables of the latent")
+    classes: int = setting(10, at_least=2, help="of each variable")
+    start_temperature: float = setting(1.0, above=0, help="of the relaxed samples, when training begins")
+    final_temperature: float = setting(0.5, above=0, help="to which it falls by equal factors")
+    straight_through: bool = setting(False, help="one-hot samples with the gradients of relaxed ones")
+    beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
+    kl_warmup: float = setting(
+        0.0, at_least=0, at_most=1, help="share of the run over which beta rises from 0"
+    )
+
+
+class CategoricalNet(LatentNet):
+    """Categorical posteriors and an even prior; see CategoricalVAEConfig and LatentNet."""
+
+    def __init__(
+        self, config: CategoricalVAEConfig, spec: DataSpec, outputs: int, learns_sigma: bool
+    ) -> None:
+        count = config.variables * config.classes
+        super().__init__(
+            config, spec, numbers=count, latent=count, outputs=outputs, learns_sigma=learns_sigma
+        )
+        self.prior = EvenCategorical(config.variables, config.classes)
+        self.prior_name = "categorical"
+        self.straight_through = config.straight_through
+
+    def forward(self, images: Tensor, noise: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The posterior's two tensors, and the decoder's outputs for one relaxed latent of each image.
+
+        Args:
+            noise: Gumbel's, (B, variables, classes).
+            temperature: a scalar.
+        """
+        posterior = self.encode(images)
+        latents = posterior.relax(noise, temperature, self.straight_through)
+        return posterior.mean, posterior.spread, self.decode(latents)
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Categorical:
+        assert isinstance(self.prior, EvenCategorical)
+        return Categorical.of_logits(
+            self.encoder(images).unflatten(1, (self.prior.variables, self.prior.classes))
+        )
+
+
+class CategoricalVAE(Autoencoder):
+    """Trains on relaxed latents, and is evaluated and sampled with one-hot ones."""
+
+    Config = CategoricalVAEConfig
+
+    def __init__(self, config: CategoricalVAEConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.latent_classes = config.classes
+
+    def make_network(self, outputs: int, learns_sigma: bool) -> LatentNet:
+        return CategoricalNet(self.config, self.spec, outputs, learns_sigma)
+
+    def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
+        """Uniform numbers, (n, *samples, variables), of which the posterior makes one-hot latents."""
+        return rng.uniform(*samples, self.config.variables)
+
+    def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> tuple[Posterior, Tensor]:
+        """The posterior, and log p(x | z) of its one-hot sample for uniform noise: (B,) nats."""
+        posterior = self.vae.encode(images)
+        outputs = self.vae.decode(posterior.sample(noise))
+        return posterior, self.likelihood.log_prob(outputs, images)
+
+    def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
+        """One step at the temperature, and the weight of the KL term, that progress gives."""
+        config, progress = self.config, update.step / update.steps
+        weight = kl_weight(config.beta, config.kl_warmup, progress)
+        temperature = temperature_at(config.start_temperature, config.final_temperature, progress)
+        return update("vae", lambda images: self.loss(images, weight, temperature), next(batches).images)
+
+    def loss(self, images: Tensor, kl_weight: float, temperature: float) -> tuple[Tensor, Metrics]:
+        """`objective` of fresh noise."""
+        shape = (len(images), self.config.variables, self.config.classes)
+        return self.objective(images, gumbel_noise(*shape, device=images.device), kl_weight, temperature)
+
+    def objective(
+        self, images: Tensor, noise: Tensor, kl_weight: float, temperature: float
+    ) -> tuple[Tensor, Metrics]:
+        """-log p(x | relaxed z) + kl_weight * KL(q(z | x) || p(z)) of the discrete z, averaged over images.
+
+        Jang et al. 2017, section 4.2. Of relaxed latents it is no bound, and its metrics are named so; with
+        straight-through the latents are draws of q(z | x).
+
+        Args:
+            noise: Gumbel's, (B, variables, classes).
+        """
+        # A tensor, so that a compiled network is compiled once for all temperatures.
+        on_device = torch.full((), temperature, device=images.device)
+        mean, spread, outputs = self.vae(images, noise, on_device)
+        reconstruction = -self.likelihood.log_prob(outputs, images).mean()
+        kl = self.divergence(Categorical(mean, spread), noise).mean()
+        kind = "" if self.config.straight_through else "relaxed_"
+        metrics = {
+            f"{kind}negative_elbo_nats": reconstruction + kl,
+            f"{kind}reconstruction_nats": reconstruction,
+            "kl_nats": kl,
+            "temperature": on_device,
+        }
+        return reconstruction + kl_weight * kl, metrics
+
+    def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """What the variables do, over a split.
+
+        Returns:
+            active_variables: those whose posterior probabilities have a variance over 0.01, summed over
+                classes: the one of their mean code in Burda et al. 2016, 5.2.
+            class_perplexity: exp H of a variable's classes over the split, from 1 to K; the mean of all
+                variables. A high one says that all classes are used.
+            class_usage: share of all classes that are some image's most probable one of their variable.
+        """
+        means = values["posterior_mean"].unflatten(1, (self.config.variables, self.config.classes))
+        if len(means) < 2:
+            return {}
+        shares = means.mean(0)
+        entropy = -torch.special.xlogy(shares, shares).sum(1)
+        used = one_hot(means.argmax(2), self.config.classes).amax(0)
+        return {
+            "active_variables": int((means.var(0).sum(1) > _ACTIVE_VARIANCE).sum()),
+            "class_perplexity": entropy.exp().mean().item(),
+            "class_usage": used.mean().item(),
+        }
+
+    def next_lines(self, run: Path) -> list[str]:
+        return [*super().next_lines(run), f"genlab traverse ckpt={run} around=image"]
+
+    def setting(self) -> dict[str, Any]:
+        latents = f"{self.config.variables} variables of {self.config.classes} classes, one-hot"
+        return super().setting() | {"latents": latents}
