@@ -149,8 +149,8 @@ keys used most:
   run_dir=PATH                 where they go; outputs/reconstruct/DATE-TIME-MODEL-DATASET without it
 
 An image goes through the mean of its code, without noise. The peak signal-to-noise ratio of images in [0, 1]
-is 10 log10(1 / mean squared error), in decibels. A model that takes labels is given the dataset's; pictures of
-your own get the class that it thinks likeliest.
+is 10 log10(1 / mean squared error), in decibels. A model that takes labels is given the dataset's; pictures
+of your own get the class that it thinks likeliest.
 
 examples:
   genlab reconstruct ckpt=outputs/train/20260101-120000-vae-digits

@@ -14,7 +14,14 @@ from genlab.categorical_latents import Categorical, EvenCategorical, gumbel_nois
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.vae import Autoencoder, LatentNet, NetworksConfig, kl_weight
+from genlab.families.vae import (
+    Autoencoder,
+    LatentNet,
+    NetworksConfig,
+    kl_weight,
+    make_log_sigma,
+    make_networks,
+)
 from genlab.latents import Posterior
 from genlab.rng import SampleRng
 
@@ -38,18 +45,18 @@ class CategoricalVAEConfig(NetworksConfig):
 
 
 class CategoricalNet(LatentNet):
-    """Categorical posteriors and an even prior; see CategoricalVAEConfig and LatentNet."""
+    """Categorical posteriors and an even prior; for the arguments see `VAENet`, of labels there are none."""
 
     def __init__(
-        self, config: CategoricalVAEConfig, spec: DataSpec, outputs: int, learns_sigma: bool
+        self, config: CategoricalVAEConfig, spec: DataSpec, outputs: int, learns_sigma: bool, classes: int = 0
     ) -> None:
-        count = config.variables * config.classes
-        super().__init__(
-            config, spec, numbers=count, latent=count, outputs=outputs, learns_sigma=learns_sigma
-        )
-        self.prior = EvenCategorical(config.variables, config.classes)
-        self.prior_name = "categorical"
-        self.straight_through = config.straight_through
+        super().__init__()
+        self.variables, self.straight_through = config.variables, config.straight_through
+        numbers = config.variables * config.classes
+        out_shape = (outputs, *spec.shape[1:])
+        self.encoder, self.decoder = make_networks(config, spec.shape, out_shape, numbers, numbers, classes)
+        self.log_sigma = make_log_sigma(learns_sigma)
+        self.prior, self.prior_name = EvenCategorical(config.variables, config.classes), "categorical"
 
     def forward(self, images: Tensor, noise: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The posterior's two tensors, and the decoder's outputs for one relaxed latent of each image.
@@ -63,23 +70,18 @@ class CategoricalNet(LatentNet):
         return posterior.mean, posterior.spread, self.decode(latents)
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Categorical:
-        assert isinstance(self.prior, EvenCategorical)
-        return Categorical.of_logits(
-            self.encoder(images).unflatten(1, (self.prior.variables, self.prior.classes))
-        )
+        return Categorical.of_logits(self.encoder(images).unflatten(1, (self.variables, -1)))
 
 
 class CategoricalVAE(Autoencoder):
     """Trains on relaxed latents, and is evaluated and sampled with one-hot ones."""
 
     Config = CategoricalVAEConfig
+    Network = CategoricalNet
 
     def __init__(self, config: CategoricalVAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.latent_classes = config.classes
-
-    def make_network(self, outputs: int, learns_sigma: bool) -> LatentNet:
-        return CategoricalNet(self.config, self.spec, outputs, learns_sigma)
 
     def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
         """Uniform numbers, (n, *samples, variables), of which the posterior makes one-hot latents."""

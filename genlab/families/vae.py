@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -35,6 +35,7 @@ from genlab.nets.autoencoder import (
     ConvEncoder,
     MLPDecoder,
     MLPEncoder,
+    Shape,
 )
 from genlab.rng import SampleRng
 
@@ -81,43 +82,18 @@ class VAEConfig(AutoencoderConfig):
 
 
 class LatentNet(nn.Module):
-    """Encoder, decoder and prior.
-
-    Args:
-        config, spec: see NetworksConfig; of the images.
-        numbers: that the encoder gives for a posterior.
-        latent: that the decoder gets.
-        outputs: channels of the decoder's result.
-        learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
-        classes: of labels that both networks see; 0 for none.
+    """Encoder, decoder and prior; a subclass says of what latents.
 
     Attributes:
-        prior, prior_name: of the latents; see `Family.latent_prior`.
+        prior_name: see `Family.latent_prior`.
+        log_sigma: the Gaussian likelihood's log standard deviation, where it is learned.
     """
 
+    encoder: nn.Module
+    decoder: nn.Module
     prior: Prior
     prior_name: str
-
-    def __init__(
-        self,
-        config: NetworksConfig,
-        spec: DataSpec,
-        *,
-        numbers: int,
-        latent: int,
-        outputs: int,
-        learns_sigma: bool,
-        classes: int = 0,
-    ) -> None:
-        super().__init__()
-        shape, out_shape = spec.shape, (outputs, spec.height, spec.width)
-        if config.network == "mlp":
-            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, numbers, classes)
-            self.decoder: nn.Module = MLPDecoder(latent, config.hidden, out_shape, classes)
-        else:
-            self.encoder = ConvEncoder(shape, config.width, numbers, classes)
-            self.decoder = ConvDecoder(latent, config.width, out_shape, classes)
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.1))) if learns_sigma else None
+    log_sigma: nn.Parameter | None
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
         """The posterior of each image, float32."""
@@ -129,27 +105,22 @@ class LatentNet(nn.Module):
 
 
 class VAENet(LatentNet):
-    """Normal posteriors of a latent vector, and a choice of priors; see AutoencoderConfig and LatentNet."""
+    """Normal posteriors of a latent vector, and a choice of priors.
+
+    Args:
+        config, spec: see AutoencoderConfig; of the images.
+        outputs: channels of the decoder's result.
+        learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
+        classes: of labels that both networks see; 0 for none.
+    """
 
     def __init__(
-        self,
-        config: AutoencoderConfig,
-        spec: DataSpec,
-        outputs: int,
-        learns_sigma: bool,
-        classes: int = 0,
+        self, config: AutoencoderConfig, spec: DataSpec, outputs: int, learns_sigma: bool, classes: int = 0
     ) -> None:
-        posterior = POSTERIORS[config.posterior]
-        super().__init__(
-            config,
-            spec,
-            numbers=posterior.count(config.latent),
-            latent=config.latent,
-            outputs=outputs,
-            learns_sigma=learns_sigma,
-            classes=classes,
-        )
-        self.latent, self.posterior = config.latent, posterior
+        super().__init__()
+        self.latent, self.posterior, self.classes = config.latent, POSTERIORS[config.posterior], classes
+        self.encoder, self.decoder = self._make_networks(config, spec.shape, (outputs, *spec.shape[1:]))
+        self.log_sigma = make_log_sigma(learns_sigma)
         self.prior = self._make_prior(config, spec)
         # The uniform prior is that of a latent whose distribution function the decoder gets.
         normal = config.prior in ("standard_normal", "uniform")
@@ -168,6 +139,13 @@ class VAENet(LatentNet):
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
         return self.posterior.read(_given(labels, self.encoder, images), self.latent)
 
+    def _make_networks(
+        self, config: AutoencoderConfig, shape: Shape, out_shape: Shape
+    ) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder, for images and outputs of these shapes."""
+        numbers = self.posterior.count(config.latent)
+        return make_networks(config, shape, out_shape, numbers, config.latent, self.classes)
+
     def _make_prior(self, config: AutoencoderConfig, spec: DataSpec) -> Prior:
         match config.prior:
             case "standard_normal":
@@ -183,6 +161,32 @@ class VAENet(LatentNet):
                 return VampPrior(config.latent, config.prior_components, spec.shape, bounded, self.encode)
 
 
+def make_networks(
+    config: NetworksConfig, shape: Shape, out_shape: Shape, numbers: int, latent: int, classes: int = 0
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder, for images and outputs of these shapes.
+
+    Args:
+        numbers: that the encoder gives for a posterior.
+        latent: that the decoder gets of a latent.
+        classes: of labels that both see; 0 for none.
+    """
+    if config.network == "mlp":
+        return (
+            MLPEncoder(shape, config.hidden, numbers, classes),
+            MLPDecoder(latent, config.hidden, out_shape, classes),
+        )
+    return (
+        ConvEncoder(shape, config.width, numbers, classes),
+        ConvDecoder(latent, config.width, out_shape, classes),
+    )
+
+
+def make_log_sigma(learned: bool) -> nn.Parameter | None:
+    """The logarithm of a learned standard deviation, a tenth of the range to begin with."""
+    return nn.Parameter(torch.tensor(math.log(0.1))) if learned else None
+
+
 class Autoencoder(Family):
     """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained.
 
@@ -190,6 +194,7 @@ class Autoencoder(Family):
     """
 
     Config: ClassVar[type] = AutoencoderConfig
+    Network: ClassVar[Callable[..., LatentNet]] = VAENet
     players = ("vae",)
     sampled_by = ("vae",)
     takes_importance_samples = True
@@ -205,13 +210,9 @@ class Autoencoder(Family):
         gaussian = self.likelihood_name == "gaussian"
         parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
         learns_sigma = gaussian and config.sigma is None
-        self.vae = self.make_network(parameters * spec.channels, learns_sigma)
+        classes = spec.classes if self.takes_labels else 0
+        self.vae = self.Network(config, spec, parameters * spec.channels, learns_sigma, classes)
         self.latent_prior = self.vae.prior_name
-
-    def make_network(self, outputs: int, learns_sigma: bool) -> LatentNet:
-        """See `LatentNet` for the arguments."""
-        classes = self.spec.classes if self.takes_labels else 0
-        return VAENet(self.config, self.spec, outputs, learns_sigma, classes)
 
     def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
         """What posteriors make latents of, (n, *samples, latent): standard normal numbers."""
