@@ -27,6 +27,7 @@ FAMILIES: dict[str, str | type] = {
     "diagonal_bilstm": "genlab.families.pixelrnn:DiagonalBiLSTM",
     "vae": "genlab.families.vae:VAE",
     "iwae": "genlab.families.iwae:IWAE",
+    "hierarchical_vae": "genlab.families.hierarchical_vae:HierarchicalVAE",
     "ae": "genlab.families.autoencoder:AE",
     "dae": "genlab.families.autoencoder:DAE",
     "gan": "genlab.families.gan:GAN",

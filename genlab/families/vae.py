@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from genlab.nets.autoencoder import (
     ConvEncoder,
     MLPDecoder,
     MLPEncoder,
+    Shape,
 )
 from genlab.rng import SampleRng
 
@@ -86,14 +87,7 @@ class VAENet(nn.Module):
     def __init__(self, config: AutoencoderConfig, spec: DataSpec, outputs: int, learns_sigma: bool) -> None:
         super().__init__()
         self.latent, self.posterior = config.latent, POSTERIORS[config.posterior]
-        numbers = self.posterior.count(config.latent)
-        shape, out_shape = spec.shape, (outputs, spec.height, spec.width)
-        if config.network == "mlp":
-            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, numbers)
-            self.decoder: nn.Module = MLPDecoder(config.latent, config.hidden, out_shape)
-        else:
-            self.encoder = ConvEncoder(shape, config.width, numbers)
-            self.decoder = ConvDecoder(config.latent, config.width, out_shape)
+        self.encoder, self.decoder = self._make_networks(config, spec.shape, (outputs, *spec.shape[1:]))
         self.log_sigma = nn.Parameter(torch.tensor(math.log(0.1))) if learns_sigma else None
         self.prior = self._make_prior(config, spec)
 
@@ -112,6 +106,21 @@ class VAENet(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """The decoder's outputs for latents (n, latent)."""
         return self.decoder(self.prior.to_decoder(latents))
+
+    def _make_networks(
+        self, config: AutoencoderConfig, shape: Shape, out_shape: Shape
+    ) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder, for images and outputs of these shapes."""
+        numbers = self.posterior.count(config.latent)
+        if config.network == "mlp":
+            return (
+                MLPEncoder(shape, config.hidden, numbers),
+                MLPDecoder(config.latent, config.hidden, out_shape),
+            )
+        return (
+            ConvEncoder(shape, config.width, numbers),
+            ConvDecoder(config.latent, config.width, out_shape),
+        )
 
     def _make_prior(self, config: AutoencoderConfig, spec: DataSpec) -> Prior:
         match config.prior:
@@ -132,6 +141,7 @@ class Autoencoder(Family):
     """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained."""
 
     Config = AutoencoderConfig
+    Network: ClassVar[type[VAENet]] = VAENet
     players = ("vae",)
     sampled_by = ("vae",)
     takes_importance_samples = True
@@ -148,7 +158,7 @@ class Autoencoder(Family):
         gaussian = self.likelihood_name == "gaussian"
         parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
         learns_sigma = gaussian and config.sigma is None
-        self.vae = VAENet(config, spec, parameters * spec.channels, learns_sigma)
+        self.vae = self.Network(config, spec, parameters * spec.channels, learns_sigma)
 
     @property
     def likelihood(self) -> Likelihood:
@@ -264,14 +274,14 @@ class Autoencoder(Family):
         """What the latents do, over a split.
 
         Returns:
-            active_units: latents whose posterior mean has a variance over 0.01 (Burda et al. 2016, 5.2).
+            active_units: how many latents are; see `active`.
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
                 the first 1,000 images in three parts, see `genlab.latents.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:
             return {}
-        numbers: dict[str, float] = {"active_units": int((means.var(0) > _ACTIVE_VARIANCE).sum())}
+        numbers: dict[str, float] = {"active_units": int(active(means).sum())}
         if "posterior_sample" not in values:
             return numbers
         first = [
@@ -374,6 +384,18 @@ class VAE(Autoencoder):
         """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
         metrics = self.loss(images, 1.0)[1]
         return metrics["negative_elbo_nats"], metrics
+
+
+def active(means: Tensor) -> Tensor:
+    """Which latents have a posterior mean of a variance over 0.01 (Burda et al. 2016, section 5.2).
+
+    Args:
+        means: of N images, (N, L).
+
+    Returns:
+        (L,) bool.
+    """
+    return means.var(0) > _ACTIVE_VARIANCE
 
 
 def choose_likelihood(config: AutoencoderConfig, spec: DataSpec) -> str:
