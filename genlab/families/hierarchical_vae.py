@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from genlab.config import setting
-from genlab.data.spec import Batch
+from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics
 from genlab.families.vae import VAE, VAENet, active
-from genlab.latents import DiagonalNormal, Posterior
+from genlab.latents import DiagonalNormal, FactorizedPrior, Posterior
 from genlab.nets.autoencoder import Shape
 from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior
 from genlab.rng import SampleRng
@@ -69,7 +69,6 @@ class HierarchicalVAEConfig:
 class HierarchicalNet(VAENet):
     """The two ladders. Latents are those of all layers, non-centred; see `genlab.nets.ladder`."""
 
-    encoder: LadderEncoder
     decoder: LadderDecoder
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,6 +100,10 @@ class HierarchicalVAE(VAE):
 
     Config = HierarchicalVAEConfig
     Network = HierarchicalNet
+    vae: HierarchicalNet
+
+    def __init__(self, config: HierarchicalVAEConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)  # type: ignore[arg-type]
 
     def loss(self, images: Tensor, kl_weight: float) -> tuple[Tensor, Metrics]:
         """-log p(x | z) + kl_weight * KL, summed over dimensions and layers, averaged over images.
@@ -121,8 +124,10 @@ class HierarchicalVAE(VAE):
         }
         return reconstruction + kl_weight * penalty, metrics | by_layer("kl_nats", layers)
 
-    def kl_of_layers(self, posterior: DiagonalNormal) -> Tensor:
-        """The KL term of each layer given the sample of those above, (B, layers) nats."""
+    def kl_of_layers(self, posterior: Posterior) -> Tensor:
+        """The KL term of each layer given the sample of those above, (B, layers) nats; see `infer`."""
+        assert isinstance(self.vae.prior, FactorizedPrior)
+        assert isinstance(posterior, DiagonalNormal)
         each = self.vae.prior.kl_of_dimensions(posterior)
         return torch.stack([part.sum(1) for part in each.split(self.config.latents, 1)], 1)
 

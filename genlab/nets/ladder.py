@@ -112,7 +112,9 @@ class LadderDecoder(nn.Module):
             Rung(FullyConnected([a + d, n]), n, blocks)
             for a, d, n in zip(above, latents, hidden, strict=True)
         )
-        self.out = ConvDecoder(hidden[0], width, shape) if width else MLPDecoder(hidden[0], (), shape)
+        self.out: nn.Module = (
+            ConvDecoder(hidden[0], width, shape) if width else MLPDecoder(hidden[0], (), shape)
+        )
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (n, D) to outputs (n, C, H, W)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from genlab.latents import DiagonalNormal
-from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior, combine
+from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior, Rung, combine
 
 SHAPE = (2, 9, 8)
 LATENTS = (4, 3, 2)
@@ -139,8 +139,13 @@ class TestNetworks:
         assert 0.3 < decoder(latents).std().item() < 4
 
 
-def test_a_rung_of_no_blocks_is_a_linear_map_and_a_relu() -> None:
-    encoder = LadderEncoder((1, 2, 2), (1, 1), (3, 2), 0, None)
-    images = torch.rand(4, 1, 2, 2)
-    (first,) = [m for m in encoder.rungs[0].into.modules() if isinstance(m, nn.Linear)]
-    torch.testing.assert_close(encoder.rungs[0](images), torch.relu(first(images.flatten(1))))
+def test_a_rung_by_hand() -> None:
+    rung = Rung(nn.Identity(), 2, 1)
+    (block,) = rung.blocks
+    x = torch.tensor([[1.0, -3.0]])
+    assert rung(x).tolist() == [[1, 0]]  # a block begins as the identity
+    with torch.no_grad():
+        block.weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))  # type: ignore[operator]
+        block.bias.copy_(torch.tensor([0.5, -1.0]))  # type: ignore[operator]
+    # W relu(x) + b = (0, 2) + (1/2, -1), added to x: (3/2, -2)
+    assert rung(x).tolist() == [[1.5, 0]]
