@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -35,14 +35,24 @@ def model_of(spec: DataSpec = BINARY, **settings: Any) -> HierarchicalVAE:
     return model
 
 
-def by_hand(model: HierarchicalVAE, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The outputs, the KL term of each layer, (B, layers), and the latents z, in z and with precisions."""
+class ByHand(NamedTuple):
+    """The outputs, the KL term of each layer, the latents z, and log p(z) - log q(z | x) of an image."""
+
+    outputs: Tensor
+    kl: Tensor
+    latents: Tensor
+    log_ratio: Tensor
+
+
+def by_hand(model: HierarchicalVAE, images: Tensor, noise: Tensor) -> ByHand:
+    """Of the latents z themselves, with precisions and torch's distributions."""
     sizes, decoder = model.config.latents, model.vae.decoder
     means, log_variances = model.vae.encoder(images).chunk(2, 1)
     top = len(sizes) - 1
     state, prior = torch.zeros(len(images), 0), Normal(torch.zeros(sizes[-1]), torch.ones(sizes[-1]))
     terms: list[Tensor] = []
     latents: list[Tensor] = []
+    log_ratio = torch.zeros(len(images))
     for layer in range(top, -1, -1):
         mean, precision = means.split(sizes, 1)[layer], torch.exp(-log_variances.split(sizes, 1)[layer])
         if layer < top:
@@ -53,8 +63,9 @@ def by_hand(model: HierarchicalVAE, images: Tensor, noise: Tensor) -> tuple[Tens
         posterior = Normal((mean * precision + prior.mean / prior.variance) / precisions, precisions.rsqrt())
         terms.insert(0, kl_divergence(posterior, prior).sum(1))
         latents.insert(0, posterior.mean + posterior.stddev * noise.split(sizes, 1)[layer])
+        log_ratio = log_ratio + (prior.log_prob(latents[0]) - posterior.log_prob(latents[0])).sum(1)
     outputs = decoder.out(decoder.rungs[0](torch.cat([state, latents[0]], 1)))
-    return outputs, torch.stack(terms, 1), torch.cat(latents, 1)
+    return ByHand(outputs, torch.stack(terms, 1), torch.cat(latents, 1), log_ratio)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name + str(spec.levels))
@@ -62,7 +73,7 @@ def by_hand(model: HierarchicalVAE, images: Tensor, noise: Tensor) -> tuple[Tens
 def test_the_terms_are_those_of_the_layers_by_hand(spec: DataSpec, network: str) -> None:
     """Of three layers, by torch's distributions of the latents themselves."""
     model, images, noise = model_of(spec, network=network), images_of(spec, 7), torch.randn(7, 9)
-    outputs, kl, _ = by_hand(model, images, noise)
+    outputs, kl, _, _ = by_hand(model, images, noise)
     posterior, log_likelihood = model.infer(images, noise)
     torch.testing.assert_close(model.kl_of_layers(posterior), kl, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
@@ -79,7 +90,7 @@ def test_noncentred_latents_and_the_latents_themselves_stand_for_each_other() ->
     model, images, noise = model_of(), images_of(BINARY, 5), torch.randn(5, 9)
     decoder = model.vae.decoder
     standard = model.infer(images, noise)[0].sample(noise)
-    z = by_hand(model, images, noise)[2].split((4, 3, 2), 1)
+    z = by_hand(model, images, noise).latents.split((4, 3, 2), 1)
     torch.testing.assert_close(standard[:, 7:], z[2])
     states = [decoder.rungs[2](z[2])]
     states.append(decoder.rungs[1](torch.cat([states[0], z[1]], 1)))
@@ -175,20 +186,13 @@ class TestBound:
 
 
 def test_importance_weights_by_hand() -> None:
-    """log p(x, z) - log q(z | x) of the latents themselves, in z."""
+    """log p(x | z) + log p(z) - log q(z | x) of the latents z themselves."""
     model, images = model_of(), images_of(BINARY, 3)
     noise = SampleRng(0, range(3)).normal(4, 9)
     with torch.no_grad():
         found = model.importance_weighted_nats(images, 4, SampleRng(0, range(3)))
-        weights = []
-        for sample in range(4):
-            outputs, _, _ = by_hand(model, images, noise[:, sample])
-            path, _ = model.infer(images, noise[:, sample])
-            # q(z_l) and p(z_l) have the same factor sigma_p between z and e, which cancels in their ratio
-            ratio = Normal(0, 1).log_prob(path.sample(noise[:, sample])) - Normal(
-                path.mean, path.variance.sqrt()
-            ).log_prob(path.sample(noise[:, sample]))
-            weights.append(model.likelihood.log_prob(outputs, images) + ratio.sum(1))
+        worked = [by_hand(model, images, noise[:, sample]) for sample in range(4)]
+        weights = [model.likelihood.log_prob(each.outputs, images) + each.log_ratio for each in worked]
     torch.testing.assert_close(found, math.log(4) - torch.stack(weights).logsumexp(0), rtol=1e-4, atol=1e-4)
 
 
@@ -221,7 +225,7 @@ class TestLoss:
     def test_weighs_the_kl_terms_of_all_layers_alone(self) -> None:
         model, images = model_of(), images_of(BINARY, 7)
         torch.manual_seed(3)
-        outputs, kl, _ = by_hand(model, images, torch.randn(7, 9))
+        outputs, kl, _, _ = by_hand(model, images, torch.randn(7, 9))
         reconstruction = -model.likelihood.log_prob(outputs, images).mean()
         for weight in (0.0, 0.3, 1.0, 4.0):
             torch.manual_seed(3)
@@ -235,7 +239,7 @@ class TestLoss:
     def test_free_bits_spare_each_layer_some_nats(self) -> None:
         images = images_of(BINARY, 7)
         torch.manual_seed(3)
-        _, kl, _ = by_hand(model_of(), images, torch.randn(7, 9))
+        kl = by_hand(model_of(), images, torch.randn(7, 9)).kl
         layers = kl.detach().mean(0)
         spared = float(layers.sort().values[:2].mean())  # more than one layer has, less than two
         torch.manual_seed(3)
@@ -261,7 +265,7 @@ class TestEvaluation:
         model, images = model_of(spec, beta=7.0), images_of(spec, 6)
         with torch.no_grad():
             values = model.evaluate(Batch(images, None), rng=SampleRng(0, range(6)), importance_samples=3)
-            _, kl, _ = by_hand(model, images, SampleRng(0, range(6)).normal(9))
+            kl = by_hand(model, images, SampleRng(0, range(6)).normal(9)).kl
         for layer in range(3):
             torch.testing.assert_close(
                 values[f"kl_nats_layer_{layer + 1}"], kl[:, layer], rtol=1e-4, atol=1e-4
@@ -313,7 +317,7 @@ class TestLatents:
         with torch.no_grad():
             codes = model.encode(images)
             torch.testing.assert_close(codes, model.infer(images, still)[0].mean)
-            outputs, _, _ = by_hand(model, images, still)
+            outputs = by_hand(model, images, still).outputs
             torch.testing.assert_close(model.decode(codes), outputs.sigmoid(), rtol=1e-4, atol=1e-5)
 
     def test_samples_have_the_prior_s_distribution_of_latents(self) -> None:
