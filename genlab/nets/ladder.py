@@ -8,6 +8,7 @@ sigma_p(z_>l) e_l, what goes in and out here are the numbers e of all layers sid
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -109,8 +110,7 @@ class LadderDecoder(nn.Module):
             _zero_linear(n, DiagonalNormal.count(d)) for n, d in zip(above[:-1], latents, strict=False)
         )
         self.rungs = nn.ModuleList(
-            Rung(FullyConnected([a + d, n]), n, blocks)
-            for a, d, n in zip(above, latents, hidden, strict=True)
+            Rung(_even_linear(a, d, n), n, blocks) for a, d, n in zip(above, latents, hidden, strict=True)
         )
         self.out: nn.Module = (
             ConvDecoder(hidden[0], width, shape) if width else MLPDecoder(hidden[0], (), shape)
@@ -207,6 +207,20 @@ def combine(estimate: DiagonalNormal, prior: DiagonalNormal) -> DiagonalNormal:
     log_ratio = prior.spread - estimate.spread
     deviation = (estimate.mean - prior.mean) * torch.exp(-prior.spread / 2)
     return DiagonalNormal(torch.sigmoid(log_ratio) * deviation, -F.softplus(log_ratio))
+
+
+def _even_linear(above: int, latent: int, outputs: int) -> nn.Linear:
+    """A linear map of a state, (n, above) or nothing, and a latent beside it, which begin with equal shares.
+
+    With weights of one variance a wide state drowns a narrow latent, whose layer then learns to be idle.
+    Together they have the variance of He et al. 2015.
+    """
+    linear = nn.Linear(above + latent, outputs)
+    nn.init.zeros_(linear.bias)
+    sizes = [size for size in (above, latent) if size]
+    for part, size in zip(linear.weight.split(sizes, 1), sizes, strict=True):
+        nn.init.normal_(part, std=math.sqrt(2 / (len(sizes) * size)))
+    return linear
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
