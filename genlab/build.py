@@ -29,6 +29,7 @@ FAMILIES: dict[str, str | type] = {
     "iwae": "genlab.families.iwae:IWAE",
     "conditional_vae": "genlab.families.conditional_vae:ConditionalVAE",
     "categorical_vae": "genlab.families.categorical_vae:CategoricalVAE",
+    "hierarchical_vae": "genlab.families.hierarchical_vae:HierarchicalVAE",
     "ae": "genlab.families.autoencoder:AE",
     "dae": "genlab.families.autoencoder:DAE",
     "gan": "genlab.families.gan:GAN",
