@@ -67,7 +67,7 @@ class HierarchicalVAEConfig:
 
 
 class HierarchicalNet(VAENet):
-    """The two ladders, without labels; latents are those of all layers, non-centred: see `genlab.nets.ladder`."""
+    """The two ladders, without labels. Latents are those of all layers; see `genlab.nets.ladder`."""
 
     decoder: LadderDecoder
 
