@@ -29,6 +29,8 @@ FAMILIES: dict[str, str | type] = {
     "iwae": "genlab.families.iwae:IWAE",
     "ae": "genlab.families.autoencoder:AE",
     "dae": "genlab.families.autoencoder:DAE",
+    "stacked_dae": "genlab.families.stacked_dae:StackedDAE",
+    "classifier": "genlab.families.classifier:Classifier",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",
     "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",
