@@ -20,6 +20,7 @@ from genlab.errors import CheckpointError, ConfigError
 from genlab.families.autoencoder import AE, in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.families.stacked_dae import StackedDAE, check_hidden, check_images
+from genlab.nets.autoencoder import MLPEncoder
 from genlab.nets.stacked import LayeredEncoder, Units
 from genlab.rng import SampleRng
 from genlab.run import log
@@ -157,11 +158,11 @@ def encoder_layers(family: Family, start: str) -> tuple[str, list[nn.Linear]]:
     Raises:
         ConfigError: it has no encoder of fully connected layers; names the run `start`.
     """
-    layers: list[Any] = []
     if isinstance(family, StackedDAE):
         return family.config.units, list(family.stack.encoder.layers)  # type: ignore[arg-type]
-    if isinstance(family, AE) and family.config.network == "mlp":
-        layers = list(family.autoencoder.encoder.net.layers)[:-1]
+    layers: list[Any] = []
+    if isinstance(family, AE) and isinstance(encoder := family.autoencoder.encoder, MLPEncoder):
+        layers = list(encoder.net.layers)[:-1]
     if not layers:
         raise ConfigError(
             f"model.start={start}: {family.config.name} has no fully connected encoder to begin with; "
