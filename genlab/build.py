@@ -32,6 +32,8 @@ FAMILIES: dict[str, str | type] = {
     "hierarchical_vae": "genlab.families.hierarchical_vae:HierarchicalVAE",
     "ae": "genlab.families.autoencoder:AE",
     "dae": "genlab.families.autoencoder:DAE",
+    "stacked_dae": "genlab.families.stacked_dae:StackedDAE",
+    "classifier": "genlab.families.classifier:Classifier",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",
     "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",
