@@ -29,6 +29,7 @@ FAMILIES: dict[str, str | type] = {
     "iwae": "genlab.families.iwae:IWAE",
     "ae": "genlab.families.autoencoder:AE",
     "dae": "genlab.families.autoencoder:DAE",
+    "vqvae": "genlab.families.vqvae:VQVAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",
     "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",

@@ -153,15 +153,15 @@ def _drawing(
     Raises:
         ConfigError: the model has no prior, and none is to be fitted.
     """
+    family, given = model.family, f"ckpt={config.ckpt}: {model.config.model.name}"
+    if not family.generates and not family.takes_fitted_prior:
+        raise ConfigError(f"{given} has no prior; train one: {family.how_to_sample(config.ckpt)}")
     if config.prior == "fit":
         from genlab import fitting  # which imports this module
 
         return fitting.sampler(config, model, torch_device)
-    if not model.family.generates:
-        raise ConfigError(
-            f"ckpt={config.ckpt}: {model.config.model.name} has no prior to draw from; add prior=fit, "
-            "or see genlab reconstruct"
-        )
+    if not family.generates:
+        raise ConfigError(f"{given} has no prior to draw from; add prior=fit, or see genlab reconstruct")
     return lambda indices: draw(
         model.family, indices, config.seed, torch_device, labels, config.temperature, progress=True
     )

@@ -103,19 +103,21 @@ def test_every_recipe_trains_and_resumes_bit_for_bit(name: str, monkeypatch: pyt
 
 WITHOUT_DATA = ("bilinear_game",)
 WITHOUT_PRIOR = ("ae", "dae")
+WITHOUT_SAMPLES = ("vqvae",)
 
 
 @pytest.mark.parametrize("name", [name for name in names("model") if name not in WITHOUT_DATA])
 def test_every_model_samples_and_is_evaluated(name: str) -> None:
     assert cli.main(["train", f"model={name}", *SHORT, "run_dir=run"]) == 0
-    prior = ["prior=fit"] if name in WITHOUT_PRIOR else []
-    assert cli.main(["sample", "ckpt=run", "n=3", *prior, "device=cpu", "run_dir=samples"]) == 0
-    assert len(list(Path("samples/images").iterdir())) == 3
+    if name not in WITHOUT_SAMPLES:
+        prior = ["prior=fit"] if name in WITHOUT_PRIOR else []
+        assert cli.main(["sample", "ckpt=run", "n=3", *prior, "device=cpu", "run_dir=samples"]) == 0
+        assert len(list(Path("samples/images").iterdir())) == 3
     assert cli.main(["evaluate", "ckpt=run", "images=10", "device=cpu", "run_dir=numbers"]) == 0
     numbers = json.loads(Path("numbers/evaluation.json").read_text())
     assert numbers["images"] == 10
     assert numbers["split"] == "test"
-    assert Path("numbers/reconstructions.png").is_file() or name != "vae"
+    assert Path("numbers/reconstructions.png").is_file() or name not in ("vae", "vqvae")
 
 
 @pytest.mark.parametrize("name", WITHOUT_DATA)
