@@ -108,6 +108,11 @@ def main(plain: Mapping[str, Any]) -> None:
         )
     check_temperature(config.temperature, model)
     draw_part = _drawing(config, model, torch_device, labels)
+    decoder = None
+    if model.spec.kind == "codes":
+        from genlab.data import codes  # which imports this module
+
+        decoder = codes.decoder_of(model, config.dataset, torch_device)
     log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
     folder = create_folder("sample", config.run_dir, model.label)
     points = model.spec.kind == "points"
@@ -120,6 +125,8 @@ def main(plain: Mapping[str, Any]) -> None:
             for start in range(0, config.n, config.batch_size):
                 indices = range(start, min(start + config.batch_size, config.n))
                 drawn = draw_part(indices)
+                if decoder is not None:
+                    drawn = decoder(drawn)
                 kept.append(drawn if points else to_uint8(drawn))
                 for index, image in zip(indices, () if points else kept[-1], strict=not points):
                     to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
@@ -139,6 +146,8 @@ def main(plain: Mapping[str, Any]) -> None:
         facts = model.describe() | {"n": config.n, "seed": config.seed, "temperature": config.temperature}
         if config.prior == "fit":
             facts |= {"prior": "Gaussians fitted to codes", "components": config.components}
+        if decoder is not None:
+            facts |= {"vqvae": decoder.model.describe()}
         (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
     files = "points.csv" if points else f"images/ ({config.n} files)"
     print(f"wrote {folder}: grid.png, {files}{', samples.npz' if config.npz else ''}")
@@ -262,9 +271,9 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
     """Writes one picture of samples: a grid of images, or points over the density that they should have.
 
     Args:
-        samples: as `draw` gives them; images may be uint8 already.
+        samples: as `draw` gives them, codes as the images they stand for; images may be uint8 already.
     """
-    if family.spec.kind == "images":
+    if family.spec.pictured:
         pixels = samples if samples.dtype == torch.uint8 else to_uint8(samples)
         columns = len(pixels) // family.spec.classes if row_labels(family, len(pixels)) is not None else None
         to_picture(grid(pixels, columns)).save(path)
