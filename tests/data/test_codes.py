@@ -30,8 +30,10 @@ CODES = 300  # more than a byte holds
 
 
 def quick(model: str, **trainer: Any) -> dict[str, Any]:
-    more = {"steps": 2, "sample_images": 12, "log_every": 1, "sample_every": 0, "evaluate_every": 0}
-    return plain_config(model, **more | trainer)
+    """Two steps, and pictures only at the end."""
+    plain = plain_config(model, steps=2, sample_images=12, log_every=1, sample_every=0, evaluate_every=0)
+    plain["trainer"] |= trainer
+    return plain
 
 
 def train_vqvae(folder: Path, **settings: Any) -> str:
@@ -202,7 +204,7 @@ def test_a_prior_resumes_bit_for_bit(prior: str) -> None:
 
 
 def _steps(steps: int) -> dict[str, Any]:
-    return {"trainer": quick("gated_pixelcnn")["trainer"] | {"steps": steps}}
+    return {"trainer": quick("gated_pixelcnn", steps=steps)["trainer"]}
 
 
 def test_a_vqvae_that_has_moved(
