@@ -34,6 +34,7 @@ FAMILIES: dict[str, str | type] = {
     "dae": "genlab.families.autoencoder:DAE",
     "stacked_dae": "genlab.families.stacked_dae:StackedDAE",
     "classifier": "genlab.families.classifier:Classifier",
+    "vqvae": "genlab.families.vqvae:VQVAE",
     "gan": "genlab.families.gan:GAN",
     "acgan": "genlab.families.conditional_gan:ACGAN",
     "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",
@@ -56,6 +57,7 @@ DATASETS: dict[str, str | type] = {
     "binarized_mnist": "genlab.data.binarized_mnist:BinarizedMNIST",
     "folder": "genlab.data.folder:Folder",
     "npz": "genlab.data.npz:Npz",
+    "codes": "genlab.data.codes:Codes",
     "ring": "genlab.data.points:Ring",
     "grid": "genlab.data.points:Grid",
     "gaussian1d": "genlab.data.points:Gaussian1D",
@@ -121,6 +123,11 @@ def train_config(plain: Mapping[str, Any]) -> TrainConfig:
     )
     family_class = look_up(FAMILIES, config.model.name, "model")
     family_class.check(config)
+    if config.dataset.name == "codes" and not family_class.takes_codes:
+        raise ConfigError(
+            f"dataset=codes: {config.model.name} takes no codes, which have no order; use an autoregressive "
+            "model, e.g. model=gated_pixelcnn"
+        )
     players = family_class.players
     for player in config.optimizer.players:
         if player not in players:

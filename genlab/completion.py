@@ -46,7 +46,7 @@ end
 complete -c genlab -f -a '(__genlab_complete)'"""
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-_PATH_KEYS = ("ckpt", "run", "run_dir", "dataset.root", "dataset.path")
+_PATH_KEYS = ("ckpt", "run", "run_dir", "dataset.root", "dataset.path", "dataset.ckpt")
 _PICTURES = {
     ("complete", "images"): (),
     ("complete", "keep"): ("keep=top", "keep=left"),

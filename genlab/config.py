@@ -360,7 +360,9 @@ class SampleConfig:
     )
     device: str = setting("auto")
     npz: bool = setting(False, help="write samples.npz too: images, uint8 (n, H, W, C)")
-    dataset: dict[str, Any] = setting({}, help="prior=fit: dataset.root=... where the files are now")
+    dataset: dict[str, Any] = setting(
+        {}, help="where the files are now: dataset.root=... for prior=fit, dataset.ckpt=... for codes"
+    )
     run_dir: str | None = setting(None)
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from genlab import build, device
 from genlab.config import EvaluateConfig, TrainConfig, from_plain, suggest, to_plain
 from genlab.data.dataset import Dataset
+from genlab.data.spec import check_codes_of
 from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
 from genlab.metrics.modes import class_coverage, point_coverage
@@ -194,6 +195,7 @@ def main(plain: Mapping[str, Any]) -> None:
         raise ConfigError(f"per_image=true: {name} gives no number for an image; leave per_image out")
     log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
     values, labels = walk(limit=config.images, importance_samples=config.importance_samples)
+    values |= dataset.more_numbers(values, config.split, config.batch_size)
     numbers = mean_numbers(model.family, values) | evaluate_samples(
         model.family,
         model.config,
@@ -208,7 +210,8 @@ def main(plain: Mapping[str, Any]) -> None:
     setting = {
         "binarization": dataset.spec.binarization,
         "levels": dataset.spec.levels,
-    } | model.family.setting()
+    }
+    setting |= model.family.setting() | dataset.setting()
     if config.importance_samples is not None:
         setting["importance_weighted_bound"] = f"{config.importance_samples} posterior samples"
     facts = model.describe() | {
@@ -277,7 +280,10 @@ def dataset_of(model: TrainedModel, changes: Mapping[str, Any], split: str) -> D
         ConfigError: `changes` would make other data of it.
         DataError: its images are others now, or there are none in the split.
     """
-    dataset = build.dataset(_relocated(model.config.dataset, changes))
+    config = relocated(model.config.dataset, changes)
+    dataset = build.dataset(config)
+    if model.spec.kind == "codes":
+        check_codes_of(config.ckpt, dataset.spec.codes_of, model.spec.codes_of)
     if dataset.spec != model.spec:
         raise DataError(f"dataset.name={dataset.spec.name}: its images are not like those of {model.path}")
     if dataset.size(split) == 0:
@@ -285,9 +291,14 @@ def dataset_of(model: TrainedModel, changes: Mapping[str, Any], split: str) -> D
     return dataset
 
 
-def _relocated(stored: Any, changes: Mapping[str, Any]) -> Any:
-    """The dataset's settings with what says where the files are now."""
-    movable = {"root", "path", "download", "memory_limit_gib"} & {f.name for f in dataclasses.fields(stored)}
+def relocated(stored: Any, changes: Mapping[str, Any]) -> Any:
+    """The dataset's settings with what says where the files are now.
+
+    Raises:
+        ConfigError: `changes` would make other data of it.
+    """
+    known = {field.name for field in dataclasses.fields(stored)}
+    movable = {"root", "path", "ckpt", "download", "memory_limit_gib"} & known
     for key in changes:
         if key not in movable:
             raise ConfigError(

@@ -67,6 +67,7 @@ keys used most:
 
 examples:
   genlab train model=vae dataset=mnist optimizer=adam schedule=warmup_cosine
+  genlab train model=gated_pixelcnn dataset=codes dataset.ckpt=RUN   a prior over the codes of a VQ-VAE
   genlab train -m model=vae model.latent=2,8,32 seed=0,1       a sweep: a run for each combination
   genlab train --config-dir mine model=my                      with your own mine/model/my.yaml
 """
@@ -100,6 +101,7 @@ keys used most:
   labels=[3,3,7]               one class for each image, for models that take labels
   temperature=0.8              below 1 keeps to what is likely, for autoregressive models
   prior=fit components=10      Gaussians fitted to the codes of training images, for models with an encoder
+  dataset.ckpt=PATH            where the VQ-VAE is now, for a prior over its codes
   weights=auto                 auto (the moving average where there is one), average, raw
   npz=true                     samples.npz too: images, uint8 (n, H, W, C)
   run_dir=PATH                 where they go; outputs/sample/DATE-TIME-MODEL-DATASET without it

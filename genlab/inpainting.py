@@ -146,6 +146,11 @@ def main(plain: Mapping[str, Any]) -> None:
             f"ckpt={config.ckpt}: {model.config.model.name} completes no images; "
             f"models that do: {', '.join(families_that_complete())}"
         )
+    if model.spec.kind == "codes":
+        raise ConfigError(
+            f"ckpt={config.ckpt}: a model of codes, no pixel of which is known; use one of images, or see "
+            "genlab sample"
+        )
     if config.labels is not None:
         check_labels(config.labels, model)
     mask = read_mask(config.keep, model.spec)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genlab.data.spec import DataSpec
 from genlab.rng import SampleRng
 
 _MIN_LOG_SCALE = -7.0  # of values in [0, 1]: a quarter of an 8-bit level, where the bins are saturated anyway
@@ -139,3 +140,30 @@ class DiscretizedLogistic:
         location, log_scale = outputs.float().chunk(2, dim=1)
         # Outputs of 0 are a scale of a tenth of the range: a start that is neither flat nor sure.
         return location + 0.5, torch.exp(-(log_scale + math.log(0.1)).clamp(min=_MIN_LOG_SCALE))
+
+
+def make_likelihood(name: str, spec: DataSpec, sigma: float | None, log_sigma: Tensor | None) -> Likelihood:
+    """The likelihood of that name for images of `spec`.
+
+    Args:
+        name: bernoulli, discretized_logistic or gaussian.
+        sigma: gaussian: standard deviation in units of [0, 1]; None for exp(log_sigma), which is learned.
+    """
+    if name == "bernoulli":
+        return Bernoulli()
+    if name == "discretized_logistic":
+        return DiscretizedLogistic(spec.levels)
+    fixed = torch.tensor(math.log(sigma)) if sigma else log_sigma
+    assert fixed is not None
+    return Gaussian(fixed, bounded=spec.kind == "images")
+
+
+def bits_per_dim(name: str, nats: Tensor, likelihood: Likelihood, spec: DataSpec) -> dict[str, Tensor]:
+    """NAME_bits_per_dim of stored levels, of nats (B,); nothing for a density of values not dequantised."""
+    if likelihood.density:
+        if not spec.dequantized:
+            return {}
+        # A density over [0, 1] bounds the levels' probability by its integral over a cell of volume
+        # levels^-D (Theis, van den Oord and Bethge 2016, eq. 4).
+        nats = nats + spec.dimensions * math.log(spec.levels)
+    return {f"{name}_bits_per_dim": nats / (spec.dimensions * math.log(2))}

@@ -108,6 +108,11 @@ def main(plain: Mapping[str, Any]) -> None:
         )
     check_temperature(config.temperature, model)
     draw_part = _drawing(config, model, torch_device, labels)
+    decoder = None
+    if model.spec.kind == "codes":
+        from genlab.data import codes  # which imports this module
+
+        decoder = codes.decoder_of(model, config.dataset, torch_device)
     log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
     folder = create_folder("sample", config.run_dir, model.label)
     points = model.spec.kind == "points"
@@ -120,6 +125,8 @@ def main(plain: Mapping[str, Any]) -> None:
             for start in range(0, config.n, config.batch_size):
                 indices = range(start, min(start + config.batch_size, config.n))
                 drawn = draw_part(indices)
+                if decoder is not None:
+                    drawn = decoder(drawn)
                 kept.append(drawn if points else to_uint8(drawn))
                 for index, image in zip(indices, () if points else kept[-1], strict=not points):
                     to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
@@ -139,6 +146,8 @@ def main(plain: Mapping[str, Any]) -> None:
         facts = model.describe() | {"n": config.n, "seed": config.seed, "temperature": config.temperature}
         if config.prior == "fit":
             facts |= {"prior": "Gaussians fitted to codes", "components": config.components}
+        if decoder is not None:
+            facts |= {"vqvae": decoder.model.describe()}
         (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
     files = "points.csv" if points else f"images/ ({config.n} files)"
     print(f"wrote {folder}: grid.png, {files}{', samples.npz' if config.npz else ''}")
@@ -153,17 +162,17 @@ def _drawing(
     Raises:
         ConfigError: the model has no prior, and none is to be fitted.
     """
+    family, given = model.family, f"ckpt={config.ckpt}: {model.config.model.name}"
+    if not family.generates and not family.decodes:
+        raise ConfigError(f"{given} makes no images; see genlab evaluate")
+    if not family.generates and not family.takes_fitted_prior:
+        raise ConfigError(f"{given} has no prior; train one: {family.show_line(config.ckpt)}")
     if config.prior == "fit":
         from genlab import fitting  # which imports this module
 
         return fitting.sampler(config, model, torch_device, labels)
-    if not model.family.generates:
-        name = model.config.model.name
-        if not model.family.decodes:
-            raise ConfigError(f"ckpt={config.ckpt}: {name} makes no images; see genlab evaluate")
-        raise ConfigError(
-            f"ckpt={config.ckpt}: {name} has no prior to draw from; add prior=fit, or see genlab reconstruct"
-        )
+    if not family.generates:
+        raise ConfigError(f"{given} has no prior to draw from; add prior=fit, or see genlab reconstruct")
     return lambda indices: draw(
         model.family, indices, config.seed, torch_device, labels, config.temperature, progress=True
     )
@@ -264,9 +273,9 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
     """Writes one picture of samples: a grid of images, or points over the density that they should have.
 
     Args:
-        samples: as `draw` gives them; images may be uint8 already.
+        samples: as `draw` gives them, codes as the images they stand for; images may be uint8 already.
     """
-    if family.spec.kind == "images":
+    if family.spec.pictured:
         pixels = samples if samples.dtype == torch.uint8 else to_uint8(samples)
         columns = len(pixels) // family.spec.classes if row_labels(family, len(pixels)) is not None else None
         to_picture(grid(pixels, columns)).save(path)

@@ -12,7 +12,7 @@ from torch import Tensor
 from genlab import build, device
 from genlab.config import TrainConfig, from_plain, to_plain
 from genlab.data.dataset import BatchStream, Dataset
-from genlab.data.spec import DataSpec
+from genlab.data.spec import DataSpec, check_codes_of
 from genlab.device import Processes
 from genlab.errors import CheckpointError
 from genlab.families.base import Family, Metrics
@@ -118,9 +118,12 @@ class TrainingState:
         """Goes back to where a checkpoint was written.
 
         Raises:
-            CheckpointError: the dataset's images are not what they were.
+            CheckpointError: the dataset's images, or whose codes they are, are not what they were.
         """
-        if from_plain(DataSpec, checkpoint["spec"], "spec") != self.dataset.spec:
+        spec = from_plain(DataSpec, checkpoint["spec"], "spec")
+        if spec.kind == "codes":
+            check_codes_of(self.config.dataset.ckpt, self.dataset.spec.codes_of, spec.codes_of)
+        if spec != self.dataset.spec:
             name = self.config.dataset.name
             raise CheckpointError(f"dataset={name}: its images changed since the run began; start a new run")
         self.family.load_state_dict(checkpoint["weights"])

@@ -28,7 +28,8 @@ _DRAWN_POINTS = _COVERAGE_SAMPLES = 2500
 """Samples of a scatter, and those whose modes are counted during training."""
 
 _FREE_ON_RESUME = {
-    "dataset.root", "dataset.path", "dataset.download", "dataset.memory_limit_gib", "optimizer.lr",
+    "dataset.root", "dataset.path", "dataset.ckpt", "dataset.download", "dataset.memory_limit_gib",
+    "optimizer.lr",
 }  # fmt: skip
 _FIXED_ON_RESUME = {"trainer.batch_size"}
 
@@ -260,13 +261,13 @@ def _draw_samples(state: TrainingState, run: Run, finished: bool) -> None:
     if not family.generates:
         _draw_pictures(state, path)
         return
-    n = state.config.trainer.sample_images if family.spec.kind == "images" else _DRAWN_POINTS
+    n = state.config.trainer.sample_images if family.spec.pictured else _DRAWN_POINTS
     labels = row_labels(family, n)
     if labels is not None:  # whole rows only
         labels = labels[: n // family.spec.classes * family.spec.classes]
         n = len(labels)
     samples = draw(family, range(n), state.config.seed, state.group.device, labels)
-    write_samples(family, state.config, samples, path, f"step {step}")
+    write_samples(family, state.config, state.dataset.pictures(samples), path, f"step {step}")
     if finished and family.spec.kind == "points":
         from genlab.report import figures
 
@@ -299,11 +300,11 @@ def _announce(state: TrainingState, run: Run) -> None:
         config.model.name, f"{weights:,}", spec.name, state.dataset.size("train"), *spec.shape,
         config.trainer.steps, config.trainer.batch_size, state.group.device, run.path,
     )  # fmt: skip
-    limit = config.trainer.sample_images if spec.kind == "images" else _DRAWN_POINTS
+    limit = config.trainer.sample_images if spec.pictured else _DRAWN_POINTS
     _, batch = next(iter(state.dataset.evaluation_batches("train", limit, config.seed, limit)))
     with storage_errors(run.path):
-        if spec.kind == "images":
-            save_grid(batch.images, run.samples / "real.png")
+        if spec.pictured:
+            save_grid(state.dataset.pictures(batch.images), run.samples / "real.png")
         else:
             write_samples(state.family, config, batch.images, run.samples / "real.png", "data")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -104,6 +104,23 @@ class Dataset:
         """The same dataset with its images, or the batches of a streamed one, on `device`."""
         moved = {split: source.to(torch.device(device)) for split, source in self._sources.items()}
         return Dataset(self.spec, moved, self._pixels)
+
+    def pictures(self, images: Tensor) -> Tensor:
+        """How a person sees images or samples (B, C, H, W): as they are, unless they are codes of others."""
+        return images
+
+    def more_numbers(self, values: dict[str, Tensor], split: str, batch_size: int) -> dict[str, Tensor]:
+        """Numbers that follow from those of a family, for each of the first images of a split: none here.
+
+        Args:
+            values: name to (N, ...), on the CPU.
+            batch_size: images at a time.
+        """
+        return {}
+
+    def setting(self) -> dict[str, Any]:
+        """What a reader must know of `more_numbers`."""
+        return {}
 
     def batches(
         self, seed: int, batch_size: int, start: int = 0, rank: int = 0, world: int = 1

@@ -80,7 +80,7 @@ class Pixels:
     """From stored levels to images.
 
     Attributes:
-        levels: how many values a stored pixel takes, 2 to 256; white is levels - 1.
+        levels: how many values a stored pixel takes, 2 to 256, of codes up to 2^15; white is levels - 1.
         binarize: "none", "dynamic" (a pixel is 1 with probability level / (levels - 1), drawn anew at each
             visit: Salakhutdinov and Murray 2008) or "threshold".
         threshold: share of full scale above which a pixel is 1.

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from genlab.errors import CheckpointError
+
 
 class Batch(NamedTuple):
     """Images of one batch.
@@ -34,7 +36,9 @@ class DataSpec:
         binarization: "none", "dynamic" (drawn anew at each visit), "threshold" or "static" (fixed files).
         dequantized: uniform noise of one level has been added, so that values are continuous.
         kind: "images", or "points": real numbers without bounds, a dimension in each channel, (D, 1, 1); or
-            "none" for a game without data.
+            "codes" of images, (1, h, w), of which `levels` are different, in no order; or "none" for a game
+            without data.
+        codes_of: of codes, what tells the model apart whose they are; see `genlab.data.codes`.
     """
 
     name: str
@@ -46,6 +50,7 @@ class DataSpec:
     binarization: str = "none"
     dequantized: bool = False
     kind: str = "images"
+    codes_of: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -56,5 +61,28 @@ class DataSpec:
         """Numbers in one image: C * H * W, the divisor of bits per dimension."""
         return self.channels * self.height * self.width
 
+    @property
+    def pictured(self) -> bool:
+        """Samples are shown as images."""
+        return self.kind in ("images", "codes")
+
     def to_plain(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """For a checkpoint; `codes_of` only where there are codes."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "codes_of" or value}
+
+
+def check_codes_of(ckpt: str, found: str, wanted: str) -> None:
+    """Refuses the codes of another model than a prior was trained on: the same numbers mean other things.
+
+    Args:
+        ckpt: whose codes they are, as typed.
+        found, wanted: `DataSpec.codes_of`.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    if found != wanted:
+        raise CheckpointError(
+            f"dataset.ckpt={ckpt}: has other weights than the vqvae whose codes the prior was trained on; "
+            "give the checkpoint file of that one, or train the prior anew"
+        )

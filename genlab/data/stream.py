@@ -17,7 +17,7 @@ from genlab.errors import ConfigError, UserError
 from genlab.rng import derive_seed
 
 Levels = tuple[Tensor, Tensor | None]
-"""(B, C, H, W) uint8 on the device, and (B,) int64 labels where there are any."""
+"""(B, C, H, W) uint8, or int16 codes, on the device, and (B,) int64 labels where there are any."""
 
 
 class Source(Protocol):
@@ -39,7 +39,7 @@ class Resident:
     """Images held on one device.
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8, or int16.
         labels: (N,) int64 or None, on the same device.
     """
 

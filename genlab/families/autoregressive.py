@@ -45,6 +45,7 @@ class Autoregressive(Family):
     players = ("network",)
     sampled_by = ("network",)
     takes_temperature: ClassVar[bool] = True
+    takes_codes: ClassVar[bool] = True
     output_of_levels: ClassVar[str] = "categorical"
     """The output distribution that `auto` stands for with more than two levels."""
 
@@ -57,10 +58,12 @@ class Autoregressive(Family):
         self.takes_labels = config.class_conditional
         classes = spec.classes if config.class_conditional else 0
         ordered = spec.channels > 1 and self.distribution.passes > 1
-        self.network = self.make_network(spec.shape, self.distribution.parameters, ordered, classes)
+        codes = spec.levels if spec.kind == "codes" else 0
+        parameters = self.distribution.parameters
+        self.network = self.make_network(spec.shape, parameters, ordered, classes, codes)
 
     def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
     ) -> PixelNet:
         """The paper's network; see `PixelNet` for the arguments."""
         raise NotImplementedError
@@ -136,19 +139,28 @@ class Autoregressive(Family):
         return {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
 
     def next_lines(self, run: Path) -> list[str]:
-        return [*super().next_lines(run), f"genlab complete ckpt={run} keep=top"]
+        more = [] if self.spec.kind == "codes" else [f"genlab complete ckpt={run} keep=top"]
+        return [*super().next_lines(run), *more]
 
     def setting(self) -> dict[str, Any]:
         given = " given the label" if self.takes_labels else ""
-        return {"likelihood": f"exact{given}, {self.output} pixels"}
+        what = "codes" if self.spec.kind == "codes" else "pixels"
+        return {"likelihood": f"exact{given}, {self.output} {what}"}
 
 
 def choose_output(config: AutoregressiveConfig, spec: DataSpec, of_levels: str) -> str:
     """The output distribution that `auto` stands for, or the user's, if it is one of such images.
 
     Raises:
-        ConfigError: a Bernoulli for grey levels.
+        ConfigError: a Bernoulli for grey levels, or an order where there is none.
     """
+    if spec.kind == "codes":
+        if config.output in ("auto", "categorical"):
+            return "categorical"
+        raise ConfigError(
+            f"model.output={config.output}: codes have no order, each has a probability of its own; "
+            "use model.output=categorical"
+        )
     if config.output == "auto":
         return "bernoulli" if spec.levels == 2 else of_levels
     if config.output == "bernoulli" and spec.levels != 2:
@@ -165,12 +177,13 @@ def check_images(config: AutoregressiveConfig, spec: DataSpec) -> None:
     Raises:
         ConfigError: points, sides out of range, dequantised values, or labels asked for that are not there.
     """
-    if spec.kind != "images":
+    if spec.kind not in ("images", "codes"):
         raise ConfigError(
             f"dataset={spec.name}: {config.name} needs images; choose e.g. dataset=digits or dataset=mnist"
         )
     sides = (spec.height, spec.width)
-    if not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
+    fits = min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS
+    if spec.kind == "images" and not fits:  # a map of codes is what a vqvae has made small
         raise ConfigError(
             f"dataset={spec.name}: images of {spec.height}x{spec.width} pixels, {config.name} takes sides "
             f"from {SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32"

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from genlab.config import TrainConfig
 from genlab.data.spec import Batch, DataSpec
+from genlab.device import Processes
 from genlab.rng import SampleRng
 
 Metrics = dict[str, Tensor]
-"""Names with their unit to scalar tensors, detached and left on the device."""
+"""Names with their unit to scalar tensors, detached and left on the device.
+
+A loss may also give tensors that its family's `step` takes out again: an update averages all alike."""
 
 
 class UpdateProtocol(Protocol):
@@ -28,6 +31,9 @@ class UpdateProtocol(Protocol):
 
     optimizers: dict[str, torch.optim.Optimizer]
     """torch's optimizer of each player."""
+
+    group: Processes
+    """The processes that train together."""
 
     def settings(self, player: str) -> Any:
         """The settings of a player's optimizer, its own ones laid over the common ones."""
@@ -58,6 +64,8 @@ class Family(nn.Module):
         takes_importance_samples: whether `evaluate` takes their number, for an importance-weighted bound.
         adversarial: its players work against each other, so that the norms of their gradients are logged.
         generates: it has `sample`; without it a run shows its pictures in place of samples.
+        takes_fitted_prior: `prior=fit` stands in for a prior, where it has none.
+        takes_codes: it is a model of codes too, whose order means nothing; see `genlab.data.codes`.
         encodes: it has `encode`.
         decodes: it has `decode`.
         latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
@@ -74,6 +82,8 @@ class Family(nn.Module):
     takes_importance_samples: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
     generates: ClassVar[bool] = True
+    takes_fitted_prior: ClassVar[bool] = True
+    takes_codes: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
     decodes: ClassVar[bool] = False
     latent_prior: str | None = None
@@ -171,7 +181,7 @@ class Family(nn.Module):
         return [f"genlab sample ckpt={run}", f"genlab evaluate ckpt={run}"]
 
     @classmethod
-    def show_line(cls, ckpt: str) -> str:
+    def show_line(cls, ckpt: str | Path) -> str:
         """The command that shows what a trained model of this family can do, for its checkpoint."""
         if cls.generates:
             return f"genlab sample ckpt={ckpt}"

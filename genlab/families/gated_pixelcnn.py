@@ -30,7 +30,7 @@ class GatedPixelCNN(Autoregressive):
     Config = GatedPixelCNNConfig
 
     def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
     ) -> PixelNet:
         config: GatedPixelCNNConfig = self.config
         check_odd(config, "kernel", "first_kernel")
@@ -39,6 +39,7 @@ class GatedPixelCNN(Autoregressive):
             parameters,
             ordered,
             classes,
+            codes,
             width=config.width,
             layers=config.layers,
             kernel=config.kernel,

@@ -29,7 +29,7 @@ class PixelCNN(Autoregressive):
     Config = PixelCNNConfig
 
     def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
     ) -> PixelNet:
         config: PixelCNNConfig = self.config
         check_odd(config, "first_kernel", "kernel")
@@ -38,6 +38,7 @@ class PixelCNN(Autoregressive):
             parameters,
             ordered,
             classes,
+            codes,
             width=config.width,
             layers=config.layers,
             first_kernel=config.first_kernel,

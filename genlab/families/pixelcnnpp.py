@@ -31,7 +31,7 @@ class PixelCNNPP(Autoregressive):
     output_of_levels: ClassVar[str] = "logistic_mixture"
 
     def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
     ) -> PixelNet:
         config: PixelCNNPPConfig = self.config
         return pixelcnnpp.PixelCNNPP(
@@ -39,6 +39,7 @@ class PixelCNNPP(Autoregressive):
             parameters,
             ordered,
             classes,
+            codes,
             width=config.width,
             blocks=config.blocks,
             stages=config.stages,

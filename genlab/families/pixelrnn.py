@@ -29,7 +29,7 @@ class RowLSTM(Autoregressive):
     Config = RowLSTMConfig
 
     def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
     ) -> PixelNet:
         config: RowLSTMConfig = self.config
         check_odd(config, "first_kernel", "kernel")
@@ -38,6 +38,7 @@ class RowLSTM(Autoregressive):
             parameters,
             ordered,
             classes,
+            codes,
             width=config.width,
             layers=config.layers,
             first_kernel=config.first_kernel,
@@ -63,7 +64,7 @@ class DiagonalBiLSTM(Autoregressive):
     Config = DiagonalBiLSTMConfig
 
     def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
     ) -> PixelNet:
         config: DiagonalBiLSTMConfig = self.config
         check_odd(config, "first_kernel")
@@ -72,6 +73,7 @@ class DiagonalBiLSTM(Autoregressive):
             parameters,
             ordered,
             classes,
+            codes,
             width=config.width,
             layers=config.layers,
             first_kernel=config.first_kernel,

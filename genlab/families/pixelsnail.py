@@ -33,7 +33,7 @@ class PixelSNAIL(Autoregressive):
     output_of_levels: ClassVar[str] = "logistic_mixture"
 
     def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
     ) -> PixelNet:
         config: PixelSNAILConfig = self.config
         return pixelsnail.PixelSNAIL(
@@ -41,6 +41,7 @@ class PixelSNAIL(Autoregressive):
             parameters,
             ordered,
             classes,
+            codes,
             width=config.width,
             blocks=config.blocks,
             residuals=config.residuals,

@@ -27,7 +27,7 @@ from genlab.latents import (
     VampPrior,
     kl_decomposition,
 )
-from genlab.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
+from genlab.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.nets.autoencoder import (
     LARGEST_PIXELS,
     SMALLEST_PIXELS,
@@ -221,14 +221,7 @@ class Autoencoder(Family):
     @property
     def likelihood(self) -> Likelihood:
         """Made when asked for, since the moving average has a standard deviation of its own."""
-        if self.likelihood_name == "bernoulli":
-            return Bernoulli()
-        if self.likelihood_name == "discretized_logistic":
-            return DiscretizedLogistic(self.spec.levels)
-        log_sigma = self.vae.log_sigma
-        fixed = torch.tensor(math.log(self.config.sigma)) if self.config.sigma else log_sigma
-        assert fixed is not None
-        return Gaussian(fixed, bounded=self.spec.kind == "images")
+        return make_likelihood(self.likelihood_name, self.spec, self.config.sigma, self.vae.log_sigma)
 
     def terms(
         self, images: Tensor, noise: Tensor, labels: Tensor | None = None
@@ -332,14 +325,7 @@ class Autoencoder(Family):
 
     def _bits_per_dim(self, name: str, nats: Tensor) -> dict[str, Tensor]:
         """NAME_bits_per_dim of the stored levels, (B,); nothing for a density of values not dequantised."""
-        dimensions = self.spec.dimensions
-        if self.likelihood.density:
-            if not self.spec.dequantized:
-                return {}
-            # A density over [0, 1] bounds the levels' probability by its integral over a cell of volume
-            # levels^-D (Theis, van den Oord and Bethge 2016, eq. 4).
-            nats = nats + dimensions * math.log(self.spec.levels)
-        return {f"{name}_bits_per_dim": nats / (dimensions * math.log(2))}
+        return bits_per_dim(name, nats, self.likelihood, self.spec)
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
         """What the latents do, over a split.

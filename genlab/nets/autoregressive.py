@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from genlab.nets.causal import CausalConv, Ordered, Scan, channels_last
 
+CODE_FEATURES = 32
+"""Numbers of a code's learned vector: enough to tell hundreds of them apart."""
+
 
 class PixelNet(nn.Module):
     """A network whose parameters for a pixel depend on the pixels before it in scan order, and on nothing
@@ -23,19 +26,35 @@ class PixelNet(nn.Module):
         parameters: numbers that the output distribution of a pixel takes, P.
         ordered: the parameters of a channel depend on the channels before it in the same pixel.
         classes: number of labels that the network takes; 0 for none.
+        codes: the images are maps of so many codes, (1, H, W), whose numbers mean nothing: layers get a
+            learned vector of each. 0 for pixels, which layers get as they are.
+
+    Attributes:
+        inputs: numbers that layers get of a pixel.
     """
 
     whole_pixels = False
     """The body of the network looks at no channel of the own pixel, only its head does."""
 
-    def __init__(self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
+    ) -> None:
         super().__init__()
         self.shape, self.parameters_per_pixel, self.classes = shape, parameters, classes
+        self.codes = nn.Embedding(codes, CODE_FEATURES) if codes else None
+        self.inputs = CODE_FEATURES if codes else shape[0]
         self.groups = shape[0] if ordered else 1
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Parameters of every pixel, (B, H, W, P), for images (B, C, H, W) in [0, 1]; labels: (B,)."""
-        return self.whole(channels_last(images) * 2 - 1, labels)
+        return self.whole(self.input_of(channels_last(images)), labels)
+
+    def input_of(self, pixels: Tensor) -> Tensor:
+        """What layers get of pixels (..., C) in [0, 1]: (..., inputs), in [-1, 1] unless they are codes."""
+        if self.codes is None:
+            return pixels * 2 - 1
+        last = self.codes.num_embeddings - 1
+        return self.codes((pixels[..., 0] * last).round().long())
 
     def start(self, batch: int, labels: Tensor | None = None, on_device: bool = False) -> Scan:
         """A scan of images of which nothing is known yet.
@@ -48,7 +67,7 @@ class PixelNet(nn.Module):
         _, height, width = self.shape
         like = next(self.parameters())
         scan = Scan(batch, height, width, like, labels, on_device)
-        scan.caches["pixels"] = scan.zeros(width, self.shape[0])  # of the current row
+        scan.caches["pixels"] = scan.zeros(width, self.inputs)  # of the current row
         return scan
 
     def advance(self, scan: Scan, pixel: Tensor | None = None) -> Tensor:
@@ -83,27 +102,28 @@ class PixelNet(nn.Module):
                 are set to makes no difference to the parameters of the channels known and the one after.
             again: it is not the first look at this position.
         """
-        return self.pixel(scan, pixel * 2 - 1, again)
+        return self.pixel(scan, self.input_of(pixel), again)
 
     def keep(self, scan: Scan, pixel: Tensor) -> None:
         """Takes in the scan's pixel, (B, C) in [0, 1], and moves on within the row."""
-        scan.write(scan.caches["pixels"], pixel * 2 - 1)
-        self.keep_pixel(scan, pixel * 2 - 1)
+        x = self.input_of(pixel)
+        scan.write(scan.caches["pixels"], x)
+        self.keep_pixel(scan, x)
         scan.move_on()
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Parameters (B, H, W, P) of images (B, H, W, C) in [-1, 1]."""
+        """Parameters (B, H, W, P) of what layers get of images, (B, H, W, inputs)."""
         raise NotImplementedError
 
     def row(self, scan: Scan, above: Tensor) -> None:
-        """What a row stream sees of the row above, (B, W, C) in [-1, 1], 0 above the first."""
+        """What a row stream sees of the row above, (B, W, inputs), 0 above the first."""
 
     def pixel(self, scan: Scan, x: Tensor, again: bool) -> Tensor:
-        """Parameters (B, P) at the scan's position, of which x, (B, C) in [-1, 1], is known."""
+        """Parameters (B, P) at the scan's position, of which x, (B, inputs), is known."""
         raise NotImplementedError
 
     def keep_pixel(self, scan: Scan, x: Tensor) -> None:
-        """Layers that look at pixels themselves take one in, (B, C) in [-1, 1]."""
+        """Layers that look at pixels themselves take one in, (B, inputs)."""
         for layer in self.modules():
             if isinstance(layer, CausalConv) and layer.takes_pixels:
                 layer.keep(x, scan)

@@ -72,7 +72,7 @@ class GatedPixelCNN(PixelNet):
     """A first layer of large kernels on the pixels, then `layers` of smaller ones.
 
     Args:
-        shape, parameters, ordered, classes: see `PixelNet`.
+        shape, parameters, ordered, classes, codes: see `PixelNet`.
         width: channels of each stack.
         layers: after the first.
         kernel: odd; of the layers; n of the paper's n x n.
@@ -88,6 +88,7 @@ class GatedPixelCNN(PixelNet):
         parameters: int,
         ordered: bool,
         classes: int,
+        codes: int = 0,
         *,
         width: int,
         layers: int,
@@ -96,13 +97,13 @@ class GatedPixelCNN(PixelNet):
         head: int,
         coordinates: bool = False,
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes)
-        inputs = [shape[0]] + layers * [width]
+        super().__init__(shape, parameters, ordered, classes, codes)
+        inputs = [self.inputs] + layers * [width]
         reaches = [first_kernel // 2] + layers * [kernel // 2]
         where = image_coordinates(*shape[1:]) if coordinates else None
         self.register_buffer("places", where, persistent=False)
         self.places: Tensor | None
-        seen = [shape[0] + 2 * coordinates, *inputs[1:]]
+        seen = [self.inputs + 2 * coordinates, *inputs[1:]]
         self.vertical = nn.ModuleList(
             VerticalLayer(channels, width, reach, classes, first=k == 0)
             for k, (channels, reach) in enumerate(zip(seen, reaches, strict=True))

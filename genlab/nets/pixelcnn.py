@@ -26,7 +26,7 @@ class MaskedNet(PixelNet):
     A subclass makes `layers`.
 
     Args:
-        shape, parameters, ordered, classes: see `PixelNet`.
+        shape, parameters, ordered, classes, codes: see `PixelNet`.
         width: h; the features between layers are 2 * width.
         first_kernel: odd; of the first convolution, which has mask A.
         head: features of the last two hidden layers.
@@ -40,15 +40,16 @@ class MaskedNet(PixelNet):
         parameters: int,
         ordered: bool,
         classes: int,
+        codes: int = 0,
         *,
         width: int,
         first_kernel: int,
         head: int,
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes)
+        super().__init__(shape, parameters, ordered, classes, codes)
         reach, groups = first_kernel // 2, self.groups
         self.first = CausalConv(
-            shape[0], 2 * width, above=reach, left=reach, right=reach, centre="before", groups=groups
+            self.inputs, 2 * width, above=reach, left=reach, right=reach, centre="before", groups=groups
         )
         self.first.takes_pixels = True
         self.head = nn.Sequential(
@@ -102,7 +103,7 @@ class PixelCNN(MaskedNet):
     figure 1 of van den Oord et al. 2016b (Conditional Image Generation with PixelCNN Decoders).
 
     Args:
-        shape, parameters, ordered, classes, width, first_kernel, head: see `MaskedNet`.
+        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
         layers: residual blocks.
         kernel: odd; of their convolutions.
     """
@@ -113,6 +114,7 @@ class PixelCNN(MaskedNet):
         parameters: int,
         ordered: bool,
         classes: int,
+        codes: int = 0,
         *,
         width: int,
         layers: int,
@@ -121,7 +123,7 @@ class PixelCNN(MaskedNet):
         head: int,
     ) -> None:
         super().__init__(
-            shape, parameters, ordered, classes, width=width, first_kernel=first_kernel, head=head
+            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
         )
         self.layers = nn.ModuleList(
             ResidualBlock(width, kernel // 2, classes, self.groups) for _ in range(layers)

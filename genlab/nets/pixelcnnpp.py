@@ -215,7 +215,7 @@ class PixelCNNPP(PixelNet):
     right, which no pixel of the image comes after.
 
     Args:
-        shape, parameters, ordered, classes: see `PixelNet`.
+        shape, parameters, ordered, classes, codes: see `PixelNet`.
         width: channels of each stream.
         blocks: gated residual blocks per stage on the way down.
         stages: resolutions, each half the one before.
@@ -231,6 +231,7 @@ class PixelCNNPP(PixelNet):
         parameters: int,
         ordered: bool,
         classes: int,
+        codes: int = 0,
         *,
         width: int,
         blocks: int,
@@ -238,12 +239,12 @@ class PixelCNNPP(PixelNet):
         dropout: float,
         head: int,
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes)
-        channels, height, image_width = shape
+        super().__init__(shape, parameters, ordered, classes, codes)
+        _, height, image_width = shape
         unit = 2 ** (stages - 1)
         self.more_rows, self.more_columns = -height % unit, -image_width % unit
         self.stages = stages
-        inputs = channels + 1  # ones, so that the border is seen
+        inputs = self.inputs + 1  # ones, so that the border is seen
         self.row_first = RowConv(inputs, width, rows=2, columns=3)
         self.pixel_first = CausalConv(inputs, width, above=1, left=1, right=1, centre="none")
         stage = None
@@ -251,7 +252,7 @@ class PixelCNNPP(PixelNet):
             stage = Stage(stage, width, blocks, classes, dropout)
         assert stage is not None
         self.finest = stage
-        self.head = Head(width, head, parameters, channels, self.groups)
+        self.head = Head(width, head, parameters, shape[0], self.groups)
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
         _, height, width = self.shape

@@ -113,7 +113,7 @@ class RowLSTMNet(MaskedNet):
     each row further up, however many the layers; to the left these add up.
 
     Args:
-        shape, parameters, ordered, classes, width, first_kernel, head: see `MaskedNet`.
+        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
         layers: of LSTMs.
         kernel: odd; columns of the state-to-state convolutions, and of the masked input-to-state ones.
     """
@@ -124,6 +124,7 @@ class RowLSTMNet(MaskedNet):
         parameters: int,
         ordered: bool,
         classes: int,
+        codes: int = 0,
         *,
         width: int,
         layers: int,
@@ -132,7 +133,7 @@ class RowLSTMNet(MaskedNet):
         head: int,
     ) -> None:
         super().__init__(
-            shape, parameters, ordered, classes, width=width, first_kernel=first_kernel, head=head
+            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
         )
         self.layers = nn.ModuleList(RowLSTM(width, kernel // 2, classes, self.groups) for _ in range(layers))
 
@@ -176,7 +177,7 @@ class DiagonalBiLSTM(MaskedLayer):
         width: h; 2 * width features come in and go out.
         classes: of labels, 0 for none.
         groups: channels of the image in order, see `Ordered`.
-        pixels: channels of the image, if the right-to-left states see pixels too; see `DiagonalBiLSTMNet`.
+        pixels: numbers of a pixel, if the right-to-left states see pixels too; see `DiagonalBiLSTMNet`.
     """
 
     def __init__(self, width: int, classes: int, groups: int, pixels: int = 0) -> None:
@@ -196,7 +197,7 @@ class DiagonalBiLSTM(MaskedLayer):
         """See `MaskedLayer`.
 
         Args:
-            pixels: (B, H, W, C) in [-1, 1], of whole images, for a layer that sees them.
+            pixels: (B, H, W, pixels), of whole images, for a layer that sees them.
         """
         if scan is not None:
             cache, layer = scan.caches[self]
@@ -273,7 +274,7 @@ class _Diagonals:
         self.up_bias = torch.stack([layer.up.linear.bias for layer in layers])[:, None, None]
 
     def begin_row(self, row: int, pixels: Tensor) -> None:
-        """Takes in the row above, and its pixels (B, W, C) in [-1, 1]."""
+        """Takes in the row above, and its pixels (B, W, pixels)."""
         x, h, _ = self.lines[:, :, 1:].split([2 * self.width, self.width, self.width], -1)
         if row > 0:
             self.from_right = self.right_to_left(x, pixels)
@@ -310,7 +311,7 @@ class DiagonalBiLSTMNet(MaskedNet):
     So the first layer's right-to-left states, which are for the row below, see their own pixels too.
 
     Args:
-        shape, parameters, ordered, classes, width, first_kernel, head: see `MaskedNet`.
+        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
         layers: of LSTMs.
     """
 
@@ -320,6 +321,7 @@ class DiagonalBiLSTMNet(MaskedNet):
         parameters: int,
         ordered: bool,
         classes: int,
+        codes: int = 0,
         *,
         width: int,
         layers: int,
@@ -327,10 +329,10 @@ class DiagonalBiLSTMNet(MaskedNet):
         head: int,
     ) -> None:
         super().__init__(
-            shape, parameters, ordered, classes, width=width, first_kernel=first_kernel, head=head
+            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
         )
         self.layers = nn.ModuleList(
-            DiagonalBiLSTM(width, classes, self.groups, pixels=0 if k else shape[0]) for k in range(layers)
+            DiagonalBiLSTM(width, classes, self.groups, pixels=0 if k else self.inputs) for k in range(layers)
         )
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:

@@ -199,7 +199,7 @@ class PixelSNAIL(PixelNet):
     do; a second input besides the image are the coordinates of each position, from -0.5 to 0.5.
 
     Args:
-        shape, parameters, ordered, classes: see `PixelNet`.
+        shape, parameters, ordered, classes, codes: see `PixelNet`.
         width: channels.
         blocks: of residual blocks and attention.
         residuals: of a block.
@@ -216,6 +216,7 @@ class PixelSNAIL(PixelNet):
         parameters: int,
         ordered: bool,
         classes: int,
+        codes: int = 0,
         *,
         width: int,
         blocks: int,
@@ -226,8 +227,8 @@ class PixelSNAIL(PixelNet):
         dropout: float,
         head: int,
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes)
-        channels = shape[0]
+        super().__init__(shape, parameters, ordered, classes, codes)
+        channels = self.inputs
         self.register_buffer("places", image_coordinates(*shape[1:]), persistent=False)
         self.places: Tensor
         self.first = CausalConv(channels + 2, width, above=1, left=1, right=1, centre="none")
@@ -241,7 +242,7 @@ class PixelSNAIL(PixelNet):
             )
             for _ in range(blocks)
         )
-        self.head = Head(width, head, parameters, channels, self.groups)
+        self.head = Head(width, head, parameters, shape[0], self.groups)
 
     def start(self, batch: int, labels: Tensor | None = None, on_device: bool = False) -> Scan:
         scan = super().start(batch, labels, on_device)
@@ -278,7 +279,7 @@ class PixelSNAIL(PixelNet):
     def features(
         self, pixels: Tensor, places: Tensor, labels: Tensor | None, scan: Scan | None = None
     ) -> Tensor:
-        """(..., width) from pixels with their places (..., C + 2), and places (..., 2)."""
+        """(..., width) from pixels with their places (..., inputs + 2), and places (..., 2)."""
         x = self.first(pixels, scan)
         for block in self.blocks:
             x = block(x, pixels, places, labels, scan)
