@@ -313,8 +313,7 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
             from genlab import build
 
             family = build.look_up(build.FAMILIES, jobs[done[0]].plain["model"]["name"], "model")
-            prior = "" if family.generates else " prior=fit"
-            print(f"next: genlab sample ckpt={folder / str(done[0])}{prior}")
+            print(f"next: {family.show_line(str(folder / str(done[0])))}")
     if any(code in (Interrupted.exit_code, 130) for code in codes):
         return codes[-1]
     return next((code for code in codes if code), 0)

@@ -233,7 +233,7 @@ def main(plain: Mapping[str, Any]) -> None:
     described = ", ".join(f"{key} {value}" for key, value in setting.items())
     print(f"on {n} images of {dataset.spec.name}, {config.split} split; {described}")
     print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")
-    print(f"next: genlab sample ckpt={config.ckpt}{'' if model.family.generates else ' prior=fit'}")
+    print(f"next: {model.family.show_line(config.ckpt)}")
 
 
 def write_pictures(

@@ -158,9 +158,11 @@ def _drawing(
 
         return fitting.sampler(config, model, torch_device, labels)
     if not model.family.generates:
+        name = model.config.model.name
+        if not model.family.decodes:
+            raise ConfigError(f"ckpt={config.ckpt}: {name} makes no images; see genlab evaluate")
         raise ConfigError(
-            f"ckpt={config.ckpt}: {model.config.model.name} has no prior to draw from; add prior=fit, "
-            "or see genlab reconstruct"
+            f"ckpt={config.ckpt}: {name} has no prior to draw from; add prior=fit, or see genlab reconstruct"
         )
     return lambda indices: draw(
         model.family, indices, config.seed, torch_device, labels, config.temperature, progress=True

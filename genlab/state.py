@@ -38,18 +38,25 @@ class TrainingState:
 
     Everything follows from the configuration, so two states made of one configuration are equal bit for bit.
 
+    Args:
+        config: of the run.
+        group: the processes that train together.
+        new: the run begins here; else `restore` follows, and the family takes nothing from another run.
+
     Attributes:
         dataset, family, update, batches: as the configuration says, on the group's device.
         clock: seconds of training so far.
     """
 
-    def __init__(self, config: TrainConfig, group: Processes) -> None:
+    def __init__(self, config: TrainConfig, group: Processes, new: bool = True) -> None:
         self.config = config
         self.group = group
         device.set_determinism(config.trainer.deterministic)
         self.dataset: Dataset = build.dataset(config.dataset).to(group.device)
         device.seed_initialization(config.seed)
         self.family: Family = build.family(config.model, self.dataset.spec).to(group.device)
+        if new:
+            self.family.begin()
         group.broadcast_(list(self.family.state_dict().values()))
         self.update = Update(self.family, config, group)
         self.batches = self._stream(0)

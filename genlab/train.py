@@ -91,7 +91,7 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
             )
     with device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():
-            state = TrainingState(config, group)
+            state = TrainingState(config, group, new=saved is None)
         _train_in(path, state, overrides, stop, saved)
     return path
 

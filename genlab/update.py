@@ -36,6 +36,7 @@ class Update:
         self.step = 0
         self.steps = config.trainer.steps
         self.schedule = config.schedule
+        self._schedule_progress = family.schedule_progress
         self.trainer = config.trainer
         self.group = group
         self._modules = {player: family.get_submodule(player) for player in family.players}
@@ -88,7 +89,8 @@ class Update:
 
     def learning_rate(self, player: str) -> float:
         """The rate of the coming step."""
-        return self._settings[player].lr * multiplier(self.schedule, self.step / self.steps)
+        progress = self._schedule_progress(self.step, self.steps)
+        return self._settings[player].lr * multiplier(self.schedule, progress)
 
     def check_finite(self) -> None:
         """Reads the losses since the last call, the one time that the host waits for the device.

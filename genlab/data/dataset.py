@@ -14,7 +14,7 @@ from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed
 from genlab.errors import ConfigError, DataError
-from genlab.rng import SampleRng
+from genlab.rng import SampleRng, derive_seed
 
 Split = Literal["train", "validation", "test"]
 Images = tuple[Tensor, Tensor | None]
@@ -37,6 +37,9 @@ class DatasetConfig:
     size: int | None = setting(None, at_least=1, help="resize to size x size pixels; null keeps the size")
     channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps them")
     memory_limit_gib: float = setting(4.0, at_least=0, help="a larger set is streamed")
+    training_images: int | None = setting(
+        None, at_least=1, help="train on so many of them, the same at every run; null for all"
+    )
 
     def __post_init__(self) -> None:
         if self.dequantize and self.binarize != "none":
@@ -44,6 +47,25 @@ class DatasetConfig:
                 f"dataset.dequantize=true: does not go with dataset.binarize={self.binarize}; "
                 "use dataset.dequantize=false or dataset.binarize=none"
             )
+
+    def training_rows(self, count: int) -> Tensor:
+        """Which of `count` training images are used, ascending: see `training_images`.
+
+        They are the first so many of one permutation of all, whatever the run's seed, so that runs of several
+        seeds train on the same images and fewer of them are among more. Classes come as they fall.
+
+        Raises:
+            ConfigError: more are wanted than there are.
+        """
+        wanted = self.training_images
+        if wanted is None:
+            return torch.arange(count)
+        if wanted > count:
+            raise ConfigError(
+                f"dataset.training_images={wanted}: there are {count}; use fewer, or null for all"
+            )
+        generator = torch.Generator().manual_seed(derive_seed(0, "training-images"))
+        return torch.randperm(count, generator=generator)[:wanted].sort().values
 
     def pixels(self, levels: int) -> Pixels:
         """How stored levels become images."""
@@ -141,10 +163,13 @@ def from_arrays(
         classes: number of labels, 0 without.
 
     Raises:
-        ConfigError: more images held out than there are, or colour images binarised.
+        ConfigError: more images held out or wanted than there are, or colour images binarised.
     """
     if isinstance(validation, int):
         validation, train = _hold_out(train, validation)
+    if config.training_images is not None:
+        rows = config.training_rows(len(train[0]))
+        train = train[0][rows], None if train[1] is None else train[1][rows]
     splits = {"train": train, "validation": validation, "test": test}
     images = {name: convert(split[0], config.size, config.channels) for name, split in splits.items()}
     spec = make_spec(config, images["train"].shape[1:], levels, classes)

@@ -89,6 +89,7 @@ class Folder:
         splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
         for k, name in enumerate(names):
             splits[split_of(name, config.validation_share, config.test_share)].append(k)
+        splits["train"] = [splits["train"][k] for k in config.training_rows(len(splits["train"])).tolist()]
         sources: dict[str, Source] = {}
         for split, members in splits.items():
             rows = torch.tensor(members, dtype=torch.int64)

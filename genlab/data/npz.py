@@ -86,6 +86,9 @@ class Npz:
                 (_to_tensor(array[chosen.numpy()]), y) for array, chosen, y in parts.values()
             )
             return from_arrays(config, train, test, validation=validation, classes=classes)
+        array, chosen, y = parts["train"]
+        kept = config.training_rows(len(chosen))
+        parts["train"] = array, chosen[kept], None if y is None else y[kept]
         sources: dict[str, Source] = {}
         for split, (array, chosen, y) in parts.items():
             sources[split] = Streamed(MappedImages(array, chosen, config.size, config.channels), y, workers=0)

@@ -92,9 +92,26 @@ class Family(nn.Module):
         self.config = config
         self.spec = spec
 
+    def begin(self) -> None:
+        """Takes what a new run begins with beside its random weights, e.g. weights of another run.
+
+        It is called once for a new run, before anything is written; never for a run that goes on or for a
+        model that is loaded, whose checkpoint has it all.
+
+        Raises:
+            UserError: what it wants is not there, or does not fit.
+        """
+
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """One step of the paper's algorithm: draws what batches it needs and updates each player in turn."""
         raise NotImplementedError
+
+    def schedule_progress(self, step: int, steps: int) -> float:
+        """Share of the learning rate's schedule that is done after `step` of a run's `steps`, in [0, 1].
+
+        A family that trains its parts one after another begins the schedule anew for each.
+        """
+        return step / steps
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """Draws n images, (n, C, H, W) in [0, 1]. `labels` is (n,) int64, for families that take labels."""
@@ -152,6 +169,15 @@ class Family(nn.Module):
     def next_lines(self, run: Path) -> list[str]:
         """What a user may do after training, most often commands to type, for the run's folder."""
         return [f"genlab sample ckpt={run}", f"genlab evaluate ckpt={run}"]
+
+    @classmethod
+    def show_line(cls, ckpt: str) -> str:
+        """The command that shows what a trained model of this family can do, for its checkpoint."""
+        if cls.generates:
+            return f"genlab sample ckpt={ckpt}"
+        if cls.decodes:
+            return f"genlab sample ckpt={ckpt} prior=fit"
+        return f"genlab evaluate ckpt={ckpt} per_image=true"
 
     def compile_networks(self) -> None:
         """torch.compile, in place: the names of the weights stay."""

@@ -345,14 +345,14 @@ class Autoencoder(Family):
         """What the latents do, over a split.
 
         Returns:
-            active_units: latents whose posterior mean has a variance over 0.01 (Burda et al. 2016, 5.2).
+            active_units: how many latents are; see `active`.
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
                 the first 1,000 images in three parts, see `genlab.latents.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:
             return {}
-        numbers: dict[str, float] = {"active_units": int((means.var(0) > _ACTIVE_VARIANCE).sum())}
+        numbers: dict[str, float] = {"active_units": int(active(means).sum())}
         if "posterior_sample" not in values:
             return numbers
         first = [
@@ -462,6 +462,18 @@ class VAE(Autoencoder):
         """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
         metrics = self.loss(images, 1.0, labels)[1]
         return metrics["negative_elbo_nats"], metrics
+
+
+def active(means: Tensor) -> Tensor:
+    """Which latents have a posterior mean of a variance over 0.01 (Burda et al. 2016, section 5.2).
+
+    Args:
+        means: of N images, (N, L).
+
+    Returns:
+        (L,) bool.
+    """
+    return means.var(0) > _ACTIVE_VARIANCE
 
 
 def kl_weight(beta: float, warmup: float, progress: float) -> float:

@@ -145,6 +145,16 @@ def test_no_image_is_stored() -> None:
     assert largest == 100_000 * 3 * 8  # the table; the images would take 98 times as much
 
 
+def test_training_images_of_fewer_digits(digits: dict[str, tuple[Tensor, Tensor]]) -> None:
+    dataset = load(training_images=5)
+    images, _ = whole(dataset, "train")
+    numbers = (images[:, :, 0, 0] * 255).round().long().unique()
+    assert len(images) == 200
+    assert len(numbers) == 5
+    assert numbers.max() < 32  # none of those held out
+    assert torch.equal(whole(dataset, "validation")[0], whole(load(), "validation")[0])
+
+
 @pytest.mark.usefixtures("digits")
 def test_nothing_held_out() -> None:
     dataset = load(validation_images=0)

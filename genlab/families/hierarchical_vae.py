@@ -1,0 +1,164 @@
+"""The hierarchical variational autoencoder: several stochastic layers, inferred from the top down.
+
+Sønderby et al. 2016 (the ladder VAE), with the deterministic state beside the latents that Kingma et al. 2016
+and Vahdat and Kautz 2020 have in their bidirectional inference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genlab.config import setting
+from genlab.data.spec import Batch
+from genlab.errors import ConfigError
+from genlab.families.base import Metrics
+from genlab.families.vae import VAE, VAENet, active
+from genlab.latents import DiagonalNormal, FactorizedPrior, Posterior
+from genlab.nets.autoencoder import Shape
+from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior
+from genlab.rng import SampleRng
+
+
+@dataclass(frozen=True)
+class HierarchicalVAEConfig:
+    """See configs/model/hierarchical_vae.yaml."""
+
+    name: Literal["hierarchical_vae"] = setting("hierarchical_vae")
+    network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
+    latents: tuple[int, ...] = setting(
+        (32, 16), at_least=1, help="dimensions of each layer, from the image upwards"
+    )
+    hidden: tuple[int, ...] = setting((512, 256), at_least=1, help="units of each layer, as many numbers")
+    blocks: int = setting(1, at_least=0, help="residual blocks of each layer, upwards and downwards")
+    width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
+    likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
+    sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
+    beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
+    kl_warmup: float = setting(
+        0.1, at_least=0, at_most=1, help="share of the run over which beta rises from 0"
+    )
+    free_bits: float = setting(0.0, at_least=0, help="nats of each layer that cost nothing")
+    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
+
+    # What a variational autoencoder asks of its configuration and is settled here: latents are non-centred.
+    prior: ClassVar[str] = "standard_normal"
+    posterior: ClassVar[str] = "diagonal"
+
+    def __post_init__(self) -> None:
+        if len(self.latents) < 2:
+            raise ConfigError(
+                f"model.latents={list(self.latents)}: fewer than two layers; "
+                "give two or more, e.g. model.latents=[32,16], or use model=vae"
+            )
+        if len(self.hidden) != len(self.latents):
+            raise ConfigError(
+                f"model.hidden={list(self.hidden)}: not one number for each layer of "
+                f"model.latents={list(self.latents)}; give {len(self.latents)}"
+            )
+
+    @property
+    def latent(self) -> int:
+        """Dimensions of all layers together."""
+        return sum(self.latents)
+
+
+class HierarchicalNet(VAENet):
+    """The two ladders, without labels. Latents are those of all layers; see `genlab.nets.ladder`."""
+
+    decoder: LadderDecoder
+
+    def forward(
+        self, images: Tensor, noise: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As that of a variational autoencoder, of the distributions on the sample's way down.
+
+        The mean and the log-variance of a layer are those given the sample of the layers above.
+        """
+        estimates = DiagonalNormal.read(self.encoder(images), self.latent)
+        walk = self.decoder.walk(estimates, noise, sample=True)
+        return walk.posterior.mean, walk.posterior.spread, self.decoder.outputs(walk.bottom)
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        return LadderPosterior.of(self.encoder(images), self.decoder)
+
+    def _make_networks(
+        self, config: HierarchicalVAEConfig, shape: Shape, out_shape: Shape
+    ) -> tuple[nn.Module, nn.Module]:
+        width = config.width if config.network == "conv" else None
+        sizes = (config.latents, config.hidden, config.blocks, width)
+        return LadderEncoder(shape, *sizes), LadderDecoder(out_shape, *sizes)
+
+
+class HierarchicalVAE(VAE):
+    """Maximises the evidence lower bound of several stochastic layers.
+
+    To everything outside it is a variational autoencoder of the non-centred latents of all layers, layer 1
+    first, whose prior is N(0, I); its posterior of a layer depends on the sample of those above.
+    """
+
+    Config = HierarchicalVAEConfig
+    Network = HierarchicalNet
+    vae: HierarchicalNet
+
+    def loss(self, images: Tensor, kl_weight: float, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        """-log p(x | z) + kl_weight * KL, summed over dimensions and layers, averaged over images.
+
+        The KL term of a layer is in closed form, given the sample of the layers above (Sønderby et al. 2016).
+        Under free bits it counts, averaged over the images, as no less than they are (Kingma et al. 2016,
+        free bits, with a group for each layer).
+        """
+        noise = torch.randn(len(images), self.config.latent, device=images.device)
+        posterior, log_likelihood = self.infer(images, noise)
+        reconstruction = -log_likelihood.mean()
+        layers = self.kl_of_layers(posterior).mean(0)
+        kl, penalty = layers.sum(), layers.clamp(min=self.config.free_bits).sum()
+        metrics = {
+            "negative_elbo_nats": reconstruction + kl,
+            "reconstruction_nats": reconstruction,
+            "kl_nats": kl,
+        }
+        return reconstruction + kl_weight * penalty, metrics | by_layer("kl_nats", layers)
+
+    def kl_of_layers(self, posterior: Posterior) -> Tensor:
+        """The KL term of each layer given the sample of those above, (B, layers) nats; see `infer`."""
+        assert isinstance(self.vae.prior, FactorizedPrior)
+        assert isinstance(posterior, DiagonalNormal)
+        each = self.vae.prior.kl_of_dimensions(posterior)
+        return torch.stack([part.sum(1) for part in each.split(self.config.latents, 1)], 1)
+
+    def evaluate(
+        self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
+    ) -> dict[str, Tensor]:
+        """As a variational autoencoder, with the KL term of each layer.
+
+        Returns:
+            also kl_nats_layer_1 and so on, from the image upwards. posterior_mean is that of the
+            non-centred latents, given the sample of the layers above.
+        """
+        values = super().evaluate(batch, rng=rng, importance_samples=importance_samples)
+        # The KL term has no three parts here: a layer's posterior is known on its own image's way down alone.
+        del values["posterior_sample"]
+        posterior = DiagonalNormal(values["posterior_mean"], values.pop("posterior_log_variance"))
+        return values | by_layer("kl_nats", self.kl_of_layers(posterior))
+
+    def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """active_units as a variational autoencoder, and active_units_layer_1 and so on."""
+        numbers = super().summarize(values)
+        if not numbers:
+            return {}
+        layers = values["posterior_mean"].split(self.config.latents, 1)
+        return numbers | {
+            f"active_units_layer_{k}": int(active(part).sum()) for k, part in enumerate(layers, 1)
+        }
+
+    def setting(self) -> dict[str, Any]:
+        return super().setting() | {"stochastic_layers": len(self.config.latents)}
+
+
+def by_layer(name: str, values: Tensor) -> dict[str, Tensor]:
+    """NAME_layer_1 and so on, of values (..., layers)."""
+    return {f"{name}_layer_{k}": value for k, value in enumerate(values.unbind(-1), 1)}
