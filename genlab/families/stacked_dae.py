@@ -183,6 +183,11 @@ class StackedDAE(Family):
             f"genlab evaluate ckpt={run}",
         ]
 
+    @classmethod
+    def show_line(cls, ckpt: str) -> str:
+        """Reconstructions: a mixture takes long to fit to codes of hundreds of units."""
+        return f"genlab reconstruct ckpt={ckpt}"
+
     def setting(self) -> dict[str, Any]:
         return {
             "reconstruction": "from the code of each layer down to the image",

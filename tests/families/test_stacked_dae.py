@@ -292,6 +292,9 @@ def test_what_a_run_leaves_and_says(own_folder: Path, capsys: pytest.CaptureFixt
     assert len(list(Path("sample/images").iterdir())) == 64
     assert json.loads(Path("denoise/denoised.json").read_text())["noise"] == "masking"
     assert cli.main(["sample", "ckpt=run", "device=cpu"]) == 2
+    capsys.readouterr()
+    assert cli.main(["evaluate", "ckpt=run", "images=20", "device=cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: genlab reconstruct ckpt=run"
 
 
 @pytest.mark.parametrize("units", ["sigmoid", "relu"])
