@@ -35,6 +35,7 @@ _MODULES = {
     "sample": "genlab.sampling",
     "complete": "genlab.inpainting",
     "reconstruct": "genlab.reconstruction",
+    "encode": "genlab.encoding",
     "interpolate": "genlab.interpolation",
     "traverse": "genlab.traversal",
     "denoise": "genlab.denoising",

@@ -51,6 +51,7 @@ _PICTURES = {
     ("complete", "images"): (),
     ("complete", "keep"): ("keep=top", "keep=left"),
     ("reconstruct", "images"): (),
+    ("encode", "images"): (),
     ("interpolate", "images"): (),
     ("traverse", "images"): (),
     ("denoise", "images"): (),
@@ -111,6 +112,9 @@ def candidates(line: str, shipped: Path, hydra: Hydra) -> list[str]:
         return _files(f"{key}=", value)
     if equals and (command.verb, key) in _PICTURES:
         return [*_starting(last, _PICTURES[str(command.verb), key]), *_files(f"{key}=", value)]
+    if equals and key == "dataset" and command.verb in words.ON_OTHER_DATASETS:
+        names = words.options(words.config_folders(command, shipped), key)
+        return _starting(last, [f"{key}={name}" for name in names])
     return _overrides(command, last, shipped, hydra)
 
 

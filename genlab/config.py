@@ -434,6 +434,15 @@ class ReconstructConfig(OnCheckpointConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodeConfig(OnCheckpointConfig):
+    """`genlab encode`."""
+
+    count: int | None = setting(None, at_least=1, help="only the first so many of the split; null: all")
+    map: Literal["pca", "tsne"] = setting("pca", help="how codes become a picture")
+    dataset: dict[str, Any] = setting({}, help="dataset=NAME for another one, of images of the same shape")
+
+
+@dataclass(frozen=True, kw_only=True)
 class InterpolateConfig(OnCheckpointConfig):
     """`genlab interpolate`."""
 

@@ -26,6 +26,8 @@ from genlab.run import create_folder, log, log_to_console, storage_errors
 from genlab.sampling import TrainedModel, draw, load_model, save_grid
 
 _PICTURED_IMAGES = 40
+_SAMPLES_AT_ONCE = 2**15
+"""Importance samples of a batch: so the progress bar moves, and each image's stream draws many at a time."""
 
 
 def evaluate_split(
@@ -70,6 +72,7 @@ def values_of_split(
     Image k's number depends on the seed and k alone, so the batch size changes nothing but rounding.
 
     Args:
+        batch_size: most images at a time; fewer of many importance samples.
         importance_samples: for a family that takes them.
 
     Returns:
@@ -79,6 +82,8 @@ def values_of_split(
     labels: list[torch.Tensor] = []
     total = min(dataset.size(split), limit or dataset.size(split))
     more = {} if importance_samples is None else {"importance_samples": importance_samples}
+    if importance_samples is not None:
+        batch_size = min(batch_size, max(1, _SAMPLES_AT_ONCE // importance_samples))
     was_training = family.training
     family.eval()
     with (

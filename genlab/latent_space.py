@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from genlab import build
+from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 from genlab.evaluation import dataset_of
 from genlab.families.base import Family
@@ -21,7 +23,8 @@ from genlab.sampling import TrainedModel, to_picture, to_uint8
 
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
 
-_ENCODED_IMAGES = 10_000
+ENCODED_IMAGES = 10_000
+"""Of a dataset's training images, where something is fitted to their codes."""
 
 
 def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
@@ -127,12 +130,33 @@ def codes_of_training(
         seed: of what the dataset draws.
     """
     dataset = dataset_of(model, changes, "train")
+    return codes_of_split(model.family, dataset, "train", ENCODED_IMAGES, batch_size, seed, device)
+
+
+def codes_of_split(
+    family: Family,
+    dataset: Dataset,
+    split: str,
+    limit: int | None,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor | None]:
+    """Codes of the first images of a split, (N, L), and their labels, (N,), both on the CPU.
+
+    Args:
+        limit: how many; None for all.
+        seed: of what the dataset draws.
+    """
+    total = min(dataset.size(split), limit or dataset.size(split))
     codes, labels = [], []
-    for _, batch in dataset.evaluation_batches("train", batch_size, seed, _ENCODED_IMAGES):
-        given = batch.labels if model.family.takes_labels else None
-        codes.append(encode(model.family, batch.images, device, batch_size, given))
-        if batch.labels is not None:
-            labels.append(batch.labels.cpu())
+    with tqdm(total=total, unit="image", desc=split, leave=False, disable=None) as bar:
+        for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
+            given = batch.labels if family.takes_labels else None
+            codes.append(encode(family, batch.images, device, batch_size, given))
+            if batch.labels is not None:
+                labels.append(batch.labels.cpu())
+            bar.update(len(indices))
     return torch.cat(codes), torch.cat(labels) if labels else None
 
 

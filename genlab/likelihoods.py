@@ -1,7 +1,8 @@
 """Distributions of an image given a decoder's outputs, as log-probabilities summed over all dimensions.
 
 Every class takes `outputs`, (B, parameters * C, H, W), and images, (B, C, H, W) in [0, 1]; computes in
-float32 whatever the precision of the network; and sums over C, H and W, so that a result is (B,) nats.
+float32 whatever the precision of the network; and sums over C, H and W, so that a result is (B,) nats. For
+log-probabilities, S outputs of each image may come together, (S, B, parameters * C, H, W): then it is (S, B).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Likelihood(Protocol):
     density: bool
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """log p(images | outputs), (B,) nats."""
+        """log p(images | outputs), (B,) nats, or (S, B)."""
         ...
 
     def mean(self, outputs: Tensor) -> Tensor:
@@ -49,8 +50,9 @@ class Bernoulli:
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
         """x log p + (1 - x) log(1 - p), summed (Kingma and Welling 2014, eq. 11)."""
-        cross_entropy = F.binary_cross_entropy_with_logits(outputs.float(), images, reduction="none")
-        return -cross_entropy.flatten(1).sum(1)
+        targets = images.expand_as(outputs)  # a view: S outputs of an image need no copies of it
+        cross_entropy = F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none")
+        return -cross_entropy.flatten(-3).sum(-1)
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.float().sigmoid()
@@ -79,7 +81,7 @@ class Gaussian:
         """-(x - mu)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2, summed."""
         log_sigma = self.log_sigma.float().clamp(min=_MIN_LOG_SCALE)
         deviation = (images - (outputs.float() + 0.5)) * torch.exp(-log_sigma)
-        return -(deviation.square() / 2 + log_sigma + math.log(2 * math.pi) / 2).flatten(1).sum(1)
+        return -(deviation.square() / 2 + log_sigma + math.log(2 * math.pi) / 2).flatten(-3).sum(-1)
 
     def mean(self, outputs: Tensor) -> Tensor:
         return (outputs.float() + 0.5).clamp(*self._bounds)
@@ -120,7 +122,7 @@ class DiscretizedLogistic:
             + torch.where(lowest, 0.0, F.logsigmoid(-lower))
             + torch.where(lowest | highest, 0.0, width)
         )
-        return log_mass.flatten(1).sum(1)
+        return log_mass.flatten(-3).sum(-1)
 
     def mean(self, outputs: Tensor) -> Tensor:
         """The expected level: the sum over k >= 1 of P(level >= k), over levels - 1."""
@@ -137,7 +139,7 @@ class DiscretizedLogistic:
         return (value.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
 
     def _logistic(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        location, log_scale = outputs.float().chunk(2, dim=1)
+        location, log_scale = outputs.float().chunk(2, dim=-3)
         # Outputs of 0 are a scale of a tenth of the range: a start that is neither flat nor sure.
         return location + 0.5, torch.exp(-(log_scale + math.log(0.1)).clamp(min=_MIN_LOG_SCALE))
 

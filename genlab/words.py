@@ -22,12 +22,16 @@ ON_CHECKPOINTS = {
     "sample": c.SampleConfig,
     "complete": c.CompleteConfig,
     "reconstruct": c.ReconstructConfig,
+    "encode": c.EncodeConfig,
     "interpolate": c.InterpolateConfig,
     "traverse": c.TraverseConfig,
     "denoise": c.DenoiseConfig,
     "evaluate": c.EvaluateConfig,
 }
 """Verbs whose configuration is a flat one, and its dataclass."""
+
+ON_OTHER_DATASETS = ("encode",)
+"""Verbs on checkpoints that also take dataset=NAME, which is short for dataset.name=NAME."""
 
 VERBS = ("train", "resume", *ON_CHECKPOINTS, "list", "completion")
 
@@ -155,7 +159,8 @@ def bare_keys(verb: str, folders: list[Path]) -> list[str]:
         return [*groups(folders), "seed", "run_dir"]
     if verb == "resume":
         return ["run"]
-    return [f.name for f in dataclasses.fields(ON_CHECKPOINTS[verb]) if f.name != "dataset"]
+    names = [f.name for f in dataclasses.fields(ON_CHECKPOINTS[verb])]
+    return [name for name in names if name != "dataset" or verb in ON_OTHER_DATASETS]
 
 
 _OPTIONAL_GROUPS = ("recipe", "experiment", "sweep")
@@ -193,6 +198,9 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             # Hydra takes no null for a group; a recipe is optional, so a name without a file does.
             ready["recipe=none" if key == "recipe" else f"~{key}"] = word
             continue
+        if verb in ON_OTHER_DATASETS and prefix is None and key == "dataset":
+            ready[f"++dataset.name={value}"] = word
+            continue
         ready[word] = word
     return ready
 
@@ -217,6 +225,7 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
     for name in names:
         # What Hydra would answer with a riddle; a recipe is optional, so it would pass over a mistyped one.
         riddle = name == "null" or key == "recipe" or re.fullmatch(r"[\d.]+", name)
+        riddle = riddle or verb in ON_OTHER_DATASETS  # where Hydra is not asked for a file of that name
         if riddle and name not in choices and not (name == "null" and key in _OPTIONAL_GROUPS):
             raise ConfigError(f"{key}={name}: no such {key}{suggest(name, choices, f'{key}=')}")
 

@@ -246,6 +246,11 @@ MISTAKES = {
     "reconstruct ckpt=x count=0": "count=0: must be at least 1",
     "reconstruct ckpt=x latent=3": "latent=3: unknown key for genlab reconstruct",
     "reconstruct ckpt=x dataset=mnist": "takes the dataset from the checkpoint",
+    "encode": "ckpt: missing; add ckpt=...",
+    "encode ckpt=x map=tnse": "map=tnse: not one of pca, tsne; did you mean map=tsne?",
+    "encode ckpt=x model=vae": "takes the model from the checkpoint",
+    "encode ckpt=x dataset=minst": "dataset=minst: no such dataset; did you mean dataset=mnist?",
+    "encode ckpt=x dataset=null": "dataset=null: no such dataset; there is: binarized_mnist, ",
     "interpolate": "ckpt: missing; add ckpt=...",
     "interpolate ckpt=x steps=1": "steps=1: must be at least 2",
     "interpolate ckpt=x path=strait": "did you mean path=straight?",
@@ -323,6 +328,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from genlab import (
         denoising,
+        encoding,
         evaluation,
         inpainting,
         interpolation,
@@ -338,6 +344,7 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(sampling, "main", lambda *a: calls.append(("sample", *a)))
     monkeypatch.setattr(inpainting, "main", lambda *a: calls.append(("complete", *a)))
     monkeypatch.setattr(reconstruction, "main", lambda *a: calls.append(("reconstruct", *a)))
+    monkeypatch.setattr(encoding, "main", lambda *a: calls.append(("encode", *a)))
     monkeypatch.setattr(interpolation, "main", lambda *a: calls.append(("interpolate", *a)))
     monkeypatch.setattr(traversal, "main", lambda *a: calls.append(("traverse", *a)))
     monkeypatch.setattr(denoising, "main", lambda *a: calls.append(("denoise", *a)))
@@ -356,6 +363,9 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cli.main(["reconstruct", "ckpt=run", "split=train", "dataset.root=there"]) == 0
     name, plain = calls.pop()
     assert (name, plain["split"], plain["dataset"]) == ("reconstruct", "train", {"root": "there"})
+    assert cli.main(["encode", "ckpt=run", "dataset.root=there", "dataset=mnist"]) == 0
+    name, plain = calls.pop()
+    assert (name, plain["map"], plain["dataset"]) == ("encode", "pca", {"root": "there", "name": "mnist"})
     assert cli.main(["interpolate", "ckpt=run", "path=spherical"]) == 0
     name, plain = calls.pop()
     assert (name, plain["path"], plain["steps"]) == ("interpolate", "spherical", 10)
@@ -480,7 +490,7 @@ def test_no_sweep_in_a_group_of_processes(
 WITHOUT_TORCH = [
     [], ["--help"], ["train", "--help"], ["-h", "sample"], ["list"], ["completion", "bash"], ["--version"],
     ["tran"], ["train", "modle=vae"], ["train", "--cfg", "job"], ["sample"], ["complete", "ckpt=x", "n=0"],
-    ["traverse", "ckpt=x", "steps=1"],
+    ["traverse", "ckpt=x", "steps=1"], ["encode", "ckpt=x", "dataset=minst"],
 ]  # fmt: skip
 
 
@@ -536,6 +546,9 @@ def test_list_names_everything_with_a_line(capsys: pytest.CaptureFixture[str]) -
         ("genlab complete keep=", ["keep=top", "keep=left", "keep=some_run/"], []),
         ("genlab reconstruct ", ["ckpt=", "images="], ["model=", "dataset="]),
         ("genlab reconstruct images=so", ["images=some_run/"], []),
+        ("genlab encode ", ["ckpt=", "map=", "dataset="], ["model="]),
+        ("genlab encode dataset=m", ["dataset=mnist"], ["dataset=digits"]),
+        ("genlab encode images=so", ["images=some_run/"], []),
         ("genlab interpolate ", ["ckpt=", "between=", "path="], ["model=", "dataset="]),
         ("genlab interpolate images=so", ["images=some_run/"], []),
         ("genlab traverse ", ["ckpt=", "dimensions=", "around="], ["model=", "dataset="]),

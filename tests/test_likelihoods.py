@@ -185,3 +185,17 @@ def test_whatever_the_network_s_precision_the_result_is_float32_and_exact(
         assert pictures.dtype == torch.float32
         assert pictures.shape == images.shape
         assert 0 <= pictures.min() <= pictures.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [Bernoulli(), Gaussian(torch.tensor(-1.0)), DiscretizedLogistic(2)],
+    ids=lambda x: type(x).__name__,
+)
+def test_several_outputs_of_each_image_are_as_each_by_itself(likelihood: Any) -> None:
+    images = torch.randint(0, 2, (5, 3, 4, 6)).float()
+    outputs = torch.randn(7, 5, likelihood.parameters * 3, 4, 6)
+    expected = torch.stack([likelihood.log_prob(each, images) for each in outputs])
+    torch.testing.assert_close(likelihood.log_prob(outputs, images), expected)
+    copies = images.repeat(7, 1, 1, 1)
+    torch.testing.assert_close(likelihood.log_prob(outputs.flatten(0, 1), copies), expected.flatten())

@@ -251,10 +251,9 @@ class Autoencoder(Family):
 
         Images and samples are one batch of S B rows to the decoder.
         """
-        samples = len(latents)
-        outputs = self.vae.decode(latents.flatten(0, 1), None if labels is None else labels.repeat(samples))
-        repeated = images.expand(samples, *images.shape).flatten(0, 1)
-        log_likelihood = self.likelihood.log_prob(outputs, repeated).view(samples, len(images))
+        repeated = None if labels is None else labels.repeat(len(latents))
+        outputs = self.vae.decode(latents.flatten(0, 1), repeated).unflatten(0, latents.shape[:2])
+        log_likelihood = self.likelihood.log_prob(outputs, images)
         return log_likelihood + self.vae.prior.log_prob(latents) - posterior.log_prob(latents)
 
     def importance_weighted_nats(

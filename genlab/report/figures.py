@@ -1,7 +1,8 @@
-"""Figures of what is not an image: points beside their density, games of two numbers."""
+"""Figures of what is not an image: points beside their density, maps of codes, games of two numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from genlab.data.points import Mixture
 _INCHES, _DPI = 4.0, 100
 _PLACES = 300  # of a density along each axis
 _BARS = 60  # of a histogram
+_LEGEND = 60  # classes, beyond which nobody tells colours apart
 
 
 def _figure(rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
@@ -90,6 +92,45 @@ def _density(
         lines += other.plot(x, values.numpy(), color="tab:blue", linestyle="--", label=name)
     axes.set(xlim=(x[0], x[-1]), xlabel="x")
     axes.legend(handles=lines, fontsize=8)
+
+
+def code_map(
+    places: Tensor, labels: Tensor | None, names: tuple[str, str] = ("", ""), title: str = ""
+) -> Any:
+    """A dot for each image, coloured by its class.
+
+    Args:
+        places: (N, 2).
+        labels: (N,) int64, or None for one colour.
+        names: of the two axes.
+
+    Returns:
+        the figure, to be saved.
+    """
+    from matplotlib import colormaps
+    from matplotlib.lines import Line2D
+
+    figure, axes = _figure()
+    figure.set_size_inches(1.75 * _INCHES, 1.5 * _INCHES)
+    classes = [] if labels is None else labels.unique().tolist()
+    few = [*colormaps["tab10"].colors, *colormaps["Dark2"].colors]
+    many = [colormaps["gist_rainbow"](k / max(len(classes), 1)) for k in range(len(classes))]
+    colours = dict(zip(classes, few if len(classes) <= len(few) else many, strict=False))
+    each = "tab:blue" if labels is None else [colours[label] for label in labels.tolist()]
+    size = min(30.0, max(4.0, 15_000 / len(places)))
+    # in the order of the images, so that no class hides the others
+    axes.scatter(*places.T.numpy(), s=size, c=each, alpha=0.7, linewidths=0)
+    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    axes.set_adjustable("datalim")
+    axes.set_title(title, fontsize=10)
+    if 0 < len(classes) <= _LEGEND:
+        handles = [
+            Line2D([], [], color=colours[label], marker="o", linestyle="", label=str(label))
+            for label in classes
+        ]
+        columns = math.ceil(len(classes) / 20)
+        figure.legend(handles=handles, title="class", loc="outside right upper", ncols=columns, fontsize=8)
+    return figure
 
 
 def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from test_vae import BINARY, CONTINUOUS, GREY, images_of, vae
 from test_vae_latents import PRIORS
 from torch import Tensor, nn
 
-from genlab import cli, train
+from genlab import build, cli, evaluation, train
+from genlab.data.digits import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.families import vae as vae_module
 from genlab.families.vae import VAE
@@ -132,6 +134,33 @@ class TestParts:
         monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 64 * 25)
         bound(model, images, 10)
         assert (encoded, decoded) == ([6], [24, 24, 12])
+
+    def test_many_samples_make_a_split_s_batches_small_and_its_numbers_no_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A batch of a few seconds, so that the progress bar moves."""
+        model = vae(GREY)
+        dataset = build.dataset(DigitsConfig())
+        seen: list[int] = []
+        evaluate = model.evaluate
+
+        def counted(batch: Batch, **arguments: Any) -> dict[str, Tensor]:
+            seen.append(len(batch.images))
+            return evaluate(batch, **arguments)
+
+        monkeypatch.setattr(model, "evaluate", counted)
+        found = []
+        for most, sizes in ((2**15, [10]), (50, [6, 4]), (3, [1] * 10)):
+            seen.clear()
+            monkeypatch.setattr(evaluation, "_SAMPLES_AT_ONCE", most)
+            values, _ = evaluation.values_of_split(
+                model, dataset, "test", batch_size=500, seed=0, torch_device=torch.device("cpu"), limit=10,
+                quiet=True, importance_samples=8,
+            )  # fmt: skip
+            assert seen == sizes
+            found.append(values["importance_weighted_nats"])
+        torch.testing.assert_close(found[1], found[0])
+        torch.testing.assert_close(found[2], found[0])
 
 
 class TestEvaluation:

@@ -1,0 +1,350 @@
+"""Codes of images: a file of them, a map, and what a straight line reads off them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab import build, device
+from genlab.config import EncodeConfig, from_plain, to_plain
+from genlab.data.dataset import Dataset
+from genlab.errors import ConfigError, DataError
+from genlab.evaluation import dataset_of
+from genlab.given import read_images
+from genlab.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, for_json
+from genlab.metrics.fidelity import mean_squared_error
+from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
+from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.sampling import TrainedModel, load_model
+
+_NEIGHBOURED = 2000
+"""Images of a map by t-SNE, whose time grows with their number: about a minute on a slow core."""
+
+_LEAST_NEIGHBOURED = 4
+_PROBED_PIXELS = 1024
+"""Most numbers of an image whose pixels themselves are probed, in seconds."""
+
+_AS_IN_TRAINING = ("binarize", "threshold", "dequantize", "size", "channels", "root", "download")
+"""Settings that another dataset takes from the model's own, where it has them and they are not null."""
+
+
+class Features(NamedTuple):
+    """Images of one split, and what stands for them.
+
+    images: (N, C, H, W) in [0, 1].
+    codes: (N, L) float32.
+    labels: (N,) int64, or None.
+    """
+
+    images: Tensor
+    codes: Tensor
+    labels: Tensor | None
+
+    def labelled(self, features: Tensor) -> Labelled:
+        assert self.labels is not None
+        return Labelled(features, self.labels)
+
+
+class Row(NamedTuple):
+    """A line of the table: a representation, how well it is read, and what is lost by it.
+
+    mean_squared_error: of the test images and what comes back of them, over all numbers of an image; None
+        where nothing comes back.
+    explained_variance: 1 - that error / that of the training images' mean, at most 1.
+    """
+
+    name: str
+    dimensions: int
+    probe: Probe | None
+    mean_squared_error: float | None = None
+    explained_variance: float | None = None
+
+
+def main(plain: Mapping[str, Any]) -> None:
+    """`genlab encode`: writes codes.npz, map.png and encoding.json."""
+    log_to_console()
+    config = from_plain(EncodeConfig, plain)
+    torch_device = device.resolve(config.device, "device")
+    model = load_model(config.ckpt, config.weights, torch_device)
+    check_has(model, config.ckpt, "encodes")
+    if config.images is not None:
+        _encode_pictures(config, model, torch_device)
+    else:
+        _encode_dataset(config, model, torch_device)
+
+
+def _encode_pictures(config: EncodeConfig, model: TrainedModel, torch_device: torch.device) -> None:
+    """Of a user's own pictures: their codes and a map, without labels and without a probe."""
+    if "name" in config.dataset:
+        name = config.dataset["name"]
+        raise ConfigError(f"dataset={name}: does not go with images={config.images}; leave one out")
+    least = _LEAST_NEIGHBOURED if config.map == "tsne" else 1
+    given = read_images(str(config.images), model.spec, least)
+    folder = create_folder("encode", config.run_dir, model.label)
+    log.info("encoding %d images with the %s weights of %s", len(given.images), model.weights, model.path)
+    codes = encode(model.family, given.images, torch_device, config.batch_size)
+    facts = model.describe() | {"images": config.images, "count": len(codes), "dimensions": codes.shape[1]}
+    arrays = {"codes": codes.numpy(), "image": np.array(given.names)}
+    _write(folder, config, facts, arrays, codes, None, f"{len(codes)} images of {config.images}")
+    _end(folder, config, model)
+
+
+def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: torch.device) -> None:
+    dataset = other_dataset(model, config.dataset, config.split)
+    total = min(dataset.size(config.split), config.count or dataset.size(config.split))
+    if config.map == "tsne" and total < _LEAST_NEIGHBOURED:
+        raise ConfigError(f"map=tsne: of {total} images, it takes {_LEAST_NEIGHBOURED}; use map=pca")
+    folder = create_folder("encode", config.run_dir, f"{model.config.model.name}-{dataset.spec.name}")
+    name = f"{dataset.spec.name}, {config.split} split"
+    log.info("encoding %d images (%s) with the %s weights of %s", total, name, model.weights, model.path)
+
+    def codes_of(split: str, limit: int | None) -> tuple[Tensor, Tensor | None]:
+        return codes_of_split(
+            model.family, dataset, split, limit, config.batch_size, config.seed, torch_device
+        )
+
+    def features(split: str, limit: int) -> Features | None:
+        if dataset.size(split) == 0:
+            return None
+        batch = next(dataset.evaluation_batches(split, limit, config.seed, limit))[1]
+        return Features(batch.images.cpu(), *codes_of(split, limit))
+
+    codes, labels = codes_of(config.split, config.count)
+    train = features("train", ENCODED_IMAGES)
+    test = features("test", ENCODED_IMAGES)
+    validation = features("validation", ENCODED_IMAGES // 2)
+    assert train is not None
+    rows = compare(model, train, test, validation, config.batch_size, torch_device) if test else []
+    counts = {"training": train, "validation": validation, "test": test}
+    facts = model.describe() | {
+        "dataset": dataset.spec.name,
+        "split": config.split,
+        "count": len(codes),
+        "dimensions": codes.shape[1],
+        "seed": config.seed,
+        "compared_on": {f"{key}_images": len(part.codes) if part else 0 for key, part in counts.items()},
+        "probe": "multinomial logistic regression; codes and components standardised",
+        "representations": [_for_json(row) for row in rows],
+    }
+    arrays = {"codes": codes.numpy(), "index": np.arange(len(codes)), "split": np.array(config.split)}
+    arrays |= {"train_codes": train.codes.numpy()}
+    if labels is not None and train.labels is not None:
+        arrays |= {"labels": labels.numpy(), "train_labels": train.labels.numpy()}
+    _write(folder, config, facts, arrays, codes, labels, f"{len(codes)} images of {name}")
+    if test is not None:
+        _print_table(rows)
+        seen = ", ".join(f"{len(part.codes):,} {key} images" for key, part in counts.items() if part)
+        print(f"on {seen} of {dataset.spec.name}{_why_no_probe(train)}")
+    _end(folder, config, model)
+
+
+def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -> Dataset:
+    """The dataset that a model was trained on, or another whose images are of the same shape.
+
+    Args:
+        changes: settings of the dataset; with a `name`, those of that one.
+        split: one that is wanted of it.
+
+    Raises:
+        UserError: its images are not like the model's; see also `genlab.evaluation.dataset_of`.
+    """
+    stored = model.config.dataset
+    name = changes.get("name", stored.name)
+    if name == stored.name:
+        return dataset_of(model, {key: value for key, value in changes.items() if key != "name"}, split)
+    config_class = build.look_up(build.DATASETS, name, "dataset").Config
+    known = {field.name for field in dataclasses.fields(config_class)}
+    plain = to_plain(stored)
+    kept = {key: plain[key] for key in _AS_IN_TRAINING if plain.get(key) is not None and key in known}
+    dataset = build.dataset(from_plain(config_class, kept | dict(changes), "dataset"))
+    spec, own = dataset.spec, model.spec
+    if spec.kind != "images":
+        raise DataError(f"dataset={name}: has no images; choose another")
+    if spec.shape != own.shape:
+        sizes = ["x".join(map(str, shape)) for shape in (spec.shape, own.shape)]
+        wanted = f"dataset.size={own.height} dataset.channels={own.channels}"
+        if own.height != own.width or "size" not in known:
+            wanted = "another dataset"
+        raise DataError(
+            f"dataset={name}: its images are {sizes[0]} (channels, height, width), the model's {sizes[1]}; "
+            f"use {wanted}"
+        )
+    if own.levels == 2 != spec.levels:
+        raise DataError(
+            f"dataset={name}: its pixels have {spec.levels} levels, the model's are black or white; "
+            "add dataset.binarize=threshold"
+        )
+    if dataset.size(split) == 0:
+        raise DataError(f"split={split}: {name} has no such images; use split=test")
+    return dataset
+
+
+def compare(
+    model: TrainedModel,
+    train: Features,
+    test: Features,
+    validation: Features | None,
+    batch_size: int,
+    torch_device: torch.device,
+) -> list[Row]:
+    """The model's codes beside as many principal components of the pixels, and the pixels themselves.
+
+    Components are fitted to the training images, and images made of them clamped to [0, 1].
+    """
+    from sklearn.decomposition import PCA
+
+    log.info("comparing codes and principal components of the pixels")
+    pixels, test_pixels = train.images.flatten(1), test.images.flatten(1)
+    mean_image = pixels.mean(0).view(test.images.shape[1:])
+    variance = mean_squared_error(test.images, mean_image.expand_as(test.images)).mean().item()
+
+    def row(name: str, parts: list[Tensor | None], restored: Tensor | None, standardize: bool = True) -> Row:
+        """Args: parts: features of the training, test and validation images."""
+        fitted, read, chosen_on = parts
+        assert fitted is not None
+        assert read is not None
+        result = None
+        if probed(train):
+            chosen = None
+            if validation is not None and chosen_on is not None:
+                chosen = validation.labelled(chosen_on)
+            result = linear_probe(train.labelled(fitted), test.labelled(read), chosen, standardize)
+        if restored is None:
+            return Row(name, fitted.shape[1], result)
+        error = mean_squared_error(test.images, restored).mean().item()
+        share = 1 - error / variance if variance > 0 else math.nan
+        return Row(name, fitted.shape[1], result, error, share)
+
+    family, codes = model.family, train.codes.shape[1]
+    restored = None
+    if family.decodes:
+        labels = test.labels if family.takes_labels else None
+        restored = decode(family, test.codes, torch_device, batch_size, labels)
+    sets = [train, test, validation]
+    rows = [row(f"codes of {model.config.model.name}", [s and s.codes for s in sets], restored)]
+    components = PCA(min(codes, *pixels.shape), random_state=0).fit(pixels.numpy())
+
+    def projected(images: Tensor) -> Tensor:
+        return torch.from_numpy(components.transform(images.flatten(1).numpy()))
+
+    parts = [s and projected(s.images) for s in sets]
+    back = torch.from_numpy(components.inverse_transform(components.transform(test_pixels.numpy())))
+    rows.append(row("PCA of pixels", parts, back.clamp(0, 1).view_as(test.images)))
+    if probed(train) and pixels.shape[1] <= _PROBED_PIXELS:
+        rows.append(row("pixels", [s and s.images.flatten(1) for s in sets], None, standardize=False))
+    return rows
+
+
+def probed(train: Features) -> bool:
+    """Whether there are classes to tell apart."""
+    return train.labels is not None and len(train.labels.unique()) > 1
+
+
+def places_of(codes: Tensor, method: str, seed: int) -> tuple[Tensor, tuple[str, str], float | None]:
+    """Where codes (N, L) are on a map.
+
+    Args:
+        method: "pca" or "tsne" (van der Maaten and Hinton 2008), perplexity 30, or less for few codes.
+        seed: of t-SNE.
+
+    Returns:
+        (N, 2); names of the two axes; and the share of the codes' variance that is seen, where it is known.
+        A latent of two dimensions is shown as it is, and the second axis of one of a single dimension is 0.
+    """
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(codes) - 1) / 3)
+        tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed % 2**32)
+        return torch.from_numpy(tsne.fit_transform(codes.numpy())), ("t-SNE 1", "t-SNE 2"), None
+    if codes.shape[1] == 1:
+        return torch.cat([codes, torch.zeros_like(codes)], 1), ("dimension 0", ""), 1.0
+    if codes.shape[1] == 2:
+        return codes, ("dimension 0", "dimension 1"), 1.0
+    centred = codes.double() - codes.double().mean(0)
+    _, sizes, directions = torch.linalg.svd(centred, full_matrices=False)
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    places = centred @ (directions * largest.sign())[:2].T  # of the two signs, one for all machines
+    places = torch.nn.functional.pad(places, (0, 2 - places.shape[1]))  # a single image has one axis
+    share = sizes[:2].square().sum() / sizes.square().sum()
+    return places.float(), ("principal component 1", "principal component 2"), share.item()
+
+
+def _write(
+    folder: Path,
+    config: EncodeConfig,
+    facts: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    codes: Tensor,
+    labels: Tensor | None,
+    title: str,
+) -> None:
+    from genlab.report import figures
+
+    shown = codes[:_NEIGHBOURED] if config.map == "tsne" else codes
+    if config.map == "tsne":
+        log.info("arranging %d codes by t-SNE", len(shown))
+    places, names, share = places_of(shown, config.map, config.seed)
+    method = "none" if codes.shape[1] <= 2 and config.map == "pca" else config.map
+    facts = facts | {
+        "map": {
+            "method": method,
+            "images": len(shown),
+            "explained_variance": None if share is None else for_json(share),
+        }
+    }
+    if len(shown) < len(codes):
+        title = f"the first {len(shown)} of {title}"
+    figure = figures.code_map(places, None if labels is None else labels[: len(shown)], names, title)
+    with storage_errors(folder):
+        np.savez_compressed(folder / "codes.npz", **arrays)  # type: ignore[arg-type]
+        figure.savefig(folder / "map.png")
+        (folder / "encoding.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _for_json(row: Row) -> dict[str, Any]:
+    plain = row._asdict()
+    del plain["probe"]
+    if row.explained_variance is not None:
+        plain["explained_variance"] = for_json(row.explained_variance)
+    if row.probe is None:
+        return plain
+    return plain | {
+        "probe_accuracy": row.probe.accuracy,
+        "probe_accuracy_standard_error": row.probe.standard_error,
+        "probe_penalty": row.probe.penalty,
+    }
+
+
+def _print_table(rows: list[Row]) -> None:
+    headings = ("", "dimensions", "probe accuracy", "mean squared error", "explained variance")
+    lines = [headings]
+    for row in rows:
+        probe = "" if row.probe is None else f"{row.probe.accuracy:.4f} +- {row.probe.standard_error:.4f}"
+        error = "" if row.mean_squared_error is None else f"{row.mean_squared_error:.5f}"
+        share = "" if row.explained_variance is None else f"{row.explained_variance:.3f}"
+        lines.append((row.name, str(row.dimensions), probe, error, share))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, *cells in lines:
+        right = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        print("  ".join([name.ljust(widths[0]), *right]).rstrip())
+
+
+def _why_no_probe(train: Features) -> str:
+    if train.labels is None:
+        return "; without labels there is no probe"
+    return "" if probed(train) else "; with one class there is no probe"
+
+
+def _end(folder: Path, config: EncodeConfig, model: TrainedModel) -> None:
+    print(f"wrote {folder}: codes.npz, map.png, encoding.json")
+    verb = "traverse" if model.family.decodes else "evaluate"
+    print(f"next: genlab {verb} ckpt={config.ckpt}")

@@ -1,0 +1,317 @@
+"""`genlab encode`: codes, map and table are those of the model and the data, mistakes take a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_autoregressive_verbs import genlab, one_line, trained
+from test_inpainting import write_picture
+from torch import Tensor
+
+from genlab import build, cli, encoding, sampling, train
+from genlab.encoding import Features, compare, places_of
+from genlab.report import figures
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8], latent=3)
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for a table."""
+    monkeypatch.setattr(encoding, "ENCODED_IMAGES", 300)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What a map is made of, in place of pixels: places, labels, names of the axes, title."""
+    calls: list[tuple] = []
+    real = figures.code_map
+
+    def kept(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(figures, "code_map", kept)
+    return calls
+
+
+def facts_of(folder: str) -> dict[str, Any]:
+    return json.loads(Path(folder, "encoding.json").read_text())
+
+
+def split_of(run: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, codes and labels, in one batch and without the command."""
+    model = sampling.load_model(run, "auto", CPU)
+    dataset = build.dataset(model.config.dataset)
+    batch = next(dataset.evaluation_batches(split, 10_000, 0, limit))[1]
+    assert batch.labels is not None
+    with torch.no_grad():
+        return batch.images, model.family.encode(batch.images), batch.labels
+
+
+def test_the_codes_are_the_family_s_own(
+    vae: str, drawn: list[tuple], capsys: pytest.CaptureFixture[str]
+) -> None:
+    genlab("encode", f"ckpt={vae}", "batch_size=70", "run_dir=out")
+    out, err = capsys.readouterr()
+    names = sorted(path.name for path in Path("out").iterdir())
+    assert names == [".genlab", "codes.npz", "encoding.json", "map.png"]
+    arrays = np.load("out/codes.npz", allow_pickle=False)
+    _, codes, labels = split_of(vae, "test")
+    assert arrays["codes"].dtype == np.float32
+    np.testing.assert_allclose(arrays["codes"], codes.numpy(), atol=1e-6)
+    assert arrays["labels"].tolist() == labels.tolist()
+    assert arrays["index"].tolist() == list(range(500))
+    assert arrays["split"].item() == "test"
+    _, train_codes, train_labels = split_of(vae, "train", 300)
+    np.testing.assert_allclose(arrays["train_codes"], train_codes.numpy(), atol=1e-6)
+    assert arrays["train_labels"].tolist() == train_labels.tolist()
+    ((places, shown, names, title),) = drawn
+    expected, _, share = places_of(codes, "pca", 0)
+    torch.testing.assert_close(places, expected, atol=1e-4, rtol=1e-4)
+    assert shown.tolist() == labels.tolist()
+    assert (names[0], title) == ("principal component 1", "500 images of digits, test split")
+    facts = facts_of("out")
+    assert (facts["dataset"], facts["count"], facts["dimensions"]) == ("digits", 500, 3)
+    assert facts["map"] == {"method": "pca", "images": 500, "explained_variance": pytest.approx(share)}
+    assert "encoding 500 images (digits, test split)" in err
+    lines = out.splitlines()
+    assert lines[-2:] == ["wrote out: codes.npz, map.png, encoding.json", f"next: genlab traverse ckpt={vae}"]
+
+
+def test_the_table_compares_codes_components_and_pixels(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
+    genlab("encode", f"ckpt={vae}", "run_dir=out")
+    heading, codes_line, pca_line, pixels_line, on, *_ = capsys.readouterr().out.splitlines()
+    assert heading.split("  ")[-1].strip() == "explained variance"
+    assert on == "on 300 training images, 100 validation images, 300 test images of digits"
+    facts = facts_of("out")
+    codes, components, pixels = facts["representations"]
+    assert [row["dimensions"] for row in (codes, components, pixels)] == [3, 3, 64]
+    for line, row in ((codes_line, codes), (pca_line, components), (pixels_line, pixels)):
+        assert line.startswith(row["name"])
+        probe = f"{row['probe_accuracy']:.4f} +- {row['probe_accuracy_standard_error']:.4f}"
+        assert probe in line
+    images, _, _ = split_of(vae, "test", 300)
+    family = sampling.load_model(vae, "auto", CPU).family
+    with torch.no_grad():
+        error = (family.decode(family.encode(images)) - images).double().square().mean().item()
+    assert codes["mean_squared_error"] == pytest.approx(error, rel=1e-5)
+    mean = split_of(vae, "train", 300)[0].mean(0)
+    spread = (images - mean).double().square().mean().item()
+    assert codes["explained_variance"] == pytest.approx(1 - error / spread, rel=1e-5)
+    assert pixels["mean_squared_error"] is None
+    assert pixels["probe_accuracy"] > components["probe_accuracy"] + 0.1  # 64 numbers against three
+    assert facts["compared_on"] == {"training_images": 300, "validation_images": 100, "test_images": 300}
+
+
+def test_principal_components_lose_what_linear_algebra_says(vae: str) -> None:
+    """The error of the best three dimensions, by a singular value decomposition of the training images."""
+    model = sampling.load_model(vae, "auto", CPU)
+    train, test, validation = (Features(*split_of(vae, s)) for s in ("train", "test", "validation"))
+    _, components, _ = compare(model, train, test, validation, 100, CPU)
+    rows = train.images.flatten(1).double()
+    _, _, directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    centred = test.images.flatten(1).double() - rows.mean(0)
+    restored = centred @ directions[:3].T @ directions[:3] + rows.mean(0)
+    error = (restored.clamp(0, 1) - test.images.flatten(1)).square().mean().item()
+    assert components.mean_squared_error == pytest.approx(error, rel=1e-4)
+
+
+def test_a_map_of_components_keeps_the_greatest_distances() -> None:
+    codes = torch.randn(400, 6) * torch.tensor([0.1, 5.0, 0.2, 0.3, 2.0, 0.1]) + 7
+    places, names, share = places_of(codes, "pca", 0)
+    centred = codes.double() - codes.double().mean(0)
+    variances = torch.linalg.eigvalsh(centred.T @ centred / 399).flip(0)
+    torch.testing.assert_close(places.double().T.cov().diagonal(), variances[:2], atol=1e-4, rtol=1e-5)
+    assert share == pytest.approx((variances[:2].sum() / variances.sum()).item())
+    assert names == ("principal component 1", "principal component 2")
+    turned, _, _ = places_of(codes.flip(1), "pca", 0)  # the order of dimensions turns nothing round
+    torch.testing.assert_close(turned, places, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_map_of_few_codes_or_dimensions(count: int) -> None:
+    two, one = torch.randn(count, 2), torch.randn(count, 1)
+    assert places_of(two, "pca", 0) == (two, ("dimension 0", "dimension 1"), 1.0)
+    places, names, _ = places_of(one, "pca", 0)
+    assert torch.equal(places, torch.cat([one, torch.zeros(count, 1)], 1))
+    assert names == ("dimension 0", "")
+    many, _, _ = places_of(torch.randn(count, 5), "pca", 0)
+    assert many.shape == (count, 2)
+    assert many.isfinite().all()
+
+
+def test_t_sne_keeps_clusters_together_and_repeats() -> None:
+    labels = torch.arange(90) % 3
+    codes = torch.randn(90, 5)
+    codes[torch.arange(90), labels] += 20
+    places, names, share = places_of(codes, "tsne", 3)
+    distances = torch.cdist(places, places).fill_diagonal_(torch.inf)
+    assert (labels[distances.argmin(1)] == labels).all()
+    assert (names, share) == (("t-SNE 1", "t-SNE 2"), None)
+    assert torch.equal(places_of(codes, "tsne", 3)[0], places)
+
+
+def test_t_sne_takes_the_first_images_and_says_so(
+    vae: str, drawn: list[tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "_NEIGHBOURED", 30)
+    genlab("encode", f"ckpt={vae}", "map=tsne", "split=validation", "count=40", "run_dir=out")
+    ((places, labels, _, title),) = drawn
+    assert places.shape == (30, 2)
+    assert labels.tolist() == split_of(vae, "validation", 30)[2].tolist()
+    assert title == "the first 30 of 40 images of digits, validation split"
+    assert facts_of("out")["map"] == {"method": "tsne", "images": 30, "explained_variance": None}
+    assert len(np.load("out/codes.npz")["codes"]) == 40
+
+
+def test_the_same_command_gives_the_same_files(vae: str) -> None:
+    for folder in ("one", "two"):
+        genlab("encode", f"ckpt={vae}", f"run_dir={folder}")
+    for name in ("map.png", "encoding.json"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+    one, two = (np.load(f"{folder}/codes.npz") for folder in ("one", "two"))
+    assert all(np.array_equal(one[name], two[name]) for name in one.files)
+
+
+def write_npz(path: str, side: int = 8, **more: np.ndarray) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, side, side), dtype=np.uint8)
+    np.savez(path, images=images, **more)  # type: ignore[arg-type]
+
+
+def test_another_dataset_s_images(vae: str) -> None:
+    write_npz("mine.npz", labels=np.arange(60) % 4)
+    genlab("encode", f"ckpt={vae}", "dataset=npz", "dataset.path=mine.npz", "split=train", "run_dir=out")
+    arrays, facts = np.load("out/codes.npz"), facts_of("out")
+    assert (facts["dataset"], facts["trained_on"], facts["split"]) == ("npz", "digits", "train")
+    from genlab.data.npz import Npz, NpzConfig
+
+    images = next(Npz.load(NpzConfig(path="mine.npz")).evaluation_batches("train", 100, 0))[1].images
+    with torch.no_grad():
+        codes = sampling.load_model(vae, "auto", CPU).family.encode(images)
+    np.testing.assert_allclose(arrays["codes"], codes.numpy(), atol=1e-6)
+    assert facts["compared_on"]["training_images"] == len(codes)
+
+
+def test_another_dataset_is_binarised_as_the_model_s_own() -> None:
+    plain = {
+        "model": {"name": "vae", "hidden": [4], "latent": 2},
+        "dataset": {"name": "digits", "binarize": "threshold", "threshold": 0.3},
+        "optimizer": {"name": "adam"},
+        "schedule": {"name": "constant"},
+        "trainer": {"steps": 1, "batch_size": 4, "device": "cpu", "evaluate_every": 0, "sample_every": 0},
+    }
+    train.start(plain, [], "run")
+    write_npz("mine.npz")
+    model = sampling.load_model("run", "auto", CPU)
+    dataset = encoding.other_dataset(model, {"name": "npz", "path": "mine.npz"}, "test")
+    assert (dataset.spec.levels, dataset.spec.binarization) == (2, "threshold")
+    changed = encoding.other_dataset(model, {"name": "npz", "path": "mine.npz", "threshold": 0.9}, "test")
+    shares = [next(d.evaluation_batches("train", 50, 0))[1].images.mean() for d in (dataset, changed)]
+    assert shares[0] > 0.6 > 0.2 > shares[1]
+    changes = {"name": "npz", "path": "mine.npz", "binarize": "none"}
+    with pytest.raises(encoding.DataError, match=r"256 levels.*add dataset.binarize=threshold"):
+        encoding.other_dataset(model, changes, "test")
+
+
+def test_images_without_labels_have_no_probe(
+    vae: str, drawn: list[tuple], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_npz("mine.npz")
+    genlab("encode", f"ckpt={vae}", "dataset=npz", "dataset.path=mine.npz", "run_dir=out")
+    out = capsys.readouterr().out
+    assert "of npz; without labels there is no probe" in out
+    assert "+-" not in out
+    rows = facts_of("out")["representations"]
+    assert [row["name"] for row in rows] == ["codes of vae", "PCA of pixels"]
+    assert "probe_accuracy" not in rows[0]
+    assert drawn[0][1] is None
+    assert not {"labels", "train_labels"} & set(np.load("out/codes.npz").files)
+
+
+def test_one_s_own_pictures(vae: str, drawn: list[tuple], capsys: pytest.CaptureFixture[str]) -> None:
+    for k in range(3):
+        write_picture(f"mine/{k}.png", np.full((8, 8), 17 * 5 * k))
+    genlab("encode", f"ckpt={vae}", "images=mine", "run_dir=out")
+    arrays = np.load("out/codes.npz", allow_pickle=False)
+    assert sorted(arrays.files) == ["codes", "image"]
+    assert arrays["image"].tolist() == ["mine/0.png", "mine/1.png", "mine/2.png"]
+    levels = torch.tensor([round(5 * k * 17 / 255 * 16) / 16 for k in range(3)])
+    images = levels.view(3, 1, 1, 1).expand(3, 1, 8, 8)
+    with torch.no_grad():
+        codes = sampling.load_model(vae, "auto", CPU).family.encode(images)
+    np.testing.assert_allclose(arrays["codes"], codes.numpy(), atol=1e-6)
+    assert drawn[0][0].shape == (3, 2)
+    assert "representations" not in facts_of("out")
+    assert capsys.readouterr().out.splitlines()[0].startswith("wrote out: codes.npz")
+
+
+MISTAKES = {
+    "images=nowhere": "images=nowhere: no such picture or folder",
+    "images=one.png map=tsne": "images=one.png: 1 there, 4 are needed; give a folder of more",
+    "images=one.png dataset=npz": "dataset=npz: does not go with images=one.png; leave one out",
+    "count=3 map=tsne": "map=tsne: of 3 images, it takes 4; use map=pca",
+    "dataset.flip=true": "dataset.flip: the data stay as in training",
+    "dataset=ring": "dataset=ring: has no images; choose another",
+    "dataset=none": "dataset=none: has no images; choose another",
+    "dataset=npz": "dataset.path: missing; add dataset.path=...",
+    "dataset=npz dataset.path=wide.npz": "are 1x9x9 (channels, height, width), the model's 1x8x8; "
+    "use dataset.size=8 dataset.channels=1",
+    "dataset=npz dataset.path=wide.npz dataset.sise=8": "dataset.sise: unknown key for npz; did you mean",
+    "run_dir=full": "run_dir=full: holds files already",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_gives_one_line_and_writes_nothing(
+    vae: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture("full/good.png", np.zeros((8, 8)))
+    write_picture("one.png", np.zeros((8, 8)))
+    write_npz("wide.npz", side=9)
+    assert MISTAKES[words] in one_line(capsys, "encode", f"ckpt={vae}", *words.split())
+
+
+def test_a_dataset_of_another_size_is_resized_on_request(vae: str) -> None:
+    write_npz("wide.npz", side=9)
+    words = ["dataset=npz", "dataset.path=wide.npz", "dataset.size=8"]
+    genlab("encode", f"ckpt={vae}", *words, "run_dir=out")
+    assert len(np.load("out/codes.npz")["codes"]) == 6
+
+
+def test_a_sweep_over_datasets(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_npz("mine.npz")
+    words = ["-m", "encode", f"ckpt={vae}", "count=10", "dataset=digits,npz", "++dataset.path=mine.npz"]
+    assert cli.main([*words, "device=cpu", "run_dir=out"]) == 2  # digits has no path
+    assert facts_of("out/1")["dataset"] == "npz"
+    assert "dataset.name=npz" in capsys.readouterr().out
+
+
+def test_a_model_without_an_encoder_is_refused(gan: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = one_line(capsys, "encode", f"ckpt={gan}")
+    assert line.startswith(f"genlab: ckpt={gan}: gan encodes no images; models that do: ae, ")
+
+
+def test_points_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from conftest import plain_config
+
+    plain = plain_config("vae", dataset="ring", steps=1, batch_size=4, evaluate_every=0, sample_every=0)
+    plain["model"] |= {"hidden": [4], "latent": 2}
+    run = str(train.start(plain, [], str(tmp_path / "ring")))
+    line = one_line(capsys, "encode", f"ckpt={run}")
+    assert line == f"genlab: ckpt={run}: ring has points, not images; see genlab sample"

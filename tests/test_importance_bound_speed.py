@@ -1,0 +1,43 @@
+"""The ways that benchmarks/importance_bound_speed.py compares give the same numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "importance_bound_speed.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(PATH.stem, PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("samples", [1, 7, 230])
+def test_every_way_gives_the_same_number(benchmark: ModuleType, samples: int) -> None:
+    benchmark._drawn.clear()
+    model, dataset = benchmark.setup(8, (16,), 4, 3, torch.device("cpu"))
+    with torch.no_grad():
+        found = benchmark.genlab(model, dataset, samples, 3)
+        others = {name: way(model, dataset, samples, 3) for name, way in benchmark.NAIVE.items()}
+    assert len(others) == 3
+    for other in others.values():
+        torch.testing.assert_close(other, found)
+    assert found.std() > 0.1  # three numbers, not one
+
+
+def test_a_way_that_is_off_is_an_error(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark._drawn.clear()
+    monkeypatch.setattr("sys.argv", ["importance_bound_speed.py", "--quick", "--device", "cpu"])
+    monkeypatch.setitem(benchmark.NAIVE, "sample by sample", lambda *_: torch.zeros(1))
+    with pytest.raises(SystemExit, match="do not agree"):
+        benchmark.main()
