@@ -19,7 +19,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError, DataError
 from genlab.evaluation import dataset_of
 from genlab.given import read_images
-from genlab.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, for_json
+from genlab.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, for_json, labels_of
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
 from genlab.run import create_folder, log, log_to_console, storage_errors
@@ -90,7 +90,8 @@ def _encode_pictures(config: EncodeConfig, model: TrainedModel, torch_device: to
     given = read_images(str(config.images), model.spec, least)
     folder = create_folder("encode", config.run_dir, model.label)
     log.info("encoding %d images with the %s weights of %s", len(given.images), model.weights, model.path)
-    codes = encode(model.family, given.images, torch_device, config.batch_size)
+    labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
+    codes = encode(model.family, given.images, torch_device, config.batch_size, labels)
     facts = model.describe() | {"images": config.images, "count": len(codes), "dimensions": codes.shape[1]}
     arrays = {"codes": codes.numpy(), "image": np.array(given.names)}
     _write(folder, config, facts, arrays, codes, None, f"{len(codes)} images of {config.images}")
@@ -181,6 +182,11 @@ def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -
         raise DataError(
             f"dataset={name}: its pixels have {spec.levels} levels, the model's are black or white; "
             "add dataset.binarize=threshold"
+        )
+    if model.family.takes_labels and spec.classes != own.classes:
+        raise DataError(
+            f"dataset={name}: it has {spec.classes} classes, the model takes labels of {own.classes}; "
+            "use a model without labels"
         )
     if dataset.size(split) == 0:
         raise DataError(f"split={split}: {name} has no such images; use split=test")

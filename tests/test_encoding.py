@@ -315,3 +315,18 @@ def test_points_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     run = str(train.start(plain, [], str(tmp_path / "ring")))
     line = one_line(capsys, "encode", f"ckpt={run}")
     assert line == f"genlab: ckpt={run}: ring has points, not images; see genlab sample"
+
+
+def test_pictures_for_a_model_with_labels_get_the_likeliest_one(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", "conditional_vae", hidden=[8], latent=3)
+    for k in range(3):
+        write_picture(f"mine/{k}.png", np.full((8, 8), 80 * k))
+    genlab("encode", f"ckpt={run}", "images=mine", "run_dir=out")
+    codes = np.load("out/codes.npz")["codes"]
+    family = sampling.load_model(run, "auto", CPU).family
+    levels = torch.tensor([0.0, 80.0, 160.0]).mul(16 / 255).round() / 16
+    images = levels.view(3, 1, 1, 1).expand(3, 1, 8, 8)
+    with torch.no_grad():
+        of_labels = [family.encode(images, torch.full((3,), label)).numpy() for label in range(10)]
+    for k in range(3):
+        assert any(np.allclose(codes[k], of_label[k], atol=1e-6) for of_label in of_labels)
