@@ -80,7 +80,7 @@ class Codebook(nn.Module):
             counts, sums = self.use(latents, self.nearest(latents))
             counts = counts.unsqueeze(1)
             self.vectors.copy_(torch.where(counts > 0, sums / counts, self.vectors))
-        self._renew(torch.ones_like(self.counts, dtype=torch.bool))
+        self._renew(torch.ones_like(self.counts, dtype=torch.bool), 1 - self.decay)
 
     @torch.no_grad()
     def follow(self, use: Use) -> None:
@@ -99,21 +99,22 @@ class Codebook(nn.Module):
     def restart(self, latents: Tensor, below: float) -> Tensor:
         """Codes with less than a share `below` of the even use get a vector of (B, D, h, w), drawn.
 
+        They live on if from now on they have at least that share.
+
         Returns:
             how many they were.
         """
         dead = self.counts < below * self.even
         self.vectors.copy_(torch.where(dead.unsqueeze(1), draw_rows(latents, self.codes), self.vectors))
-        self._renew(dead)
+        self._renew(dead, below)
         return dead.sum()
 
-    def _renew(self, chosen: Tensor) -> None:
-        """Forgets what these codes, (K,) bool, were used for, as if they had the even use for one step.
+    def _renew(self, chosen: Tensor, share: float) -> None:
+        """Forgets what these codes, (K,) bool, were used for: they count for a share of the even use.
 
-        So they soon are where the vectors are that they find, and have to find some until dead codes are
-        looked for again.
+        It is small, so that they soon are where the vectors are that they find.
         """
-        counts = torch.where(chosen, (1 - self.decay) * self.even, self.counts)
+        counts = torch.where(chosen, share * self.even, self.counts)
         self.sums.copy_(torch.where(chosen.unsqueeze(1), counts.unsqueeze(1) * self.vectors, self.sums))
         self.counts.copy_(counts)
 

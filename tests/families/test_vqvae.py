@@ -155,8 +155,19 @@ def test_dead_codes_restart_at_vectors_of_the_batch() -> None:
     fresh = [book.vectors[k].item() for k in (1, 3)]
     assert set(fresh) < {5.0, 6.0, 7.0, 8.0}
     assert len(set(fresh)) == 2
-    torch.testing.assert_close(book.counts, torch.tensor([2.0, 0.1, 0.31, 0.1]))
-    torch.testing.assert_close(book.sums[[1, 3]], 0.1 * book.vectors[[1, 3]])
+    torch.testing.assert_close(book.counts, torch.tensor([2.0, 0.3, 0.31, 0.3]))
+    torch.testing.assert_close(book.sums[[1, 3]], 0.3 * book.vectors[[1, 3]])
+
+
+def test_a_restarted_code_lives_on_if_it_finds_its_share() -> None:
+    for found, dies in ((0.25, True), (0.35, False)):
+        book = codebook([[0.0], [1.0]])  # the even use is 1
+        book.counts.copy_(torch.tensor([2.0, 0.1]))
+        latents = torch.tensor([5.0, 6.0]).view(1, 1, 1, 2)
+        book.restart(latents, below=0.3)
+        for _ in range(3):
+            book.follow(Use(torch.tensor([2 - found, found]), torch.tensor([[0.0], [found * 5.5]])))
+        assert book.restart(latents, below=0.3) == dies
 
 
 def test_perplexity_by_hand() -> None:
