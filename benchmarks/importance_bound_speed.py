@@ -27,7 +27,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genlab import build
 from genlab.data.dataset import Dataset
 from genlab.data.pixels import Pixels
 from genlab.data.spec import DataSpec
@@ -110,7 +109,7 @@ def setup(
 ) -> tuple[VAE, Dataset]:
     """A variational autoencoder with random weights, and random images."""
     spec = DataSpec("random", 1, side, side, levels=2, binarization="static")
-    model = build.family(VAEConfig(hidden=hidden, latent=latent), spec).to(device).eval()
+    model = VAE(VAEConfig(hidden=hidden, latent=latent), spec).to(device).eval()
     images = torch.randint(0, 2, (count, *spec.shape), dtype=torch.uint8)
     sources = {split: Resident(images, None) for split in ("train", "test")}
     return model, Dataset(spec, {**sources}, Pixels(levels=2)).to(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,44 +208,42 @@ def compare(
     from sklearn.decomposition import PCA
 
     log.info("comparing codes and principal components of the pixels")
-    pixels, test_pixels = train.images.flatten(1), test.images.flatten(1)
+    sets = [part for part in (train, test, validation) if part is not None]
+    pixels = train.images.flatten(1)
     mean_image = pixels.mean(0).view(test.images.shape[1:])
     variance = mean_squared_error(test.images, mean_image.expand_as(test.images)).mean().item()
 
-    def row(name: str, parts: list[Tensor | None], restored: Tensor | None, standardize: bool = True) -> Row:
-        """Args: parts: features of the training, test and validation images."""
-        fitted, read, chosen_on = parts
-        assert fitted is not None
-        assert read is not None
-        result = None
+    def row(
+        name: str,
+        features_of: Callable[[Features], Tensor],
+        restored: Tensor | None,
+        standardize: bool = True,
+    ) -> Row:
+        features = [features_of(part) for part in sets]
+        probe = None
         if probed(train):
-            chosen = None
-            if validation is not None and chosen_on is not None:
-                chosen = validation.labelled(chosen_on)
-            result = linear_probe(train.labelled(fitted), test.labelled(read), chosen, standardize)
+            labelled = (part.labelled(each) for part, each in zip(sets, features, strict=True))
+            probe = linear_probe(*labelled, standardize=standardize)
         if restored is None:
-            return Row(name, fitted.shape[1], result)
+            return Row(name, features[0].shape[1], probe)
         error = mean_squared_error(test.images, restored).mean().item()
         share = 1 - error / variance if variance > 0 else math.nan
-        return Row(name, fitted.shape[1], result, error, share)
+        return Row(name, features[0].shape[1], probe, error, share)
 
-    family, codes = model.family, train.codes.shape[1]
-    restored = None
+    family, restored = model.family, None
     if family.decodes:
         labels = test.labels if family.takes_labels else None
         restored = decode(family, test.codes, torch_device, batch_size, labels)
-    sets = [train, test, validation]
-    rows = [row(f"codes of {model.config.model.name}", [s and s.codes for s in sets], restored)]
-    components = PCA(min(codes, *pixels.shape), random_state=0).fit(pixels.numpy())
+    rows = [row(f"codes of {model.config.model.name}", lambda part: part.codes, restored)]
+    components = PCA(min(train.codes.shape[1], *pixels.shape), random_state=0).fit(pixels.numpy())
 
-    def projected(images: Tensor) -> Tensor:
-        return torch.from_numpy(components.transform(images.flatten(1).numpy()))
+    def projected(part: Features) -> Tensor:
+        return torch.from_numpy(components.transform(part.images.flatten(1).numpy()))
 
-    parts = [s and projected(s.images) for s in sets]
-    back = torch.from_numpy(components.inverse_transform(components.transform(test_pixels.numpy())))
-    rows.append(row("PCA of pixels", parts, back.clamp(0, 1).view_as(test.images)))
+    back = torch.from_numpy(components.inverse_transform(projected(test).numpy()))
+    rows.append(row("PCA of pixels", projected, back.clamp(0, 1).view_as(test.images)))
     if probed(train) and pixels.shape[1] <= _PROBED_PIXELS:
-        rows.append(row("pixels", [s and s.images.flatten(1) for s in sets], None, standardize=False))
+        rows.append(row("pixels", lambda part: part.images.flatten(1), None, standardize=False))
     return rows
 
 
@@ -332,7 +330,7 @@ def _for_json(row: Row) -> dict[str, Any]:
 
 def _print_table(rows: list[Row]) -> None:
     headings = ("", "dimensions", "probe accuracy", "mean squared error", "explained variance")
-    lines = [headings]
+    lines: list[tuple[str, ...]] = [headings]
     for row in rows:
         probe = "" if row.probe is None else f"{row.probe.accuracy:.4f} +- {row.probe.standard_error:.4f}"
         error = "" if row.mean_squared_error is None else f"{row.mean_squared_error:.5f}"

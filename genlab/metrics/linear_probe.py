@@ -36,7 +36,7 @@ class Probe(NamedTuple):
 
 
 def linear_probe(
-    train: Labelled, test: Labelled, validation: Labelled | None = None, standardize: bool = True
+    train: Labelled, test: Labelled, validation: Labelled | None = None, *, standardize: bool = True
 ) -> Probe:
     """Multinomial logistic regression, fitted to `train` by L-BFGS in float32; draws nothing.
 
@@ -53,8 +53,8 @@ def linear_probe(
     scale = scale.where(scale > 0, 1)
 
     def accuracy(on: Labelled) -> float:
-        found = model.predict(((on.features - mean) / scale).numpy())
-        return float((found == on.labels.numpy()).mean())
+        found = torch.from_numpy(model.predict(((on.features - mean) / scale).numpy()))
+        return (found == on.labels).double().mean().item()
 
     features, labels = ((train.features - mean) / scale).numpy(), train.labels.numpy()
     model = LogisticRegression(warm_start=True, max_iter=200)

@@ -113,9 +113,9 @@ def code_map(
     figure, axes = _figure()
     figure.set_size_inches(1.75 * _INCHES, 1.5 * _INCHES)
     classes = [] if labels is None else labels.unique().tolist()
-    few = [*colormaps["tab10"].colors, *colormaps["Dark2"].colors]
-    many = [colormaps["gist_rainbow"](k / max(len(classes), 1)) for k in range(len(classes))]
-    colours = dict(zip(classes, few if len(classes) <= len(few) else many, strict=False))
+    few, rainbow = colormaps["tab10"], colormaps["gist_rainbow"]  # up to ten, and as many as there are
+    shades = [few(k) if len(classes) <= few.N else rainbow(k / len(classes)) for k in range(len(classes))]
+    colours = dict(zip(classes, shades, strict=True))
     each = "tab:blue" if labels is None else [colours[label] for label in labels.tolist()]
     size = min(30.0, max(4.0, 15_000 / len(places)))
     # in the order of the images, so that no class hides the others
