@@ -375,8 +375,8 @@ def test_settings_that_cannot_be(settings: dict, line: str) -> None:
     ("words", "line"),
     [
         (
-            ["trainer.steps=2"],
-            "trainer.steps=2: the 3 layers of model.hidden are trained one after another; ",
+            ["trainer.steps=1"],
+            "trainer.steps=1: the 2 layers of model.hidden are trained one after another; ",
         ),
         (["dataset=ring"], "dataset=ring: stacked_dae takes images; "),
     ],
