@@ -131,7 +131,7 @@ class TestNetworks:
 
     def test_state_and_latent_begin_with_equal_shares(self, width: int | None) -> None:
         decoder = LadderDecoder((1, 32, 32), (8, 16), (512, 256), 0, width)
-        weight = next(decoder.rungs[0].into.parameters())
+        weight = decoder.get_parameter("rungs.0.into.weight")
         of_state, of_latent = weight.split([256, 8], 1)
         shares = [part.square().sum(1).mean().item() for part in (of_state, of_latent)]
         assert shares == pytest.approx([1, 1], rel=0.1)  # the sum of 4096 squares or more
