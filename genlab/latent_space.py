@@ -141,18 +141,24 @@ def codes_of_split(
     batch_size: int,
     seed: int,
     device: torch.device,
+    infer_labels: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Codes of the first images of a split, (N, L), and their labels, (N,), both on the CPU.
 
     Args:
         limit: how many; None for all.
         seed: of what the dataset draws.
+        infer_labels: a family that takes labels finds them itself, so that a code tells of the image alone.
     """
     total = min(dataset.size(split), limit or dataset.size(split))
     codes, labels = [], []
     with tqdm(total=total, unit="image", desc=split, leave=False, disable=None) as bar:
         for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
             given = batch.labels if family.takes_labels else None
+            if family.takes_labels and infer_labels:
+                rng = SampleRng(seed, indices, device, purpose="label")
+                with torch.no_grad():
+                    given = family.infer_labels(batch.images.to(device), rng=rng)
             codes.append(encode(family, batch.images, device, batch_size, given))
             if batch.labels is not None:
                 labels.append(batch.labels.cpu())

@@ -16,6 +16,7 @@ from torch import Tensor
 from genlab import build, cli, encoding, sampling, train
 from genlab.encoding import Features, compare, places_of
 from genlab.report import figures
+from genlab.rng import SampleRng
 
 CPU = torch.device("cpu")
 
@@ -330,3 +331,24 @@ def test_pictures_for_a_model_with_labels_get_the_likeliest_one(tmp_path: Path) 
         of_labels = [family.encode(images, torch.full((3,), label)).numpy() for label in range(10)]
     for k in range(3):
         assert any(np.allclose(codes[k], of_label[k], atol=1e-6) for of_label in of_labels)
+
+
+def test_the_probe_of_a_model_with_labels_gets_none_from_them(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", "conditional_vae", hidden=[8], latent=3)
+    genlab("encode", f"ckpt={run}", "batch_size=100", "run_dir=out")
+    family = sampling.load_model(run, "auto", CPU).family
+    images, true = labelled_images(run)
+    with torch.no_grad():
+        inferred = family.infer_labels(images, rng=SampleRng(0, range(len(images)), CPU, purpose="label"))
+        codes = family.encode(images, inferred)
+    assert not torch.equal(inferred, true)
+    np.testing.assert_allclose(np.load("out/codes.npz")["codes"], codes.numpy(), atol=1e-5)
+    assert np.load("out/codes.npz")["labels"].tolist() == true.tolist()
+
+
+def labelled_images(run: str) -> tuple[Tensor, Tensor]:
+    """The test images of a run, and their labels."""
+    dataset = build.dataset(sampling.load_model(run, "auto", CPU).config.dataset)
+    batch = next(dataset.evaluation_batches("test", 10_000, 0))[1]
+    assert batch.labels is not None
+    return batch.images, batch.labels
