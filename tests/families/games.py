@@ -67,6 +67,7 @@ class Recorder:
     def __init__(self, step: int = 0, steps: int = 100) -> None:
         self.step, self.steps = step, steps
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.group = Processes(0, 1, torch.device("cpu"))
         self.calls: list[tuple[str, tuple[Tensor, ...]]] = []
 
     def settings(self, player: str) -> Any:

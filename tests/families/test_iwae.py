@@ -18,6 +18,7 @@ from genlab import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.iwae import IWAE, IWAEConfig
+from genlab.latents import POSTERIORS
 from genlab.rng import SampleRng
 
 
@@ -97,7 +98,7 @@ class TestDoublyReparameterized:
         spec = DataSpec("points", 1, 2, 2, levels=17, dequantized=True)
         settings = {"latent": 2, "likelihood": "gaussian", "sigma": 0.7, "posterior": posterior}
         model = iwae(spec, doubly_reparameterized=doubly, **settings)
-        row = torch.tensor([0.3, -0.2, -1.0, -0.5, 0.8])[: model.vae.posterior.count(2)]
+        row = torch.tensor([0.3, -0.2, -1.0, -0.5, 0.8])[: POSTERIORS[posterior].count(2)]
         rows = row.expand(self.copies, -1).clone().requires_grad_()
         decoder = nn.Linear(2, 4)
         nn.init.constant_(decoder.bias, 0.1)

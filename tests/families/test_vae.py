@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genlab import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
+from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families import vae as vae_module
 from genlab.families.vae import VAE, VAEConfig, choose_likelihood
@@ -212,6 +213,7 @@ class Recorder:
     def __init__(self, step: int) -> None:
         self.step, self.steps = step, 100
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.group = Processes(0, 1, torch.device("cpu"))
 
     def settings(self, player: str) -> Any:
         raise NotImplementedError
