@@ -83,6 +83,15 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
         torch.mps.set_rng_state(state["mps"])
 
 
+NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
+"""Of an intermediate result computed in parts: 2 MiB, which a processor's cache holds; a GPU wants more."""
+
+
+def numbers_at_once(like: Tensor) -> int:
+    """How many numbers of an intermediate result to compute at a time, on the device of a tensor."""
+    return NUMBERS_AT_ONCE.get(like.device.type, NUMBERS_AT_ONCE["cuda"])
+
+
 @dataclass(frozen=True)
 class Processes:
     """The group of processes that train one model together, started by torchrun; a group of one without it.

@@ -14,11 +14,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from genlab.device import numbers_at_once
 from genlab.rng import SampleRng
 
 _LOG_VARIANCE_LIMIT = 14.0  # far outside what trains, well inside what float32 can exponentiate
 _LOG_TWO_PI = math.log(2 * math.pi)
-_MIXTURE_TERMS = 2**24  # numbers at a time in a mixture's log-density: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -337,7 +337,7 @@ def log_prob_of_mixture(latents: Tensor, components: Posterior, log_weights: Ten
         log_weights: (K,), of weights that sum to 1.
     """
     rows = latents.reshape(-1, 1, latents.shape[-1])
-    at_a_time = max(1, _MIXTURE_TERMS // components.mean.numel())
+    at_a_time = max(1, numbers_at_once(rows) // components.mean.numel())
     parts = [
         torch.logsumexp(components.log_prob(part.expand(-1, len(log_weights), -1)) + log_weights, -1)
         for part in rows.split(at_a_time)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.device import numbers_at_once
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.latents import (
@@ -41,7 +42,7 @@ from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
 _DECOMPOSED_IMAGES = 1000  # a validation during training takes them too
-_ROWS_AT_ONCE, _PIXELS_AT_ONCE = 2**13, 2**22  # decoded for an importance-weighted bound
+_ROWS_AT_ONCE = 2**13  # decoded for an importance-weighted bound, however few their pixels
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class Autoencoder(Family):
             rng: a stream for each image.
         """
         posterior = self.vae.encode(images, labels)
-        rows = max(len(images), min(_ROWS_AT_ONCE, _PIXELS_AT_ONCE // self.spec.dimensions))
+        rows = max(len(images), min(_ROWS_AT_ONCE, numbers_at_once(images) // self.spec.dimensions))
         log_sum = torch.full((len(images),), -math.inf, device=images.device)
         for part in torch.arange(samples).split(rows // len(images)):
             noise = self.draw_noise(rng, len(part)).transpose(0, 1)

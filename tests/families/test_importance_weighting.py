@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from genlab import build, cli, evaluation, train
 from genlab.data.digits import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
+from genlab.device import NUMBERS_AT_ONCE
 from genlab.families import vae as vae_module
 from genlab.families.vae import VAE
 from genlab.rng import SampleRng
@@ -131,7 +132,7 @@ class TestParts:
         decoded: list[int] = []
         model.vae.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
         model.vae.decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(len(inputs[0])))
-        monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 64 * 25)
+        monkeypatch.setitem(NUMBERS_AT_ONCE, "cpu", 64 * 25)
         bound(model, images, 10)
         assert (encoded, decoded) == ([6], [24, 24, 12])
 
