@@ -16,7 +16,7 @@ from genlab.errors import ConfigError
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 
-_ANALOGIES = 10
+_ANALOGIES, _ANALOGY_CLASSES = 10, 30
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ConditionalVAE(VAE):
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
         """Reconstructions; and analogies, a row for each image: itself, then its latent with every label.
 
-        The latent is the posterior's mean (Kingma et al. 2014, figure 1b).
+        The latent is the posterior's mean (Kingma et al. 2014, figure 1b). Of many classes: the first 30.
         """
         pictures = super().pictures(batch, rng=rng)
         if self.spec.kind != "images":
@@ -94,7 +94,7 @@ class ConditionalVAE(VAE):
         assert batch.labels is not None
         images = batch.images[:_ANALOGIES]
         codes = self.encode(images, batch.labels[:_ANALOGIES])
-        classes = torch.arange(self.spec.classes, device=images.device)
+        classes = torch.arange(min(self.spec.classes, _ANALOGY_CLASSES), device=images.device)
         drawn = self.decode(codes.repeat_interleave(len(classes), 0), classes.repeat(len(codes)))
         pictures["analogies"] = torch.cat([images[:, None], drawn.unflatten(0, (len(codes), -1))], 1)
         return pictures

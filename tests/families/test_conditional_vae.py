@@ -238,6 +238,12 @@ class TestSamplesAndPictures:
             expected = model.decode(codes[:10], torch.full((10,), label))
             torch.testing.assert_close(sheet[:, 1 + label], expected)
 
+    def test_analogies_of_a_thousand_classes_are_of_the_first_thirty(self) -> None:
+        spec = DataSpec("stacked_mnist", 1, 8, 8, levels=2, classes=1000)
+        with torch.no_grad():
+            sheets = model_of(spec).pictures(batch_of(spec, 3), rng=SampleRng(0, range(3)))
+        assert sheets["analogies"].shape == (3, 31, 1, 8, 8)
+
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit() -> None:
     plain = plain_config("conditional_vae", steps=6, checkpoint_every=3, log_every=1, evaluate_every=6)
