@@ -101,7 +101,8 @@ class ConditionalVAE(VAE):
 
     def next_lines(self, run: Path) -> list[str]:
         sample, *others = super().next_lines(run)
-        return [f"{sample} labels=[0,1]", *others, f"genlab reconstruct ckpt={run}"]
+        back = [f"genlab reconstruct ckpt={run}"] if self.spec.kind == "images" else []
+        return [f"{sample} labels=[0,1]", *others, *back]
 
     def setting(self) -> dict[str, Any]:
         bound = "negative ELBO on log p(x | label), 1 posterior sample"

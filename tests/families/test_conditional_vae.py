@@ -245,6 +245,12 @@ class TestSamplesAndPictures:
         assert sheets["analogies"].shape == (3, 31, 1, 8, 8)
 
 
+def test_reconstructions_are_offered_where_there_are_images() -> None:
+    ring = DataSpec("ring", 2, 1, 1, levels=0, classes=8, kind="points")
+    assert "genlab reconstruct ckpt=run" in model_of().next_lines(Path("run"))
+    assert not any("reconstruct" in line for line in model_of(ring).next_lines(Path("run")))
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit() -> None:
     plain = plain_config("conditional_vae", steps=6, checkpoint_every=3, log_every=1, evaluate_every=6)
     plain["model"] |= {"hidden": [8], "latent": 3}
