@@ -42,9 +42,8 @@ class ConditionalVAE(VAE):
 
     def __init__(self, config: ConditionalVAEConfig, spec: DataSpec) -> None:
         if spec.classes < 2 and spec.kind != "none":
-            raise ConfigError(
-                f"model={config.name}: {spec.name} has no labels; use model=vae or dataset=mnist"
-            )
+            lacks = "no labels" if spec.classes == 0 else "a single class"
+            raise ConfigError(f"model={config.name}: {spec.name} has {lacks}; use model=vae or dataset=mnist")
         super().__init__(config, spec)
 
     def log_evidence(self, images: Tensor, noise: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from genlab import build, checkpoint, cli, fitting, sampling, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
+from genlab.errors import ConfigError
 from genlab.families.conditional_vae import ConditionalVAE, ConditionalVAEConfig
 from genlab.nets.autoencoder import beside_labels
 from genlab.rng import SampleRng
@@ -388,6 +389,11 @@ def test_a_dataset_without_labels_is_refused_in_a_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "genlab: model=conditional_vae: npz has no labels; use model=vae or dataset=mnist"
     assert not Path("run").exists()
+
+
+def test_a_single_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="model=conditional_vae: npz has a single class; use model=vae"):
+        model_of(DataSpec("npz", 1, 8, 8, classes=1))
 
 
 @pytest.mark.parametrize(
