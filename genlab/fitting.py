@@ -62,7 +62,7 @@ def sampler(
 
     Raises:
         ConfigError: the model has no encoder, its latents are no real numbers, or there are fewer images
-            than components.
+            than components, or than two.
     """
     check_has(model, config.ckpt, "encodes", "decodes")
     if model.family.latent_classes > 0:
@@ -71,6 +71,11 @@ def sampler(
             "fitted; leave prior out"
         )
     codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, device)
+    if len(codes) < 2:
+        raise ConfigError(
+            f"prior=fit: {model.config.model.name} was trained on one image, whose code has no spread; "
+            "see genlab reconstruct"
+        )
     if config.components > len(codes):
         raise ConfigError(
             f"components={config.components}: there are {len(codes)} training images; use fewer"

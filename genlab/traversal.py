@@ -202,11 +202,20 @@ def check(config: TraverseConfig, model: TrainedModel) -> None:
 def start(
     config: TraverseConfig, model: TrainedModel, torch_device: torch.device
 ) -> tuple[Tensor, str, Space, int | None]:
-    """The latent to walk from, (L,), where it is from, the space around it, and the class of all images."""
+    """The latent to walk from, (L,), where it is from, the space around it, and the class of all images.
+
+    Raises:
+        ConfigError: the space is that of codes, and there is only one.
+    """
     family, number = model.family, config.number
     sigma = _SIGMAS.get(str(family.latent_prior))
     if sigma is None:
         codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)
+        if len(codes) < 2 and family.latent_classes == 0:
+            raise ConfigError(
+                f"ckpt={config.ckpt}: trained on one image, whose code has no spread to walk by; "
+                "see genlab reconstruct"
+            )
         space = Space(codes.mean(0), codes.std(0))
     else:
         like = family.prior_latents(SampleRng(config.seed, [0]))[0]

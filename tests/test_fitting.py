@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_autoregressive_verbs import genlab, one_line, samples, trained
 
-from genlab import build, cli, fitting, sampling
+from genlab import build, cli, fitting, sampling, traversal
 from genlab.fitting import Mixture
 from genlab.rng import SampleRng
 
@@ -77,6 +77,20 @@ def test_mistakes_of_fitting(ae: str, gan: str, capsys: pytest.CaptureFixture[st
     assert line.startswith(f"genlab: ckpt={gan}: gan encodes no images; models that do: ae, ")
     line = one_line(capsys, "sample", f"ckpt={ae}", "prior=fitted")
     assert "did you mean prior=fit?" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "given"), [("sample prior=fit components=1", "prior=fit: "), ("traverse", "ckpt=")]
+)
+def test_a_model_of_one_image_has_no_spread_of_codes(
+    words: str, given: str, ae: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (fitting, traversal):
+        monkeypatch.setattr(module, "codes_of_training", lambda *_: (torch.zeros(1, 3), None))
+    verb, *more = words.split()
+    line = one_line(capsys, verb, f"ckpt={ae}", *more)
+    assert line.startswith(f"genlab: {given}")
+    assert "trained on one image, whose code has no spread" in line
 
 
 def test_what_to_type_next_works(ae: str, capsys: pytest.CaptureFixture[str]) -> None:

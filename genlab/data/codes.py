@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -172,6 +173,11 @@ def load_vqvae(config: CodesConfig, device: torch.device | str = "cpu") -> Train
     try:
         model = load_model(config.ckpt, "auto", torch.device(device))
     except CheckpointError as error:
+        if not Path(config.ckpt).exists():  # perhaps moved, and nobody typed where it was
+            raise CheckpointError(
+                f"dataset.ckpt={config.ckpt}: no such run folder or checkpoint file; say where the vqvae is "
+                "by dataset.ckpt=RUN"
+            ) from error
         raise CheckpointError(f"dataset.{error}") from error
     if not isinstance(model.family, VQVAE):
         raise ConfigError(

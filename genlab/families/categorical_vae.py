@@ -153,7 +153,8 @@ class CategoricalVAE(Autoencoder):
         }
 
     def next_lines(self, run: Path) -> list[str]:
-        return [*super().next_lines(run), f"genlab traverse ckpt={run} around=image"]
+        walk = [f"genlab traverse ckpt={run} around=image"] if self.spec.kind == "images" else []
+        return [*super().next_lines(run), *walk]
 
     def setting(self) -> dict[str, Any]:
         latents = f"{self.config.variables} variables of {self.config.classes} classes, one-hot"

@@ -69,8 +69,9 @@ class Classifier(Family):
     def __init__(self, config: ClassifierConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         check_images(config.name, spec)
-        if spec.classes == 0:
-            raise ConfigError(f"dataset={spec.name}: has no labels to learn; choose e.g. dataset=mnist")
+        if spec.classes < 2:
+            lacks = "no labels" if spec.classes == 0 else "a single class, nothing"
+            raise ConfigError(f"dataset={spec.name}: has {lacks} to learn; choose e.g. dataset=mnist")
         self.classifier = ClassifierNet(config, spec)
 
     def begin(self) -> None:
@@ -89,9 +90,12 @@ class Classifier(Family):
         units, layers = encoder_layers(model.family, start)
         sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
         if sizes[0] != encoder.sizes[0]:
+            remedy = f"choose dataset={model.spec.name}"
+            if model.spec.name == self.spec.name:
+                remedy = f"use the dataset settings of its config.yaml, e.g. dataset.size={model.spec.height}"
             raise ConfigError(
                 f"model.start={start}: its images are of {_by(model.spec.shape)} numbers, those of "
-                f"dataset={self.spec.name} of {_by(self.spec.shape)}; choose dataset={model.spec.name}"
+                f"dataset={self.spec.name} of {_by(self.spec.shape)}; {remedy}"
             )
         if list(encoder.sizes) != sizes[: len(encoder.sizes)]:
             raise ConfigError(

@@ -16,7 +16,7 @@ from genlab.errors import ConfigError
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 
-_ANALOGIES = 10
+_ANALOGIES, _ANALOGY_CLASSES = 10, 30
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class ConditionalVAE(VAE):
 
     def __init__(self, config: ConditionalVAEConfig, spec: DataSpec) -> None:
         if spec.classes < 2 and spec.kind != "none":
-            raise ConfigError(
-                f"model={config.name}: {spec.name} has no labels; use model=vae or dataset=mnist"
-            )
+            lacks = "no labels" if spec.classes == 0 else "a single class"
+            raise ConfigError(f"model={config.name}: {spec.name} has {lacks}; use model=vae or dataset=mnist")
         super().__init__(config, spec)
 
     def log_evidence(self, images: Tensor, noise: Tensor) -> Tensor:
@@ -86,7 +85,7 @@ class ConditionalVAE(VAE):
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
         """Reconstructions; and analogies, a row for each image: itself, then its latent with every label.
 
-        The latent is the posterior's mean (Kingma et al. 2014, figure 1b).
+        The latent is the posterior's mean (Kingma et al. 2014, figure 1b). Of many classes: the first 30.
         """
         pictures = super().pictures(batch, rng=rng)
         if self.spec.kind != "images":
@@ -94,14 +93,15 @@ class ConditionalVAE(VAE):
         assert batch.labels is not None
         images = batch.images[:_ANALOGIES]
         codes = self.encode(images, batch.labels[:_ANALOGIES])
-        classes = torch.arange(self.spec.classes, device=images.device)
+        classes = torch.arange(min(self.spec.classes, _ANALOGY_CLASSES), device=images.device)
         drawn = self.decode(codes.repeat_interleave(len(classes), 0), classes.repeat(len(codes)))
         pictures["analogies"] = torch.cat([images[:, None], drawn.unflatten(0, (len(codes), -1))], 1)
         return pictures
 
     def next_lines(self, run: Path) -> list[str]:
         sample, *others = super().next_lines(run)
-        return [f"{sample} labels=[0,1]", *others, f"genlab reconstruct ckpt={run}"]
+        back = [f"genlab reconstruct ckpt={run}"] if self.spec.kind == "images" else []
+        return [f"{sample} labels=[0,1]", *others, *back]
 
     def setting(self) -> dict[str, Any]:
         bound = "negative ELBO on log p(x | label), 1 posterior sample"

@@ -175,9 +175,12 @@ class StackedDAE(Family):
 
     def next_lines(self, run: Path) -> list[str]:
         hidden = ",".join(map(str, self.config.hidden))
-        return [
+        classifier = (
             f"genlab train model=classifier dataset={self.spec.name} model.hidden=[{hidden}] "
-            f"model.units={self.config.units} model.start={run}",
+            f"model.units={self.config.units} model.start={run}"
+        )
+        return [
+            *([classifier] if self.spec.classes > 1 else []),
             f"genlab reconstruct ckpt={run}",
             f"genlab sample ckpt={run} prior=fit components=1",
             f"genlab evaluate ckpt={run}",

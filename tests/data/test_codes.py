@@ -212,6 +212,7 @@ def test_a_vqvae_that_has_moved(
 ) -> None:
     line = one_line(capsys, "sample", f"ckpt={prior}", "n=2")
     assert line.startswith(f"genlab: dataset.ckpt={vqvae}: no such run folder")
+    assert line.endswith("; say where the vqvae is by dataset.ckpt=RUN")
     genlab("sample", f"ckpt={prior}", "n=2", f"dataset.ckpt={moved}", "run_dir=samples")
     assert len(list(Path("samples/images").iterdir())) == 2
     genlab("evaluate", f"ckpt={prior}", "images=5", f"dataset.ckpt={moved}", "run_dir=numbers")

@@ -265,6 +265,12 @@ class TestLatents:
         assert (model.latent_prior, model.latent_classes) == ("categorical", 3)
 
 
+def test_a_walk_around_an_image_is_offered_where_there_are_images() -> None:
+    ring = DataSpec("ring", 2, 1, 1, levels=0, kind="points")
+    assert "genlab traverse ckpt=run around=image" in model_of().next_lines(Path("run"))
+    assert not any("traverse" in line for line in model_of(ring).next_lines(Path("run")))
+
+
 @pytest.mark.parametrize("straight_through", [False, True])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(straight_through: bool) -> None:
     plain = plain_config("categorical_vae", steps=6, checkpoint_every=3, log_every=1, evaluate_every=6)

@@ -229,7 +229,8 @@ def test_another_start_cannot_be_given_to_a_run_that_goes_on(runs: Path) -> None
         ("stack", {"hidden": [24, 16, 9]}, {}, "its layers have other units than model.hidden=[24,16,9]; "),
         ("stack", {"units": "relu"}, {}, "its units are not relu; use model.units=sigmoid"),
         ("dae", {}, {}, "its units are not sigmoid; use model.units=relu"),
-        ("stack", {}, {"size": 9}, "its images are of 1x8x8 numbers, those of dataset=digits of 1x9x9; "),
+        ("stack", {}, {"size": 9}, "its images are of 1x8x8 numbers, those of dataset=digits of 1x9x9; use "
+         "the dataset settings of its config.yaml, e.g. dataset.size=8"),
         ("conv", {}, {}, "ae has no fully connected encoder to begin with; models that do: stacked_dae"),
     ],
 )  # fmt: skip
@@ -256,6 +257,8 @@ def test_a_start_that_does_not_fit_is_a_line_before_anything_is_written(
 def test_images_without_labels_are_refused() -> None:
     with pytest.raises(ConfigError, match="dataset=binarized_mnist: has no labels to learn"):
         make(DataSpec("binarized_mnist", 1, 8, 8, levels=2))
+    with pytest.raises(ConfigError, match="dataset=npz: has a single class, nothing to learn"):
+        make(DataSpec("npz", 1, 8, 8, classes=1))
     with pytest.raises(ConfigError, match="dataset=ring: classifier takes images"):
         make(DataSpec("ring", 2, 1, 1, levels=0, kind="points"))
 

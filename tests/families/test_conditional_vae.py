@@ -23,6 +23,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from genlab import build, checkpoint, cli, fitting, sampling, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
+from genlab.errors import ConfigError
 from genlab.families.conditional_vae import ConditionalVAE, ConditionalVAEConfig
 from genlab.nets.autoencoder import beside_labels
 from genlab.rng import SampleRng
@@ -238,6 +239,18 @@ class TestSamplesAndPictures:
             expected = model.decode(codes[:10], torch.full((10,), label))
             torch.testing.assert_close(sheet[:, 1 + label], expected)
 
+    def test_analogies_of_a_thousand_classes_are_of_the_first_thirty(self) -> None:
+        spec = DataSpec("stacked_mnist", 1, 8, 8, levels=2, classes=1000)
+        with torch.no_grad():
+            sheets = model_of(spec).pictures(batch_of(spec, 3), rng=SampleRng(0, range(3)))
+        assert sheets["analogies"].shape == (3, 31, 1, 8, 8)
+
+
+def test_reconstructions_are_offered_where_there_are_images() -> None:
+    ring = DataSpec("ring", 2, 1, 1, levels=0, classes=8, kind="points")
+    assert "genlab reconstruct ckpt=run" in model_of().next_lines(Path("run"))
+    assert not any("reconstruct" in line for line in model_of(ring).next_lines(Path("run")))
+
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit() -> None:
     plain = plain_config("conditional_vae", steps=6, checkpoint_every=3, log_every=1, evaluate_every=6)
@@ -376,6 +389,11 @@ def test_a_dataset_without_labels_is_refused_in_a_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "genlab: model=conditional_vae: npz has no labels; use model=vae or dataset=mnist"
     assert not Path("run").exists()
+
+
+def test_a_single_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="model=conditional_vae: npz has a single class; use model=vae"):
+        model_of(DataSpec("npz", 1, 8, 8, classes=1))
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,12 @@ def test_what_a_run_leaves_and_says(own_folder: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.splitlines()[-1] == "next: genlab reconstruct ckpt=run"
 
 
+@pytest.mark.parametrize(("classes", "offered"), [(10, True), (1, False), (0, False)])
+def test_a_classifier_is_offered_where_there_are_labels_to_learn(classes: int, offered: bool) -> None:
+    lines = make(DataSpec("npz", 1, 8, 8, classes=classes)).next_lines(Path("run"))
+    assert any("model=classifier" in line for line in lines) == offered
+
+
 @pytest.mark.parametrize("units", ["sigmoid", "relu"])
 def test_a_code_goes_down_through_every_layer(units: str) -> None:
     family, images = make(units=units), images_of()
