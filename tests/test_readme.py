@@ -12,7 +12,7 @@ import torch
 from conftest import TEST_DATA
 from torchvision.utils import save_image
 
-from genlab import cli
+from genlab import cli, encoding, latent_space
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()
@@ -42,6 +42,8 @@ def shortened(words: list[str]) -> list[str]:
         return [verb, *rest, "count=1", "n=2"]
     if verb == "evaluate":
         return [verb, *rest, "images=16"]
+    if verb == "encode":
+        return [verb, *rest, "count=20"]
     return [verb, *rest]
 
 
@@ -57,6 +59,8 @@ def test_commands_of_the_readme(
     if not (TEST_DATA / "MNIST").is_dir():
         pytest.skip("needs the MNIST files; set GENLAB_TEST_DATA")
     monkeypatch.setenv("GENLAB_DATA", str(TEST_DATA))
+    for module in (encoding, latent_space):  # a probe of few images, and directions and priors of few codes
+        monkeypatch.setattr(module, "ENCODED_IMAGES", 200)
     pictures = own_folder / "my_pictures"
     pictures.mkdir()
     for k in range(40):
