@@ -17,7 +17,7 @@ from genlab import build, device
 from genlab.config import EncodeConfig, from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError, DataError
-from genlab.evaluation import dataset_of
+from genlab.evaluation import check_split, dataset_of
 from genlab.given import read_images
 from genlab.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, for_json, labels_of
 from genlab.metrics.fidelity import mean_squared_error
@@ -190,8 +190,7 @@ def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -
             f"dataset={name}: its pixels have {spec.levels} levels, the model's are black or white; "
             "add dataset.binarize=threshold"
         )
-    if dataset.size(split) == 0:
-        raise DataError(f"split={split}: {name} has no such images; use split=test")
+    check_split(dataset, split)
     return dataset
 
 

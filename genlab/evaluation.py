@@ -291,9 +291,19 @@ def dataset_of(model: TrainedModel, changes: Mapping[str, Any], split: str) -> D
         check_codes_of(config.ckpt, dataset.spec.codes_of, model.spec.codes_of)
     if dataset.spec != model.spec:
         raise DataError(f"dataset.name={dataset.spec.name}: its images are not like those of {model.path}")
-    if dataset.size(split) == 0:
-        raise DataError(f"split={split}: {dataset.spec.name} has no such images; use split=test")
+    check_split(dataset, split)
     return dataset
+
+
+def check_split(dataset: Dataset, split: str) -> None:
+    """Refuses a split without images.
+
+    Raises:
+        DataError: it has none; names one that has.
+    """
+    if dataset.size(split) == 0:
+        other = next(name for name in ("test", "validation", "train") if dataset.size(name))
+        raise DataError(f"split={split}: {dataset.spec.name} has no such images; use split={other}")
 
 
 def relocated(stored: Any, changes: Mapping[str, Any]) -> Any:

@@ -209,6 +209,12 @@ def test_another_dataset_s_images(vae: str) -> None:
     assert facts["compared_on"]["training_images"] == len(codes)
 
 
+def test_a_split_without_images_names_one_that_has_some(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("five.npz", images=np.zeros((5, 8, 8), np.uint8))  # too few for the shares of the other splits
+    line = one_line(capsys, "encode", f"ckpt={vae}", "dataset=npz", "dataset.path=five.npz")
+    assert line == "genlab: split=test: npz has no such images; use split=train"
+
+
 def test_another_dataset_is_binarised_as_the_model_s_own() -> None:
     plain = {
         "model": {"name": "vae", "hidden": [4], "latent": 2},
