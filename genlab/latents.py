@@ -6,6 +6,7 @@ samples along the dimensions before B. Log-probabilities are summed over D: (...
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,11 +65,11 @@ class Posterior:
 
     def detach(self) -> Self:
         """The same without gradients to its parameters."""
-        return type(self)(self.mean.detach(), self.spread.detach())
+        return dataclasses.replace(self, mean=self.mean.detach(), spread=self.spread.detach())
 
     def rows(self, indices: Tensor) -> Self:
         """Those of the images `indices`, (n,)."""
-        return type(self)(self.mean[indices], self.spread[indices])
+        return dataclasses.replace(self, mean=self.mean[indices], spread=self.spread[indices])
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,14 @@ class TestPosterior:
         several = posterior(3)
         assert torch.equal(several.mean, several.sample(torch.zeros(3, 9)))
 
+    def test_those_of_some_images_are_the_same_posteriors(self) -> None:
+        both = posterior(2)
+        one, noise = both.rows(torch.tensor([1])), torch.randn(3, 2, sum(LATENTS))
+        latents = both.sample(noise)
+        torch.testing.assert_close(one.sample(noise[:, 1:]), latents[:, 1:])
+        torch.testing.assert_close(both.detach().log_prob(latents.detach()), both.log_prob(latents.detach()))
+        assert not both.detach().mean.requires_grad
+
 
 @pytest.mark.parametrize("width", [None, 4])
 class TestNetworks:
