@@ -18,6 +18,13 @@ CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()
 SHORT = ["trainer.steps=3", "trainer.batch_size=8", "trainer.evaluate_images=8", "trainer.sample_images=4"]
 
+FEWER_JOBS = {
+    "sweep=vae_latent": ["seed=0"],
+    "sweep=unrolled_ring": ["seed=0"],
+    "sweep=unrolled_ring_rates": ["model.unrolled_steps=1", "model.inner_lr=null"],
+    "sweep=pretraining": ["optimizer.lr=1e-3", "seed=0"],
+}
+
 
 def commands() -> list[str]:
     """What the ```bash blocks hold: a command a line, without the remarks; and the commands in tables."""
@@ -35,7 +42,8 @@ def shortened(words: list[str]) -> list[str]:
     verb, rest = words[0], words[1:]
     if verb == "train":  # compiling takes longer than the steps, and has its own tests
         eager = [word for word in rest if not word.startswith("trainer.compile=")]
-        return [verb, *eager, *SHORT, "trainer.compile=false"]
+        fewer = next((FEWER_JOBS[word] for word in rest if word in FEWER_JOBS), [])
+        return [verb, *eager, *fewer, *SHORT, "trainer.compile=false"]
     if verb == "resume":
         return [verb, *rest[:1], "trainer.steps=5"]
     if verb == "complete":

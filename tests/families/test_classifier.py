@@ -268,7 +268,7 @@ def test_it_makes_no_images_and_says_so(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.splitlines()[-1] == "next: genlab evaluate ckpt=run per_image=true"
     for words, line in (
         (["sample"], "classifier makes no images; see genlab evaluate"),
-        (["sample", "prior=fit"], "classifier encodes no images; "),
+        (["sample", "prior=fit"], "classifier makes no images; see genlab evaluate"),
         (["reconstruct"], "classifier encodes no images; "),
     ):
         assert cli.main([*words, "ckpt=run", "device=cpu", "run_dir=out"]) == 2
