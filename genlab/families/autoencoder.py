@@ -16,7 +16,7 @@ from genlab.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
-from genlab.families.vae import check_size
+from genlab.families.latent_variable import check_size
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.autoencoder import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from genlab.rng import SampleRng

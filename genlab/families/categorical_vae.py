@@ -14,14 +14,14 @@ from genlab.categorical_latents import Categorical, EvenCategorical, gumbel_nois
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.vae import (
+from genlab.families.latent_variable import (
     Autoencoder,
     LatentNet,
     NetworksConfig,
-    kl_weight,
     make_log_sigma,
     make_networks,
 )
+from genlab.families.vae import kl_weight
 from genlab.latents import Posterior
 from genlab.rng import SampleRng
 

@@ -16,7 +16,8 @@ from genlab.config import setting
 from genlab.data.spec import Batch
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics
-from genlab.families.vae import VAE, VAENet, active
+from genlab.families.latent_variable import VAENet, active
+from genlab.families.vae import VAE
 from genlab.latents import DiagonalNormal, FactorizedPrior, Posterior
 from genlab.nets.autoencoder import Shape
 from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior

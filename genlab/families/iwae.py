@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab.config import setting
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.vae import Autoencoder, AutoencoderConfig
+from genlab.families.latent_variable import Autoencoder, AutoencoderConfig
 from genlab.rng import SampleRng
 
 

@@ -16,7 +16,7 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
-from genlab.families.vae import choose_likelihood
+from genlab.families.latent_variable import choose_likelihood
 from genlab.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
 from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity

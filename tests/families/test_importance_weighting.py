@@ -18,7 +18,7 @@ from genlab import build, cli, evaluation, train
 from genlab.data.digits import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import NUMBERS_AT_ONCE
-from genlab.families import vae as vae_module
+from genlab.families import latent_variable
 from genlab.families.vae import VAE
 from genlab.rng import SampleRng
 
@@ -115,7 +115,7 @@ class TestParts:
         model, images = vae(), images_of(BINARY, 6)
         whole = bound(model, images, 23)
         for rows in (1, 7, 12, 60):
-            monkeypatch.setattr(vae_module, "_ROWS_AT_ONCE", rows)
+            monkeypatch.setattr(latent_variable, "_ROWS_AT_ONCE", rows)
             torch.testing.assert_close(bound(model, images, 23), whole)
 
     def test_an_image_s_number_depends_on_no_other_image(self) -> None:

@@ -18,8 +18,9 @@ from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
-from genlab.families import vae as vae_module
-from genlab.families.vae import VAE, VAEConfig, choose_likelihood
+from genlab.families import latent_variable
+from genlab.families.latent_variable import choose_likelihood
+from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 
 BINARY = DataSpec("mnist", 1, 8, 8, levels=2, binarization="dynamic")
@@ -297,7 +298,7 @@ class TestEvaluation:
     def test_the_kl_term_in_three_parts(self, prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """They sum to it, of the first images: its closed form within five standard errors."""
         model, batch = vae(prior=prior), Batch(images_of(BINARY, 600), None)
-        monkeypatch.setattr(vae_module, "_DECOMPOSED_IMAGES", 500)
+        monkeypatch.setattr(latent_variable, "_DECOMPOSED_IMAGES", 500)
         with torch.no_grad():
             values = model.evaluate(batch, rng=SampleRng(0, range(600)))
             numbers = model.summarize(values)

@@ -1,0 +1,438 @@
+"""Models p(x, z) of images with latents z, and encoders of posteriors: what all of them share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genlab.config import setting
+from genlab.data.spec import Batch, DataSpec
+from genlab.device import numbers_at_once
+from genlab.errors import ConfigError
+from genlab.families.base import Family
+from genlab.latents import (
+    POSTERIORS,
+    DiagonalNormal,
+    FactorizedPrior,
+    Laplace,
+    Mixture,
+    Posterior,
+    Prior,
+    StandardNormal,
+    Uniform,
+    VampPrior,
+    kl_decomposition,
+)
+from genlab.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
+from genlab.nets.autoencoder import (
+    LARGEST_PIXELS,
+    SMALLEST_PIXELS,
+    ConvDecoder,
+    ConvEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    Shape,
+)
+from genlab.rng import SampleRng
+
+_ACTIVE_VARIANCE = 0.01
+_DECOMPOSED_IMAGES = 1000  # a validation during training takes them too
+_ROWS_AT_ONCE = 2**13  # decoded for an importance-weighted bound, however few their pixels
+
+
+@dataclass(frozen=True)
+class NetworksConfig:
+    """The networks and the likelihood: what does not depend on the latents either."""
+
+    name: str = setting()
+    network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
+    hidden: tuple[int, ...] = setting((512, 512), at_least=1, help="mlp: units, from the image to the latent")
+    width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
+    likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
+    sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
+    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(NetworksConfig):
+    """The networks, the likelihood and the latents: what does not depend on how they are trained."""
+
+    latent: int = setting(16, at_least=1, help="dimensions of the latent")
+    prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
+        "standard_normal", help="of the latent; mixture and vampprior are learned"
+    )
+    prior_components: int = setting(100, at_least=1, help="of the mixture, or the vampprior's pseudo-inputs")
+    posterior: Literal["diagonal", "full"] = setting("diagonal", help="covariance of the latent of an image")
+
+
+class LatentNet(nn.Module):
+    """Encoder, decoder and prior; a subclass says of what latents.
+
+    Attributes:
+        prior_name: see `Family.latent_prior`.
+        log_sigma: the Gaussian likelihood's log standard deviation, where it is learned.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    prior: Prior
+    prior_name: str
+    log_sigma: nn.Parameter | None
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        """The posterior of each image, float32."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The decoder's outputs for latents (n, latent)."""
+        return _given(labels, self.decoder, self.prior.to_decoder(latents))
+
+
+class VAENet(LatentNet):
+    """Normal posteriors of a latent vector, and a choice of priors.
+
+    Args:
+        config, spec: see AutoencoderConfig; of the images.
+        outputs: channels of the decoder's result.
+        learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
+        classes: of labels that both networks see; 0 for none.
+    """
+
+    def __init__(
+        self, config: AutoencoderConfig, spec: DataSpec, outputs: int, learns_sigma: bool, classes: int = 0
+    ) -> None:
+        super().__init__()
+        self.latent, self.posterior, self.classes = config.latent, POSTERIORS[config.posterior], classes
+        self.encoder, self.decoder = self._make_networks(config, spec.shape, (outputs, *spec.shape[1:]))
+        self.log_sigma = make_log_sigma(learns_sigma)
+        self.prior = self._make_prior(config, spec)
+        # The uniform prior is that of a latent whose distribution function the decoder gets.
+        normal = config.prior in ("standard_normal", "uniform")
+        self.prior_name = "normal" if normal else config.prior
+
+    def forward(
+        self, images: Tensor, noise: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The posterior's mean and spread, float32, and the decoder's outputs for one latent of each image.
+
+        The latent is that of standard normal noise (B, latent); see `genlab.latents.Posterior`.
+        """
+        posterior = self.encode(images, labels)
+        return posterior.mean, posterior.spread, self.decode(posterior.sample(noise), labels)
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        return self.posterior.read(_given(labels, self.encoder, images), self.latent)
+
+    def _make_networks(
+        self, config: AutoencoderConfig, shape: Shape, out_shape: Shape
+    ) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder, for images and outputs of these shapes."""
+        numbers = self.posterior.count(config.latent)
+        return make_networks(config, shape, out_shape, numbers, config.latent, self.classes)
+
+    def _make_prior(self, config: AutoencoderConfig, spec: DataSpec) -> Prior:
+        match config.prior:
+            case "standard_normal":
+                return StandardNormal(config.latent)
+            case "uniform":
+                return Uniform(config.latent)
+            case "laplace":
+                return Laplace(config.latent)
+            case "mixture":
+                return Mixture(config.latent, config.prior_components)
+            case "vampprior":
+                bounded = spec.kind == "images"
+                return VampPrior(config.latent, config.prior_components, spec.shape, bounded, self.encode)
+
+
+def make_networks(
+    config: NetworksConfig, shape: Shape, out_shape: Shape, numbers: int, latent: int, classes: int = 0
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder, for images and outputs of these shapes.
+
+    Args:
+        numbers: that the encoder gives for a posterior.
+        latent: that the decoder gets of a latent.
+        classes: of labels that both see; 0 for none.
+    """
+    if config.network == "mlp":
+        return (
+            MLPEncoder(shape, config.hidden, numbers, classes),
+            MLPDecoder(latent, config.hidden, out_shape, classes),
+        )
+    return (
+        ConvEncoder(shape, config.width, numbers, classes),
+        ConvDecoder(latent, config.width, out_shape, classes),
+    )
+
+
+def make_log_sigma(learned: bool) -> nn.Parameter | None:
+    """The logarithm of a learned standard deviation, a tenth of the range to begin with."""
+    return nn.Parameter(torch.tensor(math.log(0.1))) if learned else None
+
+
+class Autoencoder(Family):
+    """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained.
+
+    One that takes labels has them in both networks, and everything here is then of images given their labels.
+    """
+
+    Config: ClassVar[type] = AutoencoderConfig
+    Network: ClassVar[Callable[..., LatentNet]] = VAENet
+    players = ("vae",)
+    sampled_by = ("vae",)
+    takes_importance_samples = True
+    encodes = True
+    decodes = True
+
+    vae: LatentNet
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        check_size(config, spec)
+        self.likelihood_name = choose_likelihood(config, spec)
+        gaussian = self.likelihood_name == "gaussian"
+        parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
+        learns_sigma = gaussian and config.sigma is None
+        classes = spec.classes if self.takes_labels else 0
+        self.vae = self.Network(config, spec, parameters * spec.channels, learns_sigma, classes)
+        self.latent_prior = self.vae.prior_name
+
+    def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
+        """What posteriors make latents of, (n, *samples, latent): standard normal numbers."""
+        return rng.normal(*samples, self.config.latent)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Made when asked for, since the moving average has a standard deviation of its own."""
+        return make_likelihood(self.likelihood_name, self.spec, self.config.sigma, self.vae.log_sigma)
+
+    def terms(
+        self, images: Tensor, noise: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
+        posterior, log_likelihood = self.infer(images, noise, labels)
+        return -log_likelihood, self.divergence(posterior, noise), posterior.mean
+
+    def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> tuple[Posterior, Tensor]:
+        """The posterior, and log p(x | z) of its sample for noise (B, latent): (B,) nats."""
+        assert isinstance(self.vae, VAENet)
+        mean, spread, outputs = _given(labels, self.vae, images, noise)
+        return self.vae.posterior(mean, spread), self.likelihood.log_prob(outputs, images)
+
+    def divergence(self, posterior: Posterior, noise: Tensor) -> Tensor:
+        """The KL term, (B,) nats: in closed form, or log q(z | x) - log p(z) of the sample for that noise."""
+        closed = self.vae.prior.kl(posterior)
+        if closed is not None:
+            return closed
+        latents = posterior.sample(noise)
+        return posterior.log_prob(latents) - self.vae.prior.log_prob(latents)
+
+    def log_weights(
+        self, images: Tensor, posterior: Posterior, latents: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        """log p(x, z) - log q(z | x) of S latents (S, B, latent) for each of B images: (S, B) nats.
+
+        Images and samples are one batch of S B rows to the decoder.
+        """
+        repeated = None if labels is None else labels.repeat(len(latents))
+        outputs = self.vae.decode(latents.flatten(0, 1), repeated).unflatten(0, latents.shape[:2])
+        log_likelihood = self.likelihood.log_prob(outputs, images)
+        return log_likelihood + self.vae.prior.log_prob(latents) - posterior.log_prob(latents)
+
+    def importance_weighted_nats(
+        self, images: Tensor, samples: int, rng: SampleRng, labels: Tensor | None = None
+    ) -> Tensor:
+        """-log(1/K sum_k p(x, z_k) / q(z_k | x)) (Burda et al. 2016, eq. 8), (B,) nats.
+
+        An upper bound on -log p(x) in expectation, which falls towards it as K rises. The encoder runs once;
+        the sum over samples is taken in parts, so that memory does not grow with K.
+
+        Args:
+            samples: K, >= 1.
+            rng: a stream for each image.
+        """
+        posterior = self.vae.encode(images, labels)
+        rows = max(len(images), min(_ROWS_AT_ONCE, numbers_at_once(images) // self.spec.dimensions))
+        log_sum = torch.full((len(images),), -math.inf, device=images.device)
+        for part in torch.arange(samples).split(rows // len(images)):
+            noise = self.draw_noise(rng, len(part)).transpose(0, 1)
+            log_weights = self.log_weights(images, posterior, posterior.sample(noise), labels)
+            log_sum = torch.logaddexp(log_sum, log_weights.logsumexp(0))
+        return math.log(samples) - log_sum
+
+    def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
+        """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false.
+
+        Labels are drawn evenly where none are given, if the family takes them.
+        """
+        latents = self.vae.prior.sample(rng)
+        if self.takes_labels and labels is None:
+            labels = rng.integers(self.spec.classes)
+        outputs = self.vae.decode(latents, labels)
+        return (
+            self.likelihood.mean(outputs) if self.config.sample_mean else self.likelihood.sample(outputs, rng)
+        )
+
+    def evaluate(
+        self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
+    ) -> dict[str, Tensor]:
+        """The negative evidence lower bound of each image, one sample of its posterior.
+
+        Args:
+            importance_samples: for an importance-weighted bound beside it; None for none.
+
+        Returns:
+            elbo_nats: an upper bound on -log p(x): lower is better. Beta, warm-up and free bits have no part.
+            elbo_bits_per_dim: of the stored levels; left out for a density of values not dequantised.
+            reconstruction_nats, kl_nats: its two terms.
+            importance_weighted_nats, importance_weighted_bits_per_dim: see the method of that name; the
+                bits as above.
+            posterior_mean: (B, latent), for `summarize`; so are posterior_log_variance and posterior_sample,
+                of a diagonal posterior and a prior with independent dimensions.
+        """
+        images, labels, noise = batch.images, self.labels_of(batch), self.draw_noise(rng)
+        posterior, log_likelihood = self.infer(images, noise, labels)
+        reconstruction, kl = -log_likelihood, self.divergence(posterior, noise)
+        values = {"elbo_nats": reconstruction + kl, "reconstruction_nats": reconstruction, "kl_nats": kl}
+        values |= self._bits_per_dim("elbo", values["elbo_nats"])
+        if importance_samples is not None:
+            nats = self.importance_weighted_nats(images, importance_samples, rng, labels)
+            values["importance_weighted_nats"] = nats
+            values |= self._bits_per_dim("importance_weighted", nats)
+        values["posterior_mean"] = posterior.mean
+        if isinstance(posterior, DiagonalNormal) and isinstance(self.vae.prior, FactorizedPrior):
+            values["posterior_log_variance"] = posterior.spread
+            values["posterior_sample"] = posterior.sample(noise)
+        return values
+
+    def _bits_per_dim(self, name: str, nats: Tensor) -> dict[str, Tensor]:
+        """NAME_bits_per_dim of the stored levels, (B,); nothing for a density of values not dequantised."""
+        return bits_per_dim(name, nats, self.likelihood, self.spec)
+
+    def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """What the latents do, over a split.
+
+        Returns:
+            active_units: how many latents are; see `active`.
+            index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
+                the first 1,000 images in three parts, see `genlab.latents.kl_decomposition`.
+        """
+        means = values["posterior_mean"]
+        if len(means) < 2:
+            return {}
+        numbers: dict[str, float] = {"active_units": int(active(means).sum())}
+        if "posterior_sample" not in values:
+            return numbers
+        first = [
+            values[name][:_DECOMPOSED_IMAGES]
+            for name in ("posterior_mean", "posterior_log_variance", "posterior_sample")
+        ]
+        assert isinstance(self.vae.prior, FactorizedPrior)
+        parts = kl_decomposition(DiagonalNormal(*first[:2]), first[2], self.vae.prior)
+        names = ("index_code_mutual_information", "total_correlation", "dimension_wise_kl")
+        return numbers | {f"{name}_nats": part for name, part in zip(names, parts, strict=True)}
+
+    def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        if self.spec.kind != "images":
+            return {}
+        images = batch.images[: len(batch.images) // 10 * 10 or len(batch.images)]
+        labels = self.labels_of(batch)
+        labels = None if labels is None else labels[: len(images)]
+        latents = self.vae.encode(images, labels).sample(self.draw_noise(rng)[: len(images)])
+        restored = self.decode(latents, labels)
+        columns = min(10, len(images))
+        rows = torch.stack(
+            [images.view(-1, columns, *self.spec.shape), restored.view(-1, columns, *self.spec.shape)], 1
+        )
+        return {"reconstructions": rows.flatten(0, 1)}
+
+    def setting(self) -> dict[str, Any]:
+        kind = "probability of levels"
+        if self.likelihood.density:
+            kind = "density of points" if self.spec.kind == "points" else "density of values in [0, 1]"
+        return {
+            "bound": "negative ELBO, 1 posterior sample",
+            "likelihood": f"{self.likelihood_name} ({kind})",
+        }
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.vae.encode(images, labels).mean
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.likelihood.mean(self.vae.decode(latents, labels))
+
+    def prior_latents(self, rng: SampleRng) -> Tensor:
+        return self.vae.prior.sample(rng)
+
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """Those of a batch, (B,), for a family that takes them."""
+        return batch.labels if self.takes_labels else None
+
+
+def active(means: Tensor) -> Tensor:
+    """Which latents have a posterior mean of a variance over 0.01 (Burda et al. 2016, section 5.2).
+
+    Args:
+        means: of N images, (N, L).
+
+    Returns:
+        (L,) bool.
+    """
+    return means.var(0) > _ACTIVE_VARIANCE
+
+
+def _given(labels: Tensor | None, network: nn.Module, *inputs: Tensor) -> Any:
+    """What a network makes of inputs, and of labels where there are some."""
+    return network(*inputs) if labels is None else network(*inputs, labels)
+
+
+def choose_likelihood(config: NetworksConfig, spec: DataSpec) -> str:
+    """The likelihood that `auto` stands for, or the user's, if it is one of such images.
+
+    Raises:
+        ConfigError: Bernoulli for grey levels, or levels for values that have none.
+    """
+    if spec.kind == "points":
+        if config.likelihood in ("auto", "gaussian"):
+            return "gaussian"
+        raise ConfigError(
+            f"model.likelihood={config.likelihood}: {spec.name} has points, not pixels; use auto or gaussian"
+        )
+    if config.likelihood == "auto":
+        if spec.levels == 2:
+            return "bernoulli"
+        return "gaussian" if spec.dequantized else "discretized_logistic"
+    given = f"model.likelihood={config.likelihood}"
+    if config.likelihood == "bernoulli" and (spec.levels != 2 or spec.dequantized):
+        raise ConfigError(
+            f"{given}: {spec.name} has {spec.levels} levels, for which a cross-entropy is no likelihood; "
+            "use dataset.binarize=dynamic or model.likelihood=auto"
+        )
+    if config.likelihood == "discretized_logistic" and spec.dequantized:
+        raise ConfigError(f"{given}: dequantised values have no levels; use dataset.dequantize=false")
+    return config.likelihood
+
+
+def check_size(config: NetworksConfig, spec: DataSpec) -> None:
+    """Refuses images that the convolutional networks cannot halve to a sensible size.
+
+    Raises:
+        ConfigError: a side under 8 or over 64 pixels, or no data at all.
+    """
+    if spec.kind == "none":
+        raise ConfigError(
+            f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=digits or dataset=ring"
+        )
+    sides = (spec.height, spec.width)
+    if config.network == "conv" and not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
+        raise ConfigError(
+            f"model.network=conv: images of {spec.height}x{spec.width} pixels, it takes sides from "
+            f"{SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32 or model.network=mlp"
+        )
