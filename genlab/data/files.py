@@ -32,8 +32,13 @@ def data_root(root: str | None) -> Path:
     return Path(cache).expanduser() / "genlab" / "data"
 
 
-def obtain(config: Any, path: Path, md5: str, urls: Sequence[str]) -> None:
+def obtain(config: Any, path: Path, md5: str, urls: Sequence[str], otherwise: str = "") -> None:
     """Makes sure that a file is there, fetching it where that is allowed. What is there is left as it is.
+
+    Args:
+        md5: of the published file; "" where none is known.
+        urls: where it can be had, tried in this order.
+        otherwise: what else a user can do without it, for the message.
 
     Raises:
         DataError: the file is missing and cannot be had; one line that says what to do.
@@ -41,6 +46,8 @@ def obtain(config: Any, path: Path, md5: str, urls: Sequence[str]) -> None:
     if path.is_file():
         return
     elsewhere = "put it there, or say where it is with dataset.root=... or GENLAB_DATA=..."
+    if otherwise:
+        elsewhere += f", or {otherwise}"
     if not config.download:
         raise DataError(f"dataset={config.name}: {path} is missing and dataset.download=false; {elsewhere}")
     reason = ""
@@ -84,16 +91,25 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def read_file(config: Any, path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"dataset={config.name}: {path} cannot be read: {error.strerror}") from error
+
+
 def read_verified(config: Any, path: Path, md5: str) -> bytes:
     """The content of a file, after its checksum agreed.
 
     Raises:
         DataError: the file is damaged or cannot be read.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"dataset={config.name}: {path} cannot be read: {error.strerror}") from error
+    content = read_file(config, path)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise damaged(config, path)
     return content

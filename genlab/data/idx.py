@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.data.files import damaged
+from genlab.data.files import damaged, read_file
 
 
 def parse_idx(content: bytes) -> Tensor:
@@ -30,21 +31,26 @@ def parse_idx(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
 
 
-def read_idx(config: Any, path: Path, shape: tuple[int, ...] | None) -> Tensor:
-    """The array of an IDX file without a published checksum, gzipped or not.
+def read_idx(config: Any, path: Path, shape: tuple[int, ...] | None, md5: str | None = None) -> Tensor:
+    """The array of an IDX file, gzipped or not.
 
     Args:
         config: of the dataset, for the message.
         shape: what it must be; None for any.
+        md5: of the unpacked content, which is the same however it was packed; None where it is not known.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged or cannot be read.
     """
+    content = read_file(config, path)
     try:
-        content = path.read_bytes()
-        array = parse_idx(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (ValueError, EOFError, zlib.error, OSError) as error:
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        array = parse_idx(content)
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(config, path) from error
+    if md5 and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise damaged(config, path)
     if shape is not None and tuple(array.shape) != shape:
         raise damaged(config, path)
     return array

@@ -27,10 +27,22 @@ from genlab.data.idx import parse_idx, read_idx
 
 
 class _IdxSet:
-    """MNIST and the sets made in its image: four gzipped IDX files."""
+    """MNIST and the sets made in its image: four IDX files, gzipped as published or unpacked.
+
+    They are looked for in the folder NAME/raw of the user's data, then in the system's folders; what is in
+    neither is downloaded into the first.
+    """
 
     published: ClassVar[type[datasets.MNIST]]
     images: ClassVar[dict[str, int]] = {"train": 60000, "t10k": 10000}
+    contents: ClassVar[dict[str, str]] = {}
+    """File -> MD5 of its unpacked content, where it is known. Published are checksums of the gzipped files,
+    whose headers hold a time. By those alone a file that was packed again is refused, and of an unpacked one
+    only the shape is checked."""
+    system_folders: ClassVar[tuple[Path, ...]] = ()
+    """Where a package of the system puts the four files."""
+    package: ClassVar[str] = ""
+    """How to install that package."""
 
     @classmethod
     def load(cls, config: Any) -> Dataset:
@@ -45,20 +57,20 @@ class _IdxSet:
     @classmethod
     def _split(cls, config: Any, part: str) -> Images:
         count = cls.images[part]
-        images = cls._array(config, f"{part}-images-idx3-ubyte.gz", (count, 28, 28))
-        labels = cls._array(config, f"{part}-labels-idx1-ubyte.gz", (count,))
+        images = cls._array(config, f"{part}-images-idx3-ubyte", (count, 28, 28))
+        labels = cls._array(config, f"{part}-labels-idx1-ubyte", (count,))
         return images.unsqueeze(1), labels.long()
 
     @classmethod
     def _array(cls, config: Any, name: str, shape: tuple[int, ...]) -> Tensor:
-        packed = data_root(config.root) / cls.published.__name__ / "raw" / name
-        plain = packed.with_suffix("")
-        md5 = dict(cls.published.resources)[name]
-        if packed.is_file() or not plain.is_file():
-            obtain(config, packed, md5, [mirror + name for mirror in cls.published.mirrors])
-            return parse_idx(gzip.decompress(read_verified(config, packed, md5)))
-        # Only the unpacked file is there: no checksum of it was published, so its shape has to do.
-        return read_idx(config, plain, shape)
+        own = data_root(config.root) / cls.published.__name__ / "raw"
+        places = [folder / file for folder in (own, *cls.system_folders) for file in (f"{name}.gz", name)]
+        path = next((place for place in places if place.is_file()), places[0])
+        md5 = dict(cls.published.resources)[f"{name}.gz"]
+        obtain(config, path, md5, [f"{mirror}{name}.gz" for mirror in cls.published.mirrors], cls.package)
+        if not cls.contents and path.suffix == ".gz":
+            read_verified(config, path, md5)
+        return read_idx(config, path, shape, cls.contents.get(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +86,12 @@ class MNIST(_IdxSet):
 
     Config = MNISTConfig
     published = datasets.MNIST
+    contents = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +107,14 @@ class FashionMNIST(_IdxSet):
 
     Config = FashionMNISTConfig
     published = datasets.FashionMNIST
+    contents = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    }
+    system_folders = (Path("/usr/share/datasets/fashion-mnist"),)
+    package = "install it on Debian or Ubuntu: apt-get install dataset-fashion-mnist"
 
 
 @dataclass(frozen=True, kw_only=True)

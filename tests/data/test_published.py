@@ -25,6 +25,7 @@ from genlab import build
 from genlab.config import from_plain
 from genlab.data import binarized_mnist, files, idx
 from genlab.data.dataset import Dataset
+from genlab.data.torchvision_sets import MNIST, FashionMNIST
 from genlab.errors import DataError
 
 TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -32,6 +33,8 @@ needs_mnist = pytest.mark.skipif(not (TEST_DATA / "MNIST").is_dir(), reason="no 
 needs_binarized = pytest.mark.skipif(
     not (TEST_DATA / "binarized_mnist.npz").is_file(), reason="no fixed binarised MNIST"
 )
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+needs_debian = pytest.mark.skipif(not DEBIAN.is_dir(), reason="no package dataset-fashion-mnist")
 DOWNLOADED = ["mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "svhn", "binarized_mnist"]
 
 
@@ -48,6 +51,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.delenv("GENLAB_DATA", raising=False)
+
+
+@pytest.fixture
+def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without packages of datasets."""
+    monkeypatch.setattr(FashionMNIST, "system_folders", ())
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -111,6 +120,96 @@ def test_mnist_unpacked(tmp_path: Path) -> None:
         load("mnist", root=str(tmp_path))
 
 
+def small_files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The four files of a small set, which is taken for the published Fashion-MNIST: k images of level k."""
+    contents = {}
+    for part, count in (("train", 6), ("t10k", 4)):
+        pixels = np.full((count, 28, 28), count, np.uint8)
+        contents[f"{part}-images-idx3-ubyte"] = idx_bytes(pixels)
+        contents[f"{part}-labels-idx1-ubyte"] = idx_bytes(np.arange(count, dtype=np.uint8))
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    monkeypatch.setattr(FashionMNIST, "contents", md5)
+    monkeypatch.setattr(FashionMNIST, "images", {"train": 6, "t10k": 4})
+    return contents
+
+
+def check_small(dataset: Dataset) -> None:
+    assert [dataset.size(split) for split in ("train", "validation", "test")] == [4, 2, 4]
+    _, batch = next(dataset.evaluation_batches("validation", 2, 0))
+    assert (batch.images * 255).round().unique().tolist() == [6]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_fashion_mnist_of_a_package(packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed again, as Debian does it, or unpacked; the user's own files come first."""
+    system, own = tmp_path / "system", tmp_path / "own" / "FashionMNIST" / "raw"
+    system.mkdir()
+    own.mkdir(parents=True)
+    for name, content in small_files(monkeypatch).items():
+        file = system / (f"{name}.gz" if packed else name)
+        file.write_bytes(gzip.compress(content, compresslevel=1, mtime=77) if packed else content)
+    monkeypatch.setattr(FashionMNIST, "system_folders", (tmp_path / "not there", system))
+    check_small(load("fashion_mnist", root=str(tmp_path / "own"), download=False, validation_images=2))
+    assert not list(own.iterdir())
+    for name in FashionMNIST.contents:
+        wrong = own / name
+        wrong.write_bytes(idx_bytes(np.full(1, 9, np.uint8)))
+        with pytest.raises(DataError) as error:
+            load("fashion_mnist", root=str(tmp_path / "own"), validation_images=2)
+        assert f"{wrong} is damaged" in one_line(error)
+        wrong.unlink()
+    for file in system.iterdir():
+        content = file.read_bytes()
+        for broken in (content[:-9], content[:-1] + b"x", b"", b"\x1f\x8b\x08 not gzip"):
+            file.write_bytes(broken)
+            with pytest.raises(DataError) as error:
+                load("fashion_mnist", root=str(tmp_path / "own"), validation_images=2)
+            assert f"{file} is damaged" in one_line(error)
+        file.write_bytes(content)
+
+
+def test_of_the_right_shape_and_another_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in small_files(monkeypatch).items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(FashionMNIST, "system_folders", (tmp_path,))
+    file = tmp_path / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1] + b"\7")
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is damaged"):
+        load("fashion_mnist", root=str(tmp_path), validation_images=2)
+
+
+@needs_debian
+def test_fashion_mnist_of_debian(tmp_path: Path) -> None:
+    dataset = load("fashion_mnist", root=str(tmp_path / "nothing"), download=False, validation_images=0)
+    assert [dataset.size(split) for split in ("train", "validation", "test")] == [60000, 0, 10000]
+    _, batch = next(dataset.evaluation_batches("train", 60000, 0))
+    assert batch.labels is not None
+    assert batch.labels.bincount().tolist() == [6000] * 10
+    assert batch.labels[:5].tolist() == [9, 0, 0, 3, 0]  # an ankle boot, then a T-shirt
+    assert batch.images.double().mean() == pytest.approx(
+        0.2860, abs=1e-4
+    )  # the mean that people normalise by
+
+
+def test_missing_fashion_mnist_names_the_package(tmp_path: Path, no_package: None) -> None:
+    with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
+        load("fashion_mnist", root=str(tmp_path))
+
+
+@needs_mnist
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_mnist_packed_again(name: str, tmp_path: Path) -> None:
+    """The published checksums and those of the contents stand for the same files."""
+    content = gzip.decompress((TEST_DATA / "MNIST" / "raw" / f"{name}.gz").read_bytes())
+    assert hashlib.md5(content).hexdigest() == MNIST.contents[name]
+    assert (
+        files.md5_of(TEST_DATA / "MNIST" / "raw" / f"{name}.gz")
+        == dict(datasets.MNIST.resources)[f"{name}.gz"]
+    )
+
+
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08", b"\0\0\x0d\1\0\0\0\1a", b"\0\0\x08\1\0\0\0\2a"])
 def test_what_is_no_idx_array(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"IDX|bytes for a shape"):
@@ -119,7 +218,7 @@ def test_what_is_no_idx_array(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", DOWNLOADED)
 @pytest.mark.parametrize("download", [True, False])
-def test_missing_and_not_to_be_had(name: str, download: bool, tmp_path: Path) -> None:
+def test_missing_and_not_to_be_had(name: str, download: bool, tmp_path: Path, no_package: None) -> None:
     root = tmp_path / "nowhere"
     with pytest.raises(DataError) as error:
         load(name, root=str(root), download=download)
@@ -348,4 +447,5 @@ def test_damaged_binarized_mnist(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DOWNLOADED)
 def test_downloads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
+    monkeypatch.setattr(FashionMNIST, "system_folders", ())
     next(load(name, root=str(tmp_path)).batches(0, 8))

@@ -32,6 +32,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[T
     The first two pixels of each are its number among all fifty, the others are noise.
     """
     monkeypatch.setattr(MNIST, "images", {"train": 40, "t10k": 10})
+    monkeypatch.setattr(MNIST, "contents", {})  # any content will do
     monkeypatch.setattr(stacked_mnist, "_HELD_OUT_IMAGES", 60)
     monkeypatch.setenv("GENLAB_DATA", str(tmp_path))
     rng = np.random.default_rng(0)
