@@ -395,7 +395,9 @@ class EvaluateConfig:
 
     ckpt: str = setting(help="a run folder or one checkpoint file")
     split: Literal["train", "validation", "test"] = setting("test")
-    images: int | None = setting(None, at_least=1, help="only the first so many; null for the whole split")
+    images: int | None = setting(
+        None, at_least=1, help="so many of the split, drawn at random, always the same; null: all"
+    )
     samples: int | None = setting(
         None, at_least=1, help="generated for mode coverage; null: 2500 points, 26000 stacked digits"
     )
@@ -404,7 +406,7 @@ class EvaluateConfig:
     importance_samples: int | None = setting(
         None, at_least=1, help="posterior samples of an importance-weighted bound; models with a latent"
     )
-    per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image, in order")
+    per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image")
     weights: Literal["auto", "average", "raw"] = setting("auto")
     device: str = setting("auto")
     dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
@@ -437,7 +439,9 @@ class ReconstructConfig(OnCheckpointConfig):
 class EncodeConfig(OnCheckpointConfig):
     """`genlab encode`."""
 
-    count: int | None = setting(None, at_least=1, help="only the first so many of the split; null: all")
+    count: int | None = setting(
+        None, at_least=1, help="so many of the split, drawn at random, always the same; null: all"
+    )
     map: Literal["pca", "tsne"] = setting("pca", help="how codes become a picture")
     dataset: dict[str, Any] = setting({}, help="dataset=NAME for another one, of images of the same shape")
 

@@ -54,7 +54,7 @@ def main(plain: Mapping[str, Any]) -> None:
     log.info("%s %d images, denoised with the %s weights of %s", added, count, model.weights, model.path)
     noisy = clean
     if noise != "none":
-        noisy = corrupt(clean, noise, level, SampleRng(config.seed, range(count), purpose="denoise"))
+        noisy = corrupt(clean, noise, level, SampleRng(config.seed, given.numbers, purpose="denoise"))
     labels = labels_of(model, given._replace(images=noisy), torch_device, config.batch_size, config.seed)
     restored = reconstruct(model.family, noisy, torch_device, config.batch_size, labels)
     shown = noisy.clamp(0, 1)  # what a picture can hold

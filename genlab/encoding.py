@@ -16,6 +16,7 @@ from torch import Tensor
 from genlab import build, device
 from genlab.config import EncodeConfig, from_plain, to_plain
 from genlab.data.dataset import Dataset
+from genlab.data.subsets import subset
 from genlab.errors import ConfigError, DataError
 from genlab.evaluation import check_split, dataset_of
 from genlab.given import read_images
@@ -100,7 +101,8 @@ def _encode_pictures(config: EncodeConfig, model: TrainedModel, torch_device: to
 
 def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: torch.device) -> None:
     dataset = other_dataset(model, config.dataset, config.split)
-    total = min(dataset.size(config.split), config.count or dataset.size(config.split))
+    index = dataset.rows(config.split, config.count)
+    total = len(index)
     if config.map == "tsne" and total < _LEAST_NEIGHBOURED:
         raise ConfigError(f"map=tsne: of {total} images, it takes {_LEAST_NEIGHBOURED}; use map=pca")
     folder = create_folder("encode", config.run_dir, f"{model.config.model.name}-{dataset.spec.name}")
@@ -142,7 +144,7 @@ def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: tor
         "probe": "multinomial logistic regression; codes and components standardised",
         "representations": [_for_json(row) for row in rows],
     }
-    arrays = {"codes": codes.numpy(), "index": np.arange(len(codes)), "split": np.array(config.split)}
+    arrays = {"codes": codes.numpy(), "index": index.numpy(), "split": np.array(config.split)}
     arrays |= {"train_codes": train.codes.numpy()}
     if labels is not None and train.labels is not None:
         arrays |= {"labels": labels.numpy(), "train_labels": train.labels.numpy()}
@@ -293,7 +295,8 @@ def _write(
 ) -> None:
     from genlab.report import figures
 
-    shown = codes[:_NEIGHBOURED] if config.map == "tsne" else codes
+    some = subset(len(codes), _NEIGHBOURED if config.map == "tsne" else None)
+    shown = codes[some]
     if config.map == "tsne":
         log.info("arranging %d codes by t-SNE", len(shown))
     places, names, share = places_of(shown, config.map, config.seed)
@@ -306,8 +309,8 @@ def _write(
         }
     }
     if len(shown) < len(codes):
-        title = f"the first {len(shown)} of {title}"
-    figure = figures.code_map(places, None if labels is None else labels[: len(shown)], names, title)
+        title = f"{len(shown)} of {title}"
+    figure = figures.code_map(places, None if labels is None else labels[some], names, title)
     with storage_errors(folder):
         np.savez_compressed(folder / "codes.npz", **arrays)  # type: ignore[arg-type]
         figure.savefig(folder / "map.png")

@@ -76,7 +76,7 @@ def values_of_split(
         importance_samples: for a family that takes them.
 
     Returns:
-        name to (N, ...) on the CPU, in the order of the split; and the images' labels, (N,), if any.
+        name to (N, ...) on the CPU, in the order of `Dataset.rows`; and the images' labels, (N,), if any.
     """
     parts: dict[str, list[torch.Tensor]] = {}
     labels: list[torch.Tensor] = []
@@ -154,7 +154,7 @@ def evaluate_samples(
     family.eval()
     if family.adversarial and dataset.size(split) > 1:
         drawn = torch.cat(list(samples(1000)))
-        real = next(iter(dataset.evaluation_batches(split, 1000, seed, 1000)))[1].images
+        real = dataset.examples(split, 1000, seed)[1].images
         numbers["sample_diversity"] = float(drawn.var(0).sum() / real.var(0).sum())
     if family.spec.kind == "points" and (mixture := config.dataset.mixture()).separate:
         numbers |= point_coverage(torch.cat(list(samples(n or 2500))).flatten(1).cpu(), mixture)
@@ -231,7 +231,8 @@ def main(plain: Mapping[str, Any]) -> None:
         report = json.dumps(facts | {"setting": setting} | numbers, indent=2)
         (folder / "evaluation.json").write_text(report + "\n")
         if config.per_image:
-            write_per_image(folder / "per_image.csv", numbers_of_images(values), labels)
+            rows = dataset.rows(config.split, config.images)
+            write_per_image(folder / "per_image.csv", rows, numbers_of_images(values), labels)
             names.insert(0, "per_image.csv")
     printed = [name for name in numbers if not name.endswith("_standard_error")]
     width = max(map(len, printed), default=0)
@@ -247,9 +248,9 @@ def main(plain: Mapping[str, Any]) -> None:
 def write_pictures(
     family: Family, dataset: Dataset, split: str, folder: Any, seed: int, torch_device: torch.device
 ) -> list[str]:
-    """Writes the family's pictures of a split's first images; gives the files' names."""
+    """Writes the family's pictures of some of a split's images; gives the files' names."""
     names = []
-    indices, batch = next(iter(dataset.evaluation_batches(split, _PICTURED_IMAGES, seed, None)))
+    indices, batch = dataset.examples(split, _PICTURED_IMAGES, seed)
     rng = SampleRng(seed, indices, torch_device, purpose="pictures")
     with torch.no_grad(), storage_errors(folder):
         for name, sheet in family.pictures(batch, rng=rng).items():
@@ -258,16 +259,18 @@ def write_pictures(
     return names
 
 
-def write_per_image(path: Path, columns: dict[str, torch.Tensor], labels: torch.Tensor | None) -> None:
-    """Writes a line for each image of a split, in order: index, label if there are labels, and its numbers.
+def write_per_image(
+    path: Path, rows: torch.Tensor, columns: dict[str, torch.Tensor], labels: torch.Tensor | None
+) -> None:
+    """Writes a line for each image: index in the split, label if there are labels, and its numbers.
 
     Args:
+        rows: (N,), the indices.
         columns: name to (N,).
         labels: (N,), or None.
     """
     known = {} if labels is None else {"label": labels}
-    count = len(next(iter(columns.values())))
-    table = {"index": torch.arange(count)} | known | columns
+    table = {"index": rows} | known | columns
     with open(path, "w", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(table)

@@ -1,4 +1,4 @@
-"""Images that a command is given: pictures of the user's, or the first of a split of the dataset."""
+"""Images that a command is given: pictures of the user's, or some of a split of the dataset."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class Given(NamedTuple):
     images: (N, C, H, W) in [0, 1], at the model's levels.
     labels: (N,) int64 in the model's classes, or None where they are not known.
     names: N words that say where each is from.
+    numbers: of each within its split, or among the user's: what is drawn for an image depends on it.
     """
 
     images: Tensor
     labels: Tensor | None
     names: list[str]
+    numbers: list[int]
 
 
 def given_images(
@@ -44,7 +46,7 @@ def given_images(
     """The pictures at `where`; those of the dataset without it.
 
     Args:
-        split, count, seed: of the dataset, as `genlab evaluate` sees its first images.
+        split, count, seed: of the dataset; see `Dataset.examples`.
         changes: settings of the dataset that say where its files are now.
         at_least: how many are needed.
 
@@ -54,10 +56,11 @@ def given_images(
     if where is not None:
         return read_images(where, model.spec, at_least)
     dataset = dataset_of(model, changes, split)
-    indices, batch = next(dataset.evaluation_batches(split, count, seed, count))
-    if len(indices) < at_least:
-        raise ConfigError(f"split={split}: {len(indices)} images, {at_least} are needed; use another split")
-    return Given(batch.images, batch.labels, [f"{model.spec.name} {split} {k}" for k in indices])
+    numbers, batch = dataset.examples(split, count, seed)
+    if len(numbers) < at_least:
+        raise ConfigError(f"split={split}: {len(numbers)} images, {at_least} are needed; use another split")
+    names = [f"{model.spec.name} {split} {k}" for k in numbers]
+    return Given(batch.images, batch.labels, names, numbers)
 
 
 def read_images(where: str, spec: DataSpec, at_least: int = 1) -> Given:
@@ -86,7 +89,8 @@ def read_images(where: str, spec: DataSpec, at_least: int = 1) -> Given:
                 f"{spec.height}x{spec.width}; resize it, or choose other images=..."
             )
         pictures.append(picture)
-    return Given(to_levels(torch.stack(pictures), spec.levels), None, [str(file) for file in files])
+    images, names = to_levels(torch.stack(pictures), spec.levels), [str(file) for file in files]
+    return Given(images, None, names, list(range(len(files))))
 
 
 def read_picture(path: Path, key: str, channels: int) -> Tensor:

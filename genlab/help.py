@@ -120,8 +120,8 @@ usage: genlab complete ckpt=PATH [key=value ...] [flags]
 
 keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
-  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
-  count=8 split=test           so many of a split of the dataset
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it
+  count=8 split=test           so many of a split of the dataset, drawn at random, always the same
   keep=top                     what is known: top (the upper half), left, or a picture of a mask, white there
   n=8                          completions of each image
   resample=16                  looks ahead: of so many candidates one, by the likelihood of known pixels
@@ -146,8 +146,8 @@ usage: genlab reconstruct ckpt=PATH [key=value ...] [flags]
 
 keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
-  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
-  count=40 split=test          so many of a split of the dataset
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it
+  count=40 split=test          so many of a split of the dataset, drawn at random, always the same
   weights=auto                 auto (the moving average where there is one), average, raw
   run_dir=PATH                 where they go; outputs/reconstruct/DATE-TIME-MODEL-DATASET without it
 
@@ -169,11 +169,11 @@ usage: genlab encode ckpt=PATH [key=value ...] [flags]
 keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
   split=test                   train, validation or test
-  count=1000                   only the first so many images of the split
+  count=1000                   only so many images of the split, drawn at random, always the same
   dataset=NAME                 another dataset's images, of the same shape, with its own settings, e.g.
                                dataset=folder dataset.path=mine dataset.size=28 dataset.channels=1
   images=PATH                  a picture or a folder of pictures, of the model's size, without labels
-  map=pca                      pca: the plane in which codes vary most; tsne: t-SNE of the first 2000
+  map=pca                      pca: the plane in which codes vary most; tsne: t-SNE of at most 2000
   seed=0                       of t-SNE
   run_dir=PATH                 where it goes; outputs/encode/DATE-TIME-MODEL-DATASET without it
 
@@ -199,8 +199,8 @@ keys used most:
   path=straight                straight, or spherical, which keeps to the shell where a normal prior's mass is
   steps=10                     images of a row, both ends included
   n=8                          pairs: samples 0 and 1, 2 and 3 and so on, of which genlab sample has the same
-  images=PATH                  between=images: a folder of pictures, of the model's size; without it the first
-  split=test                   of a split of the dataset
+  images=PATH                  between=images: a folder of pictures, of the model's size; without it
+  split=test                   those of a split of the dataset, drawn at random, always the same
   labels=[3,7]                 classes in turn, for models that take labels; without it those of the images,
                                the nearer end's each, or drawn ones
   seed=0                       of the samples
@@ -223,7 +223,7 @@ keys used most:
   direction=[3,8]              a row from class 3 towards class 8: along the difference of their mean codes
   range=3 steps=11             a row goes from -3 to 3 standard deviations of the prior in 11 steps
   around=origin                what stays of the latent: origin, image (its code) or sample
-  number=0                     around=image, around=sample: which one
+  number=0                     around=image: which one, as genlab reconstruct shows them; around=sample: which
   images=PATH                  around=image: a picture or a folder of pictures; without it those of
   split=test                   a split of the dataset
   label=3                      class of all images, for models that take labels; without it the image's own,
@@ -251,8 +251,8 @@ keys used most:
   noise=gaussian               gaussian, masking (pixels set to 0), salt_and_pepper (to 0 or 1); without it
                                that of a denoising autoencoder's training
   level=0.3                    gaussian: standard deviation in units of [0, 1]; else the share of pixels
-  images=PATH                  a picture or a folder of pictures, of the model's size; without it the first
-  count=40 split=test          so many of a split of the dataset
+  images=PATH                  a picture or a folder of pictures, of the model's size; without it
+  count=40 split=test          so many of a split of the dataset, drawn at random, always the same
   seed=0                       the noise of image k depends on the seed and k alone
   run_dir=PATH                 where they go; outputs/denoise/DATE-TIME-MODEL-DATASET without it
 
@@ -273,7 +273,7 @@ usage: genlab evaluate ckpt=PATH [key=value ...] [flags]
 keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
   split=test                   train, validation or test
-  images=1000                  only the first so many
+  images=1000                  only so many of the split, drawn at random, always the same
   importance_samples=5000      a tighter bound of a variational autoencoder, from so many samples an image
   per_image=true               per_image.csv too: the numbers of each image, e.g. to find outliers
   weights=auto                 auto (the moving average where there is one), average, raw

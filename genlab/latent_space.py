@@ -113,9 +113,9 @@ def labels_of(
     log.info("no labels: each image gets the class under which the model gives it the greatest bound")
     found = []
     with torch.no_grad():
-        for k, part in enumerate(images.images.split(batch_size)):
-            indices = range(k * batch_size, k * batch_size + len(part))
-            rng = SampleRng(seed, indices, device, purpose="label")
+        for k in range(0, len(images.images), batch_size):
+            part = images.images[k : k + batch_size]
+            rng = SampleRng(seed, images.numbers[k : k + batch_size], device, purpose="label")
             found.append(model.family.infer_labels(part.to(device), rng=rng).cpu())
     return torch.cat(found)
 
@@ -123,7 +123,7 @@ def labels_of(
 def codes_of_training(
     model: TrainedModel, changes: Mapping[str, Any], batch_size: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Codes of the first 10,000 training images, (N, L), and their labels, (N,), both on the CPU.
+    """Codes of 10,000 training images, (N, L), and their labels, (N,), both on the CPU.
 
     Args:
         changes: settings of the dataset that say where its files are now.
@@ -143,10 +143,10 @@ def codes_of_split(
     device: torch.device,
     infer_labels: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Codes of the first images of a split, (N, L), and their labels, (N,), both on the CPU.
+    """Codes of the images of a split, (N, L), and their labels, (N,), both on the CPU; see `Dataset.rows`.
 
     Args:
-        limit: how many; None for all.
+        limit: of how many; None for all.
         seed: of what the dataset draws.
         infer_labels: a family that takes labels finds them itself, so that a code tells of the image alone.
     """

@@ -275,10 +275,10 @@ def _draw_samples(state: TrainingState, run: Run, finished: bool) -> None:
 
 
 def _draw_pictures(state: TrainingState, path: Path) -> None:
-    """Of a family without samples: what it makes of the first images of the validation split."""
+    """Of a family without samples: what it makes of images of the validation split."""
     seed, n = state.config.seed, state.config.trainer.sample_images
     split = "validation" if state.dataset.size("validation") > 0 else "train"
-    indices, batch = next(iter(state.dataset.evaluation_batches(split, n, seed, n)))
+    indices, batch = state.dataset.examples(split, n, seed)
     rng = SampleRng(seed, indices, state.group.device, purpose="pictures")
     with torch.no_grad():
         sheet = next(iter(state.family.pictures(batch, rng=rng).values()))
@@ -301,7 +301,7 @@ def _announce(state: TrainingState, run: Run) -> None:
         config.trainer.steps, config.trainer.batch_size, state.group.device, run.path,
     )  # fmt: skip
     limit = config.trainer.sample_images if spec.pictured else _DRAWN_POINTS
-    _, batch = next(iter(state.dataset.evaluation_batches("train", limit, config.seed, limit)))
+    _, batch = state.dataset.examples("train", limit, config.seed)
     with storage_errors(run.path):
         if spec.pictured:
             save_grid(state.dataset.pictures(batch.images), run.samples / "real.png")

@@ -235,8 +235,9 @@ def start(
         changes=config.dataset,
         at_least=number + 1,
     )
-    own = None if given.labels is None else given.labels[number : number + 1]
-    one = Given(given.images[number : number + 1], own, given.names[number : number + 1])
+    place = slice(number, number + 1)
+    own = None if given.labels is None else given.labels[place]
+    one = Given(given.images[place], own, given.names[place], given.numbers[place])
     label = labels_of(model, one, torch_device, 1, config.seed)
     code = encode(family, one.images, torch_device, 1, label)[0]
     return code, given.names[number], space, label_of(config, model, label)

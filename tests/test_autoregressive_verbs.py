@@ -109,7 +109,7 @@ def test_mean_and_standard_error_are_those_of_one_batch_in_float64(run: str) -> 
     genlab("evaluate", f"ckpt={run}", "images=10", "batch_size=4", "run_dir=numbers")
     numbers = json.loads(Path("numbers/evaluation.json").read_text())
     model = sampling.load_model(run, "auto", CPU)
-    _, batch = next(build.dataset(model.config.dataset).evaluation_batches("test", 10, 0, 10))
+    _, batch = build.dataset(model.config.dataset).examples("test", 10, 0)
     images = batch.images.double()
     with torch.no_grad():
         logits = model.family.double().get_submodule("network")(images)  # (10, 8, 8, 17)
@@ -142,9 +142,10 @@ def test_each_image_has_a_line_and_the_mean_of_a_column_is_the_reported_one(
         assert f"wrote {folder}: evaluation.json, per_image.csv" in capsys.readouterr().out
         rows = read_csv(f"{folder}/per_image.csv")
         assert list(rows[0]) == ["index", "label", *names]
-        assert [int(row["index"]) for row in rows] == list(range(10))
         model = sampling.load_model(ckpt, "auto", CPU)
-        _, batch = next(build.dataset(model.config.dataset).evaluation_batches("test", 10, 0, 10))
+        dataset = build.dataset(model.config.dataset)
+        indices, batch = next(dataset.evaluation_batches("test", 10, 0, 10))
+        assert [int(row["index"]) for row in rows] == indices
         assert batch.labels is not None
         assert [int(row["label"]) for row in rows] == batch.labels.tolist()
         numbers = json.loads(Path(folder, "evaluation.json").read_text())
@@ -157,8 +158,8 @@ def test_each_image_has_a_line_and_the_mean_of_a_column_is_the_reported_one(
 
 
 def test_without_labels_there_is_no_column_of_them(tmp_path: Path) -> None:
-    write_per_image(tmp_path / "a.csv", {"nll_nats": torch.tensor([0.5, 2.0])}, None)
-    assert (tmp_path / "a.csv").read_text() == "index,nll_nats\n0,0.5\n1,2.0\n"
+    write_per_image(tmp_path / "a.csv", torch.tensor([7, 3]), {"nll_nats": torch.tensor([0.5, 2.0])}, None)
+    assert (tmp_path / "a.csv").read_text() == "index,nll_nats\n7,0.5\n3,2.0\n"
 
 
 def test_a_family_without_numbers_of_an_image_is_refused(

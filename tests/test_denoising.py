@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import picture, write_picture
-from test_reconstruction import originals
+from test_reconstruction import numbers, originals
 from torch import Tensor
 
 from genlab import sampling
@@ -77,9 +77,9 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
     genlab(*words, "run_dir=out")
     out, err = capsys.readouterr()
     facts = facts_of("out")
-    numbers = [facts[f"{name}_psnr_db"] for name in ("noisy", "restored", "median_filter")]
+    means = [facts[f"{name}_psnr_db"] for name in ("noisy", "restored", "median_filter")]
     assert out.splitlines() == [
-        "PSNR: noisy {:.2f} dB, restored {:.2f} dB, median filter {:.2f} dB".format(*numbers)
+        "PSNR: noisy {:.2f} dB, restored {:.2f} dB, median filter {:.2f} dB".format(*means)
         + "; means of 3 images with gaussian noise of 0.4",
         "denoised.png has, row by row: clean, noisy, restored, median filter",
         "wrote out: denoised.png, images/ (3 files), denoised.json",
@@ -87,7 +87,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
     ]
     assert "gaussian noise of 0.4 in 3 images" in err
     clean = originals(vae, 3)
-    noisy = clean + 0.4 * SampleRng(2, range(3), purpose="denoise").normal(1, 8, 8)
+    noisy = clean + 0.4 * SampleRng(2, numbers(3), purpose="denoise").normal(1, 8, 8)
     family = sampling.load_model(vae, "auto", CPU).family
     with torch.no_grad():
         restored = family.decode(family.encode(noisy))  # noise is not cut off before the model
@@ -98,7 +98,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
         assert row["restored_psnr_db"] == pytest.approx(psnr(restored[k], clean[k]), rel=1e-5)
         filtered = median(shown[k, 0])
         assert row["median_filter_psnr_db"] == pytest.approx(psnr(filtered, clean[k, 0]), rel=1e-5)
-        assert (row["file"], row["image"]) == (f"images/0000{k}.png", f"digits test {k}")
+        assert (row["file"], row["image"]) == (f"images/0000{k}.png", f"digits test {numbers(3)[k]}")
         assert (picture(f"out/{row['file']}") == to_uint8(restored[k, 0]).numpy()).all()
         for band, version in enumerate((clean, shown, restored, median_filter(shown))):
             cell = sheet[50 * band + 2 : 50 * band + 50 : 6, 50 * k + 2 : 50 * k + 50 : 6]
@@ -122,7 +122,7 @@ def test_noise_is_that_of_training_unless_another_is_asked_for(dae: str, vae: st
         genlab("denoise", f"ckpt={run}", "count=2", *words, f"run_dir={folder}")
         facts = facts_of(folder)
         assert (facts["noise"], facts["level"]) == expected
-        noisy = corrupt(originals(run, 2), *expected, SampleRng(0, range(2), purpose="denoise")).clamp(0, 1)
+        noisy = corrupt(originals(run, 2), *expected, SampleRng(0, numbers(2), purpose="denoise")).clamp(0, 1)
         expected_psnr = [psnr(a, b) for a, b in zip(noisy, originals(run, 2), strict=True)]
         found = [row["noisy_psnr_db"] for row in facts["denoised"]]
         assert found == pytest.approx(expected_psnr, rel=1e-5)

@@ -178,7 +178,7 @@ def test_upper_halves_of_test_images(run: str, capsys: pytest.CaptureFixture[str
     names = [f"0000{i}-0{k}.png" for i in range(3) for k in range(4)]
     assert sorted(p.name for p in Path("out/images").iterdir()) == names
     model = sampling.load_model(run, "auto", CPU)
-    _, batch = next(build.dataset(model.config.dataset).evaluation_batches("test", 3, 0, 3))
+    numbers, batch = build.dataset(model.config.dataset).examples("test", 3, 0)
     originals = sampling.to_uint8(batch.images)[:, 0].numpy()
     pictures = np.stack([picture(f"out/images/{name}") for name in names]).reshape(3, 4, 8, 8)
     assert (pictures[:, :, :4] == originals[:, None, :4]).all()
@@ -196,7 +196,7 @@ def test_upper_halves_of_test_images(run: str, capsys: pytest.CaptureFixture[str
     assert (facts["n"], facts["seed"], facts["temperature"], facts["resample"]) == (4, 0, 1.0, 1)
     rows = facts["completions"]
     assert [row["file"] for row in rows] == [f"images/{name}" for name in names]
-    assert [row["image"] for row in rows[::4]] == ["digits test 0", "digits test 1", "digits test 2"]
+    assert [row["image"] for row in rows[::4]] == [f"digits test {k}" for k in numbers]
     assert list(rows[0]) == ["file", "image", "known_log_prob_nats"]
     with torch.no_grad():
         family = model.family
@@ -267,7 +267,7 @@ def test_labels_are_the_user_s_the_image_s_or_drawn(labelled: str) -> None:
 
     genlab("complete", f"ckpt={labelled}", "count=3", "n=2", "run_dir=own")
     model = sampling.load_model(labelled, "auto", CPU)
-    _, batch = next(build.dataset(model.config.dataset).evaluation_batches("test", 3, 0, 3))
+    _, batch = build.dataset(model.config.dataset).examples("test", 3, 0)
     assert batch.labels is not None
     assert labels_in("own") == batch.labels.repeat_interleave(2).tolist()
     genlab("complete", f"ckpt={labelled}", "count=2", "n=3", "labels=[3,7]", "run_dir=given")

@@ -100,7 +100,7 @@ class CodeMaps(Dataset):
         log p(x | codes) + log p(codes), the second by the prior.
 
         Args:
-            values: the prior's, with nll_nats, -log p(codes) of the split's first images: (N,).
+            values: the prior's, with nll_nats, -log p(codes), (N,), in the order of `rows(split, N)`.
 
         Returns:
             elbo_nats: an upper bound on -log p(x), lower is better. elbo_bits_per_dim: of the images' stored

@@ -13,6 +13,7 @@ from genlab.config import setting
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed
+from genlab.data.subsets import shuffled, subset
 from genlab.errors import ConfigError, DataError
 from genlab.rng import SampleRng, derive_seed
 
@@ -110,10 +111,10 @@ class Dataset:
         return images
 
     def more_numbers(self, values: dict[str, Tensor], split: str, batch_size: int) -> dict[str, Tensor]:
-        """Numbers that follow from those of a family, for each of the first images of a split: none here.
+        """Numbers that follow from those of a family, for each image of a split or of a subset: none here.
 
         Args:
-            values: name to (N, ...), on the CPU.
+            values: name to (N, ...), on the CPU, in the order of `rows(split, N)`.
             batch_size: images at a time.
         """
         return {}
@@ -139,28 +140,51 @@ class Dataset:
         order = Order(len(source), seed, batch_size, rank, world, source.device)
         return BatchStream(source, self._pixels, order, start)
 
+    def rows(self, split: str, limit: int | None = None) -> Tensor:
+        """The numbers of the images that `evaluation_batches` gives, in its order, (N,) int64."""
+        return subset(self.size(split), limit)
+
     def evaluation_batches(
         self, split: str, batch_size: int, seed: int, limit: int | None = None
-    ) -> Iterator[tuple[range, Batch]]:
+    ) -> Iterator[tuple[list[int], Batch]]:
         """A split from its first image to its last, the incomplete last batch included, never flipped.
 
-        What is drawn for image k depends on (seed, k) alone, so the batch size changes nothing.
+        What is drawn for image k depends on (seed, k) alone, so the batch size changes nothing, and an image
+        is the same in a subset as in the whole.
 
         Args:
-            limit: only the first so many images; None for all.
+            limit: only so many images, chosen by `genlab.data.subsets.subset`; None for all.
 
         Yields:
             the images' numbers within the split, and the images.
         """
+        yield from self._batches_of(split, self.rows(split, limit), batch_size, seed)
+
+    def examples(self, split: str, count: int, seed: int) -> tuple[list[int], Batch]:
+        """Images to look at, of all kinds, in one batch: the first `count` in the order of `shuffled`.
+
+        Args:
+            count: fewer where the split has fewer; the split must have some.
+            seed: of what is drawn for them, as in `evaluation_batches`.
+
+        Returns:
+            the images' numbers within the split, and the images.
+        """
+        rows = shuffled(self.size(split))[:count]
+        return next(self._batches_of(split, rows, len(rows), seed))
+
+    def _batches_of(
+        self, split: str, rows: Tensor, batch_size: int, seed: int
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """The images of these numbers (N,), in this order."""
         source = self._sources[split]
-        total = len(source) if limit is None else min(limit, len(source))
-        parts = [range(k, min(k + batch_size, total)) for k in range(0, total, batch_size)]
-        rows = (torch.arange(part.start, part.stop, device=source.device) for part in parts)
-        for part, (levels, labels) in zip(parts, source.read(rows), strict=True):
-            noise = None
+        parts = rows.split(batch_size) if len(rows) else ()
+        read = source.read(part.to(source.device) for part in parts)
+        for part, (levels, labels) in zip(parts, read, strict=True):
+            noise, numbers = None, part.tolist()
             if self._pixels.draws:
-                noise = SampleRng(seed, part, levels.device, purpose="evaluation-data")
-            yield part, Batch(self._pixels.images(levels, noise), labels)
+                noise = SampleRng(seed, numbers, levels.device, purpose="evaluation-data")
+            yield numbers, Batch(self._pixels.images(levels, noise), labels)
 
 
 def from_arrays(

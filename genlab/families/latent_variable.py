@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.subsets import subset
 from genlab.device import numbers_at_once
 from genlab.errors import ConfigError
 from genlab.families.base import Family
@@ -321,7 +322,7 @@ class Autoencoder(Family):
         Returns:
             active_units: how many latents are; see `active`.
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
-                the first 1,000 images in three parts, see `genlab.latents.kl_decomposition`.
+                1,000 images in three parts, see `genlab.latents.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:
@@ -329,12 +330,12 @@ class Autoencoder(Family):
         numbers: dict[str, float] = {"active_units": int(active(means).sum())}
         if "posterior_sample" not in values:
             return numbers
-        first = [
-            values[name][:_DECOMPOSED_IMAGES]
-            for name in ("posterior_mean", "posterior_log_variance", "posterior_sample")
+        some = subset(len(means), _DECOMPOSED_IMAGES)
+        of_some = [
+            values[name][some] for name in ("posterior_mean", "posterior_log_variance", "posterior_sample")
         ]
         assert isinstance(self.vae.prior, FactorizedPrior)
-        parts = kl_decomposition(DiagonalNormal(*first[:2]), first[2], self.vae.prior)
+        parts = kl_decomposition(DiagonalNormal(*of_some[:2]), of_some[2], self.vae.prior)
         names = ("index_code_mutual_information", "total_correlation", "dimension_wise_kl")
         return numbers | {f"{name}_nats": part for name, part in zip(names, parts, strict=True)}
 

@@ -275,9 +275,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def of_dataset(run: str, split: str, count: int) -> tuple[Tensor, Tensor]:
     dataset = build.dataset(sampling.load_model(run, "auto", CPU).config.dataset)
-    images, labels = next(dataset.evaluation_batches(split, count, 0, count))[1]
-    assert labels is not None
-    return images, labels
+    _, batch = dataset.examples(split, count, 0)
+    assert batch.labels is not None
+    return batch.images, batch.labels
 
 
 def encoded(run: str, images: Tensor, labels: Tensor) -> Tensor:
