@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 OPERATIONS = ("color", "translation", "cutout")
@@ -35,18 +34,23 @@ def color(images: Tensor) -> Tensor:
 
 
 def translation(images: Tensor, share: float = 1 / 8) -> Tensor:
-    """Moved by up to `share` of the side in each direction; what comes in is black (-1)."""
-    _, _, height, width = images.shape
-    down, right = int(height * share + 0.5), int(width * share + 0.5)
-    rows = _places(len(images), height, down, images.device)
-    columns = _places(len(images), width, right, images.device)
-    padded = F.pad(images, (right, right, down, down), value=-1.0)
+    """Moved by up to `share` of the side in each direction; what comes in repeats the edge.
+
+    Zhao et al. let black in. On pictures that lie on white, that draws a bar which no picture has.
+    """
+    rows, columns = (
+        _places(len(images), side, int(side * share + 0.5), images.device) for side in images.shape[2:]
+    )
     index = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def cutout(images: Tensor, share: float = 0.5) -> Tensor:
-    """A square of `share` of the side, anywhere and perhaps partly outside, becomes grey (0)."""
+    """A square of `share` of the side, anywhere and perhaps partly outside, becomes grey (0).
+
+    As in Zhao et al.: the hole is to be seen as one, on black and on white pictures alike, and so large that
+    no repeated edge could fill it. Data and samples get it alike, so a generator gains nothing by drawing it.
+    """
     _, _, height, width = images.shape
     inside = [_within(side, int(side * share + 0.5), len(images), images.device) for side in (height, width)]
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
@@ -54,9 +58,9 @@ def cutout(images: Tensor, share: float = 0.5) -> Tensor:
 
 
 def _places(n: int, side: int, most: int, device: torch.device) -> Tensor:
-    """(n, side): the places of the padded image that are read, moved by -most..most."""
-    shift = torch.randint(0, 2 * most + 1, (n, 1), device=device)
-    return torch.arange(side, device=device) + shift
+    """(n, side): the places that are read, moved by -most..most, the edge for those outside."""
+    shift = torch.randint(-most, most + 1, (n, 1), device=device)
+    return (torch.arange(side, device=device) + shift).clamp(0, side - 1)
 
 
 def _within(side: int, length: int, n: int, device: torch.device) -> Tensor:

@@ -60,8 +60,8 @@ def test_operations_in_the_order_given() -> None:
 
 
 def moves(image: Tensor, down: int, right: int) -> dict[tuple[int, int], Tensor]:
-    """The image (C, H, W) at every place that it may be moved to, black coming in."""
-    padded = F.pad(image, (right, right, down, down), value=-1.0)
+    """The image (C, H, W) at every place that it may be moved to, its edge repeated."""
+    padded = F.pad(image[None], (right, right, down, down), mode="replicate")[0]
     height, width = image.shape[1:]
     return {
         (y - down, x - right): padded[:, y : y + height, x : x + width]
@@ -71,7 +71,7 @@ def moves(image: Tensor, down: int, right: int) -> dict[tuple[int, int], Tensor]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_translation_moves_by_an_eighth_at_most_and_fills_with_black(channels: int) -> None:
+def test_translation_moves_by_an_eighth_at_most_and_repeats_the_edge(channels: int) -> None:
     image = torch.rand(channels, 16, 32)
     changed = translation(image.expand(600, -1, -1, -1))
     places = moves(image, 16 // 8, 32 // 8)  # pixels up or down, and to the sides
@@ -81,15 +81,26 @@ def test_translation_moves_by_an_eighth_at_most_and_fills_with_black(channels: i
         assert len(found) == 1
         seen.add(found[0])
     assert seen == set(places)  # all the 5 * 9 are drawn, the ends included
-    assert changed.min() == -1
 
 
-def test_gradient_of_a_translation_is_1_where_a_pixel_stays_in_sight() -> None:
-    images = torch.rand(40, 2, 16, 16, requires_grad=True)
+@pytest.mark.parametrize("ground", [-1.0, 1.0, 0.3])
+def test_translation_leaves_a_plain_ground_plain(ground: float) -> None:
+    images = torch.full((50, 3, 16, 16), ground)
+    images[:, :, 6:10, 6:10] = 0.7
+    changed = translation(images)
+    assert set(changed.unique().tolist()) == set(images.unique().tolist())
+    assert ((changed == images[0, 0, 8, 8]).sum((1, 2, 3)) == 3 * 16).all()  # and all of the object in sight
+
+
+def test_gradient_of_a_translation_counts_how_often_a_pixel_is_seen() -> None:
+    images = torch.arange(40 * 2 * 16 * 16.0).view(40, 2, 16, 16).requires_grad_()  # each has its own value
     moved = translation(images)
     (gradient,) = torch.autograd.grad(moved.sum(), images)
-    assert set(gradient.unique().tolist()) == {0.0, 1.0}
-    assert torch.equal(gradient.sum((1, 2, 3)), (moved >= 0).float().sum((1, 2, 3)))  # what came in is -1
+    assert torch.equal(
+        gradient.flatten(), moved.detach().flatten().long().bincount(minlength=images.numel()).float()
+    )
+    assert gradient.min() == 0
+    assert gradient.max() > 1  # an edge
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 32), (9, 9), (8, 5)])
