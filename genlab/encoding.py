@@ -88,7 +88,7 @@ def _encode_pictures(config: EncodeConfig, model: TrainedModel, torch_device: to
         name = config.dataset["name"]
         raise ConfigError(f"dataset={name}: does not go with images={config.images}; leave one out")
     least = _LEAST_NEIGHBOURED if config.map == "tsne" else 1
-    given = read_images(str(config.images), model.spec, least)
+    given = read_images(str(config.images), model, least)
     folder = create_folder("encode", config.run_dir, model.label)
     log.info("encoding %d images with the %s weights of %s", len(given.images), model.weights, model.path)
     labels = labels_of(model, given, torch_device, config.batch_size, config.seed)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from genlab.data.folder import find_pictures, open_picture
-from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
 from genlab.evaluation import dataset_of
 from genlab.run import log
@@ -54,7 +53,7 @@ def given_images(
         UserError: there are fewer; see also `read_images` and `genlab.evaluation.dataset_of`.
     """
     if where is not None:
-        return read_images(where, model.spec, at_least)
+        return read_images(where, model, at_least)
     dataset = dataset_of(model, changes, split)
     numbers, batch = dataset.examples(split, count, seed)
     if len(numbers) < at_least:
@@ -63,13 +62,14 @@ def given_images(
     return Given(batch.images, batch.labels, names, numbers)
 
 
-def read_images(where: str, spec: DataSpec, at_least: int = 1) -> Given:
-    """One picture, or all of a folder.
+def read_images(where: str, model: TrainedModel, at_least: int = 1) -> Given:
+    """One picture, or all of a folder; transparent ones on what the model's own lay on.
 
     Raises:
         UserError: too few there, one that cannot be read, or of another size than the model's images.
     """
-    path = Path(where).expanduser()
+    path, spec = Path(where).expanduser(), model.spec
+    background = getattr(model.config.dataset, "background", "white")
     if path.is_dir():
         files = [path / name for name in find_pictures(path)]
         if not files:
@@ -82,7 +82,7 @@ def read_images(where: str, spec: DataSpec, at_least: int = 1) -> Given:
         raise ConfigError(f"images={where}: {len(files)} there, {at_least} are needed; give a folder of more")
     pictures = []
     for file in files:
-        picture = read_picture(file, "images", spec.channels)
+        picture = read_picture(file, "images", spec.channels, background)
         if picture.shape != spec.shape:
             raise DataError(
                 f"images={file}: {size_of(picture)} pixels (height x width), the model's images have "
@@ -93,14 +93,14 @@ def read_images(where: str, spec: DataSpec, at_least: int = 1) -> Given:
     return Given(images, None, names, list(range(len(files))))
 
 
-def read_picture(path: Path, key: str, channels: int) -> Tensor:
+def read_picture(path: Path, key: str, channels: int, background: str = "white") -> Tensor:
     """A picture of any kind as (channels, H, W) uint8.
 
     Raises:
         DataError: it cannot be read; the line names it as the value of `key`.
     """
     try:
-        array = np.array(open_picture(path, channels))
+        array = np.array(open_picture(path, channels, background))
     except Exception as error:  # a broken file can fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{key}={path}: cannot be read ({reason}); choose another picture") from error

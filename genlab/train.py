@@ -300,6 +300,8 @@ def _announce(state: TrainingState, run: Run) -> None:
         config.model.name, f"{weights:,}", spec.name, state.dataset.size("train"), *spec.shape,
         config.trainer.steps, config.trainer.batch_size, state.group.device, run.path,
     )  # fmt: skip
+    if state.dataset.remark:
+        log.info("%s", state.dataset.remark)
     limit = config.trainer.sample_images if spec.pictured else _DRAWN_POINTS
     _, batch = state.dataset.examples("train", limit, config.seed)
     with storage_errors(run.path):

@@ -21,6 +21,9 @@ Split = Literal["train", "validation", "test"]
 Images = tuple[Tensor, Tensor | None]
 """(N, C, H, W) uint8 levels, and (N,) int64 labels where there are any."""
 
+_INTERPOLATIONS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
+"""Torchvision's names; its "nearest" takes a corner of each pixel, not the middle."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
@@ -89,10 +92,11 @@ class Dataset:
         spec: what a family must know.
         sources: the images of each split.
         pixels: how their levels become images.
+        remark: what a reader of the training's log should know of them, in one line.
     """
 
-    def __init__(self, spec: DataSpec, sources: dict[str, Source], pixels: Pixels) -> None:
-        self.spec = spec
+    def __init__(self, spec: DataSpec, sources: dict[str, Source], pixels: Pixels, remark: str = "") -> None:
+        self.spec, self.remark = spec, remark
         self._sources, self._pixels = sources, pixels
         if not len(sources["train"]):
             raise DataError(f"dataset={spec.name}: no training images are left; hold out fewer of them")
@@ -104,7 +108,7 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         """The same dataset with its images, or the batches of a streamed one, on `device`."""
         moved = {split: source.to(torch.device(device)) for split, source in self._sources.items()}
-        return Dataset(self.spec, moved, self._pixels)
+        return Dataset(self.spec, moved, self._pixels, self.remark)
 
     def pictures(self, images: Tensor) -> Tensor:
         """How a person sees images or samples (B, C, H, W): as they are, unless they are codes of others."""
@@ -195,6 +199,7 @@ def from_arrays(
     validation: Images | int = 0,
     levels: int = 256,
     classes: int = 0,
+    resampling: str = "bilinear",
 ) -> Dataset:
     """A dataset of arrays in memory, resized and recoloured as `config` says.
 
@@ -202,6 +207,7 @@ def from_arrays(
         validation: its images, or how many to hold out from the end of `train`.
         levels: how many values a stored pixel takes.
         classes: number of labels, 0 without.
+        resampling: see `convert`.
 
     Raises:
         ConfigError: more images held out or wanted than there are, or colour images binarised.
@@ -212,7 +218,9 @@ def from_arrays(
         rows = config.training_rows(len(train[0]))
         train = train[0][rows], None if train[1] is None else train[1][rows]
     splits = {"train": train, "validation": validation, "test": test}
-    images = {name: convert(split[0], config.size, config.channels) for name, split in splits.items()}
+    images = {
+        name: convert(split[0], config.size, config.channels, resampling) for name, split in splits.items()
+    }
     spec = make_spec(config, images["train"].shape[1:], levels, classes)
     sources: dict[str, Source] = {}
     too_large = sum(x.numel() for x in images.values()) > config.memory_limit_gib * 2**30
@@ -258,13 +266,14 @@ def _hold_out(train: Images, count: int) -> tuple[Images, Images]:
     return held, (images[:kept], None if labels is None else labels[:kept])
 
 
-def convert(images: Tensor, size: int | None, channels: int | None) -> Tensor:
-    """Resizes (bilinear, antialiased) and recolours, each image by itself.
+def convert(images: Tensor, size: int | None, channels: int | None, resampling: str = "bilinear") -> Tensor:
+    """Resizes and recolours, each image by itself.
 
     Args:
         images: (N, C, H, W) uint8, C = 1 or 3.
         size: of the result, size x size; None keeps it.
         channels: of the result; None keeps them. Grey is the luma of ITU-R BT.601, rounded.
+        resampling: "bilinear" or "bicubic", both antialiased, or "nearest", which makes no new colours.
     """
     resized = size is not None and tuple(images.shape[2:]) != (size, size)
     recoloured = channels is not None and channels != images.shape[1]
@@ -279,7 +288,8 @@ def convert(images: Tensor, size: int | None, channels: int | None) -> Tensor:
             red, green, blue = part.int().unbind(1)
             part = ((299 * red + 587 * green + 114 * blue + 500) // 1000).to(torch.uint8).unsqueeze(1)
         if resized:
-            part = functional.resize(part, [size, size], antialias=True)  # type: ignore[list-item]
+            mode = functional.InterpolationMode(_INTERPOLATIONS[resampling])
+            part = functional.resize(part, [size, size], mode, antialias=True)  # type: ignore[list-item]
         if recoloured and channels == 3:
             part = part.expand(-1, 3, -1, -1)
         parts.append(part)

@@ -6,19 +6,21 @@ import hashlib
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from genlab.config import setting
 from genlab.data.dataset import Dataset, DatasetConfig, make_spec
+from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import ConfigError, DataError
 
@@ -29,6 +31,13 @@ _SUFFIXES = {
 }  # fmt: skip
 _MAX_PIXELS = 89_478_485  # Pillow's own limit against pictures that unpack to more than memory holds
 _NAMED = 20  # how many unreadable files are named one by one
+_RESAMPLINGS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +48,19 @@ class FolderConfig(DatasetConfig):
     path: str = setting(help="the folder; its subfolders are the classes")
     size: int = setting(32, at_least=1, help="side of the resized square")  # type: ignore[assignment]
     channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
+    background: str = setting(
+        "white", help="behind transparent pictures: white, black, grey, another colour's name or '#rrggbb'"
+    )
+    resampling: Literal["lanczos", "bicubic", "bilinear", "area", "nearest"] = setting(
+        "lanczos", help="how pictures are resized; nearest for pixel art"
+    )
     validation_share: float = setting(0.05, at_least=0, below=1, help="share of the pictures")
     test_share: float = setting(0.1, at_least=0, below=1, help="share of the pictures")
     workers: int | None = setting(None, at_least=0, help="processes that read; null: one a core, up to 8")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        colour_of(self.background)
         if self.validation_share + self.test_share >= 1:
             raise ConfigError(
                 f"dataset.test_share={self.test_share}: nothing is left to train on beside "
@@ -77,7 +93,7 @@ class Folder:
         if not names:
             kinds = ", ".join(sorted(_SUFFIXES))
             raise DataError(f"dataset.path={config.path}: no pictures there; wanted: {kinds}")
-        pictures = Pictures(root, names, config.size, config.channels)
+        pictures = Pictures(root, names, config)
         too_large = len(names) * config.channels * config.size**2 > config.memory_limit_gib * 2**30
         workers = config.workers if config.workers is not None else min(8, os.cpu_count() or 1)
         kept, images = _read_all(pictures, keep=not too_large, workers=workers if len(names) > 500 else 0)
@@ -97,10 +113,11 @@ class Folder:
             if images is not None:
                 sources[split] = Resident(images[rows], of_split)
             else:
-                part = Pictures(root, [names[k] for k in members], config.size, config.channels)
+                part = Pictures(root, [names[k] for k in members], config)
                 sources[split] = Streamed(part, of_split, workers)
         shape = (config.channels, config.size, config.size)
-        return Dataset(make_spec(config, shape, 256, classes), sources, config.pixels(256))
+        spec = make_spec(config, shape, 256, classes)
+        return Dataset(spec, sources, config.pixels(256), remark=_remark(config, spec, sources))
 
 
 def find_pictures(root: Path) -> list[str]:
@@ -139,15 +156,48 @@ def class_labels(names: list[str]) -> tuple[Tensor | None, int]:
     return torch.tensor([numbers[folder] for folder in folders]), len(classes)
 
 
-def read_picture(path: Path, size: int, channels: int) -> np.ndarray:
+def _remark(config: FolderConfig, spec: DataSpec, sources: Mapping[str, Source]) -> str:
+    """What was made of the pictures, in one line."""
+    counts = ", ".join(f"{split} {len(source):,}" for split, source in sources.items())
+    return (
+        f"{config.path}: the middle square of each picture, {config.size}x{config.size} by "
+        f"{config.resampling} resampling, {'grey' if config.channels == 1 else 'colour'}, transparent ones "
+        f"on {config.background}; {spec.classes or 'no'} classes; {counts}"
+    )
+
+
+def colour_of(background: str) -> tuple[int, ...]:
+    """Red, green and blue, 0 to 255, of a colour that the user named.
+
+    Raises:
+        ConfigError: there is no such colour.
+    """
+    try:
+        colour = ImageColor.getrgb(background)
+    except ValueError:
+        colour = ()
+    if len(colour) != 3:
+        raise ConfigError(
+            f"dataset.background={background}: no such colour; use white, black, grey, another colour's name "
+            "or '#rrggbb'"
+        )
+    return colour
+
+
+def read_picture(
+    path: Path, size: int, channels: int, background: str = "white", resampling: str = "lanczos"
+) -> np.ndarray:
     """The middle square of one picture, see `open_picture`, as (channels, size, size) uint8."""
-    picture = open_picture(path, channels)
-    array = np.asarray(ImageOps.fit(picture, (size, size), method=Image.Resampling.LANCZOS))
+    picture = open_picture(path, channels, background)
+    array = np.asarray(ImageOps.fit(picture, (size, size), method=_RESAMPLINGS[resampling]))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def open_picture(path: Path, channels: int) -> Image.Image:
-    """One picture, upright, on white where transparent, grey for 1 channel and RGB for 3.
+def open_picture(path: Path, channels: int, background: str = "white") -> Image.Image:
+    """One picture, upright, grey for 1 channel and RGB for 3.
+
+    Args:
+        background: what shows where the picture is transparent; see `colour_of`.
 
     Raises:
         Exception: of many kinds, for a file that is broken, enormous or of an unknown kind.
@@ -167,15 +217,15 @@ def open_picture(path: Path, channels: int) -> Image.Image:
                 raise ValueError("its pixels are floating-point numbers, of unknown scale")
             elif "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                image = Image.alpha_composite(Image.new("RGBA", image.size, colour_of(background)), image)
             return image.convert("L" if channels == 1 else "RGB")
 
 
 class Pictures(Items):
     """Pictures read from their files when they are asked for."""
 
-    def __init__(self, root: Path, names: list[str], size: int, channels: int) -> None:
-        self.root, self.names, self.size, self.channels = root, names, size, channels
+    def __init__(self, root: Path, names: list[str], config: FolderConfig) -> None:
+        self.root, self.names, self.config = root, names, config
 
     def __len__(self) -> int:
         return len(self.names)
@@ -189,8 +239,15 @@ class Pictures(Items):
 
     def read(self, k: int) -> np.ndarray | str:
         """Picture k, or why it cannot be read."""
+        config = self.config
         try:
-            return read_picture(self.root / self.names[k], self.size, self.channels)
+            return read_picture(
+                self.root / self.names[k],
+                config.size,
+                config.channels,
+                config.background,
+                config.resampling,
+            )
         except Exception as error:  # a broken file can fail in any way
             return f"{self.names[k]} cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
 
@@ -217,7 +274,8 @@ def _read_all(pictures: Pictures, keep: bool, workers: int) -> tuple[list[int], 
         num_workers=workers,
         generator=torch.Generator(),  # the random numbers of training stay as they are
     )
-    shape = (len(pictures) if keep else 0, pictures.channels, pictures.size, pictures.size)
+    config = pictures.config
+    shape = (len(pictures) if keep else 0, config.channels, config.size, config.size)
     images, kept, broken = torch.empty(shape, dtype=torch.uint8), [], 0
     with tqdm(total=len(pictures), unit="picture", desc="reading", disable=None) as bar:
         for k, image in enumerate(image for batch in loader for image in batch):

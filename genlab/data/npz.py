@@ -29,6 +29,9 @@ class NpzConfig(DatasetConfig):
 
     name: Literal["npz"] = setting("npz")  # type: ignore[assignment]
     path: str = setting(help="the .npz file")
+    resampling: Literal["bilinear", "bicubic", "nearest"] = setting(
+        "bilinear", help="how size resizes; nearest for pixel art"
+    )
     validation_share: float = setting(0.05, at_least=0, below=1, help="where the file has no such images")
     test_share: float = setting(0.1, at_least=0, below=1, help="where the file has no such images")
 
@@ -85,13 +88,15 @@ class Npz:
             train, validation, test = (
                 (_to_tensor(array[chosen.numpy()]), y) for array, chosen, y in parts.values()
             )
-            return from_arrays(config, train, test, validation=validation, classes=classes)
+            return from_arrays(
+                config, train, test, validation=validation, classes=classes, resampling=config.resampling
+            )
         array, chosen, y = parts["train"]
         kept = config.training_rows(len(chosen))
         parts["train"] = array, chosen[kept], None if y is None else y[kept]
         sources: dict[str, Source] = {}
         for split, (array, chosen, y) in parts.items():
-            sources[split] = Streamed(MappedImages(array, chosen, config.size, config.channels), y, workers=0)
+            sources[split] = Streamed(MappedImages(array, chosen, config), y, workers=0)
         shape = convert(_to_tensor(np.array(pictures["train"][:1])), config.size, config.channels).shape[1:]
         return Dataset(make_spec(config, shape, 256, classes), sources, config.pixels(256))
 
@@ -99,14 +104,15 @@ class Npz:
 class MappedImages(Items):
     """Images read from the file as they are asked for."""
 
-    def __init__(self, array: np.ndarray, rows: Tensor, size: int | None, channels: int | None) -> None:
-        self.array, self.rows, self.size, self.channels = array, rows, size, channels
+    def __init__(self, array: np.ndarray, rows: Tensor, config: NpzConfig) -> None:
+        self.array, self.rows, self.config = array, rows, config
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        return convert(_to_tensor(self.array[self.rows[rows].numpy()]), self.size, self.channels)
+        images, config = _to_tensor(self.array[self.rows[rows].numpy()]), self.config
+        return convert(images, config.size, config.channels, config.resampling)
 
 
 class _File:

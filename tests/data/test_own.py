@@ -8,19 +8,24 @@ import struct
 import zlib
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import plain_config
 from PIL import Image
 
+from genlab import train
 from genlab.config import from_plain
 from genlab.data import folder as folder_module
 from genlab.data.dataset import Dataset
 from genlab.data.folder import Folder, find_pictures, read_picture, split_of
 from genlab.data.npz import Npz
+from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
+from genlab.given import read_images
 
 TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SPLITS = ("train", "validation", "test")
@@ -177,6 +182,101 @@ def test_pictures_of_every_kind(tmp_path: Path) -> None:
     assert read(picture(tmp_path / "red.png", "red"), 1) == [76]
     assert read(picture(tmp_path / "thin.png", "red", size=(3000, 1))) == [255, 0, 0]
     assert read(picture(tmp_path / "tiny.png", "red", size=(1, 1))) == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("background", "colour"),
+    [
+        ("white", (255, 255, 255)), ("black", (0, 0, 0)), ("grey", (128, 128, 128)),
+        ("#1080f0", (16, 128, 240)), ("tomato", (255, 99, 71)),
+    ],
+)  # fmt: skip
+def test_what_lies_behind_transparent_pictures(
+    background: str, colour: tuple[int, ...], tmp_path: Path
+) -> None:
+    def read(path: Path, channels: int = 3) -> list[int]:
+        return read_picture(path, 4, channels, background)[:, 0, 0].tolist()
+
+    half = [round(100 * 51 / 255 + c * 204 / 255) for c in colour]  # a fifth of it is 100
+    assert read(picture(tmp_path / "clear.png", (9, 9, 9, 0), "RGBA")) == list(colour)
+    assert read(picture(tmp_path / "solid.png", (9, 8, 7, 255), "RGBA")) == [9, 8, 7]
+    assert read(picture(tmp_path / "half.png", (100, 100, 100, 51), "RGBA")) == pytest.approx(half, abs=1)
+    assert read(picture(tmp_path / "grey.png", (100, 51), "LA")) == pytest.approx(half, abs=1)
+    palette = Image.new("P", (5, 5), 1)
+    palette.putpalette([0, 0, 255, 200, 100, 0])
+    palette.save(tmp_path / "solid_index.png", transparency=0)
+    assert read(tmp_path / "solid_index.png") == [200, 100, 0]
+    palette.save(tmp_path / "clear_index.png", transparency=1)
+    assert read(tmp_path / "clear_index.png") == list(colour)
+    palette.save(tmp_path / "clear_index.gif", transparency=1)
+    assert read(tmp_path / "clear_index.gif") == list(colour)
+    picture(tmp_path / "key.png", (1, 2, 3))
+    Image.open(tmp_path / "key.png").save(tmp_path / "clear_key.png", transparency=(1, 2, 3))
+    assert read(tmp_path / "clear_key.png") == list(colour)
+    luma = (299 * colour[0] + 587 * colour[1] + 114 * colour[2]) / 1000
+    assert read(tmp_path / "clear.png", 1) == [pytest.approx(luma, abs=1)]
+
+
+@pytest.mark.parametrize("background", ["whit", "#12", "#11223344", "transparent", ""])
+def test_a_background_that_is_no_colour(background: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^dataset.background={background}: no such colour; use white"):
+        load(Folder, tmp_path, background=background)
+
+
+def test_nearest_resampling_makes_no_new_colours(tmp_path: Path) -> None:
+    tile = np.random.default_rng(0).choice(np.array([0, 90, 255], np.uint8), (8, 8, 3))
+    large = tile.repeat(4, 0).repeat(4, 1)  # 32x32
+    for k, array in enumerate((tile, large)):
+        Image.fromarray(array).save(tmp_path / f"{k}.png")
+    wanted = tile.transpose(2, 0, 1)
+    for name in ("nearest", "area"):
+        assert np.array_equal(read_picture(tmp_path / "1.png", 8, 3, resampling=name), wanted)
+    larger = read_picture(tmp_path / "0.png", 32, 3, resampling="nearest")
+    assert np.array_equal(larger, large.transpose(2, 0, 1))
+    for name in ("lanczos", "bicubic", "bilinear"):
+        assert len(np.unique(read_picture(tmp_path / "0.png", 32, 3, resampling=name))) > 10
+    for limit in (4, 0):
+        np.savez(tmp_path / "a.npz", images=np.stack([large] * 8))
+        dataset = load(Npz, tmp_path / "a.npz", size=8, resampling="nearest", memory_limit_gib=limit)
+        assert np.array_equal((next(dataset.batches(0, 1)).images[0] * 255).round().numpy(), wanted)
+        smooth = load(Npz, tmp_path / "a.npz", size=8, memory_limit_gib=limit)
+        assert not np.array_equal((next(smooth.batches(0, 1)).images[0] * 255).round().numpy(), wanted)
+
+
+def test_settings_that_an_old_checkpoint_lacks_mean_what_was_before(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    image.paste((10, 200, 30, 255), (4, 4, 15, 15))
+    image.save(tmp_path / "a.png")
+    config = from_plain(Folder.Config, {"name": "folder", "path": str(tmp_path)}, "dataset")
+    assert (config.background, config.resampling) == ("white", "lanczos")
+    on_white = Image.alpha_composite(Image.new("RGBA", (20, 20), "white"), image).convert("RGB")
+    expected = np.asarray(on_white.resize((8, 8), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+    assert np.array_equal(read_picture(tmp_path / "a.png", 8, 3), expected)
+
+
+def test_pictures_for_a_model_lie_on_what_its_own_lay_on(tmp_path: Path) -> None:
+    picture(tmp_path / "clear.png", (9, 9, 9, 0), "RGBA", size=(4, 4))
+    for settings, expected in (({"background": "#ff0000"}, [1, 0, 0]), ({}, [1, 1, 1])):
+        config = Folder.Config(path="elsewhere", **settings)  # type: ignore[arg-type]
+        model: Any = SimpleNamespace(config=SimpleNamespace(dataset=config), spec=DataSpec("folder", 3, 4, 4))
+        assert read_images(str(tmp_path), model).images[0, :, 0, 0].tolist() == expected
+
+
+def test_the_log_says_what_was_made_of_the_pictures(
+    classes: Path, own_folder: Path, toy: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = plain_config(steps=1)
+    plain["dataset"] = {
+        "name": "folder", "path": str(classes), "size": 8, "background": "black", "resampling": "nearest",
+    }  # fmt: skip
+    train.start(plain, [], "run")
+    dataset = load(Folder, classes)
+    counts = [dataset.size(split) for split in SPLITS]
+    line = (
+        f"{classes}: the middle square of each picture, 8x8 by nearest resampling, colour, transparent "
+        "ones on black; 3 classes; train {}, validation {}, test {}".format(*counts)
+    )
+    assert line in Path("run/train.log").read_text()
 
 
 def test_the_middle_square_upright(tmp_path: Path) -> None:
