@@ -265,7 +265,7 @@ class CosineConfig:
 
 @dataclass(frozen=True)
 class WarmupCosineConfig:
-    """A straight line from 0 to 1 over `warmup` of the run, then half a cosine to `final`."""
+    """A straight line up to 1 over `warmup` of the run, then half a cosine to `final`."""
 
     name: Literal["warmup_cosine"] = setting("warmup_cosine")
     warmup: float = setting(0.02, at_least=0, below=1, help="share of the run")
@@ -314,6 +314,7 @@ class TrainerConfig:
     ema_half_life_images: int = setting(
         0, at_least=0, help="half-life of the weights' moving average; 0 for none"
     )
+    ema_ramp: float = setting(0.05, above=0, help="share of the images seen that the half-life is at most")
     log_every: int = setting(100, at_least=1, help="steps")
     sample_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
     evaluate_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")

@@ -31,9 +31,11 @@ class InnerOptimizer:
 
     Args:
         settings: of the player, as in `genlab.update.player_settings`; its rate is not used.
+        decayed: names of the parameters that weight decay shrinks; see `genlab.decay`.
     """
 
     settings: c.AdamConfig | c.RMSpropConfig | c.SGDConfig
+    decayed: tuple[str, ...]
 
     def fresh(self, parameters: Tensors) -> Moments:
         """The moments of an optimizer that has taken no step."""
@@ -75,7 +77,8 @@ class InnerOptimizer:
         gradients = self._clipped(gradients)
         decay = self.settings.weight_decay
         if decay > 0 and not isinstance(self.settings, c.AdamWConfig):
-            gradients = {name: g + decay * parameters[name] for name, g in gradients.items()}
+            shrunk = {name: gradients[name] + decay * parameters[name] for name in self.decayed}
+            gradients = gradients | shrunk
         count = moments["step"][""] + 1
         match self.settings:
             case c.AdamConfig() as settings:
@@ -85,7 +88,8 @@ class InnerOptimizer:
             case c.SGDConfig() as settings:
                 changes, after = _sgd(settings, gradients, moments)
         if isinstance(self.settings, c.AdamWConfig):
-            parameters = {name: p * (1 - lr * decay) for name, p in parameters.items()}
+            shrunk = {name: parameters[name] * (1 - lr * decay) for name in self.decayed}
+            parameters = parameters | shrunk
         moved = {name: p - lr * changes[name] for name, p in parameters.items()}
         return moved, {"step": {"": count}, **after}
 

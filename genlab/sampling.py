@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from genlab import build, checkpoint, device
+from genlab.averaging import averaged_weights
 from genlab.config import SampleConfig, TrainConfig, from_plain
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
@@ -83,8 +84,7 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedMo
     try:
         family.load_state_dict(state["weights"])
         for player in averages if used == "average" else ():
-            module = {k.removeprefix("module."): v for k, v in averages[player].items() if k != "n_averaged"}
-            family.get_submodule(player).load_state_dict(module)
+            family.get_submodule(player).load_state_dict(averaged_weights(averages[player]))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"ckpt={path}: its weights do not fit its configuration ({reason})") from error

@@ -5,12 +5,14 @@ import math
 from genlab import config as c
 
 
-def multiplier(schedule: c.ScheduleConfig, progress: float) -> float:
+def multiplier(schedule: c.ScheduleConfig, progress: float, after: float) -> float:
     """What the learning rate is multiplied by.
 
     Args:
         schedule: which curve, with its settings.
         progress: share of the run that is done, in [0, 1]: steps done / steps of the run.
+        after: the same when the coming step is done too. Warm-up goes by this, so that the first step has a
+            rate: step k of W, counted from 1, has k / W of the whole one.
 
     Returns:
         a number in [0, 1].
@@ -22,7 +24,7 @@ def multiplier(schedule: c.ScheduleConfig, progress: float) -> float:
             return _cosine(progress, schedule.final)
         case c.WarmupCosineConfig():
             if progress < schedule.warmup:
-                return progress / schedule.warmup
+                return min(1.0, after / schedule.warmup)
             return _cosine((progress - schedule.warmup) / (1 - schedule.warmup), schedule.final)
         case c.StepConfig():
             return schedule.factor ** sum(progress >= milestone for milestone in schedule.milestones)

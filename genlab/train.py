@@ -164,6 +164,7 @@ def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, sto
 
             clock.start()
             metrics = state.family.step(state.batches, update)
+            rates = _learning_rates(state)
             update.step += 1
             state.record(metrics)
             due = _due(update.step, trainer.log_every) or update.step == update.steps
@@ -174,7 +175,7 @@ def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, sto
             if due:
                 rate = (state.images - logged_images) / max(clock.seconds - logged_seconds, 1e-9)
                 logged_images, logged_seconds = state.images, clock.seconds
-                _log_line(state, run, trackers, means | _learning_rates(state), rate)
+                _log_line(state, run, trackers, means | rates, rate)
                 if run:
                     troubles = _warn_of(state.family.warnings(means), troubles, update.step)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()} | {"images/s": f"{rate:.0f}"})
@@ -330,6 +331,7 @@ def _log_line(
 
 
 def _learning_rates(state: TrainingState) -> dict[str, float]:
+    """Those of a step that is done, but not yet counted."""
     players = state.family.players
     rates = {player: state.update.learning_rate(player) for player in players}
     if len(players) == 1:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genlab import config as c
+from genlab.averaging import MovingAverage
+from genlab.decay import decay_groups, in_groups
 from genlab.device import Processes, autocast
 from genlab.errors import DivergedError
 from genlab.families.base import Family, Metrics
@@ -43,8 +44,8 @@ class Update:
         self._parameters = {player: list(module.parameters()) for player, module in self._modules.items()}
         self._settings = {player: player_settings(config.optimizer, player) for player in family.players}
         self.optimizers = {
-            player: make_optimizer(self._settings[player], parameters)
-            for player, parameters in self._parameters.items()
+            player: make_optimizer(self._settings[player], decay_groups(module))
+            for player, module in self._modules.items()
         }
         self.averages = self._make_averages(family)
         self._adversarial = family.adversarial
@@ -80,7 +81,7 @@ class Update:
                 torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimizer.step()
         if player in self.averages:
-            self.averages[player].update_parameters(self._modules[player])
+            self.averages[player].update(self._modules[player])
         return metrics
 
     def settings(self, player: str) -> c.OptimizerConfig:
@@ -89,8 +90,11 @@ class Update:
 
     def learning_rate(self, player: str) -> float:
         """The rate of the coming step."""
-        progress = self._schedule_progress(self.step, self.steps)
-        return self._settings[player].lr * multiplier(self.schedule, progress)
+        before = self._schedule_progress(self.step, self.steps)
+        after = self._schedule_progress(self.step + 1, self.steps)
+        if after <= before:  # the step is the last before the schedule begins anew
+            after = 1.0
+        return self._settings[player].lr * multiplier(self.schedule, before, after)
 
     def check_finite(self) -> None:
         """Reads the losses since the last call, the one time that the host waits for the device.
@@ -129,7 +133,7 @@ class Update:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`. An average that the checkpoint lacks starts from the current weights."""
         for player, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][player])
+            optimizer.load_state_dict(in_groups(state["optimizers"][player], self._modules[player]))
         for player, average in self.averages.items():
             if player in state["averages"]:
                 average.load_state_dict(state["averages"][player])
@@ -162,13 +166,12 @@ class Update:
                 parameter.requires_grad_(name == player)
         self._active = player
 
-    def _make_averages(self, family: Family) -> dict[str, AveragedModel]:
-        half_life = self.trainer.ema_half_life_images
+    def _make_averages(self, family: Family) -> dict[str, MovingAverage]:
+        half_life, images = self.trainer.ema_half_life_images, self.trainer.batch_size
         if half_life == 0:
             return {}
-        decay = 0.5 ** (self.trainer.batch_size / half_life)
-        average = get_ema_multi_avg_fn(decay)
-        return {p: AveragedModel(self._modules[p], multi_avg_fn=average) for p in family.sampled_by}
+        ramp = self.trainer.ema_ramp
+        return {p: MovingAverage(self._modules[p], half_life, images, ramp) for p in family.sampled_by}
 
 
 def player_settings(config: c.OptimizerConfig, player: str) -> c.OptimizerConfig:
@@ -180,8 +183,14 @@ def player_settings(config: c.OptimizerConfig, player: str) -> c.OptimizerConfig
     )
 
 
-def make_optimizer(config: c.OptimizerConfig, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """torch's optimizer of that name, fused into one kernel where torch has one."""
+def make_optimizer(
+    config: c.OptimizerConfig, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """torch's optimizer of that name, fused into one kernel where torch has one.
+
+    Args:
+        parameters: or torch's groups of them, with settings of their own.
+    """
     match config:
         case c.AdamConfig():  # AdamWConfig is one too
             kind = torch.optim.AdamW if isinstance(config, c.AdamWConfig) else torch.optim.Adam

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab import config as c
+from genlab.decay import decay_groups, decayed_names
 from genlab.inner_optimizer import InnerOptimizer
 from genlab.update import make_optimizer
 
@@ -40,7 +41,7 @@ def gradients_of(module: nn.Module, parameters: dict[str, Tensor], x: Tensor) ->
 @pytest.mark.parametrize("before", [0, 3])
 def test_steps_are_those_of_torch(name: str, before: int) -> None:
     settings, module, x = SETTINGS[name], net(), torch.randn(8, 3, dtype=torch.float64)
-    optimizer = make_optimizer(settings, list(module.parameters()))
+    optimizer = make_optimizer(settings, decay_groups(module))
 
     def torch_step() -> None:
         optimizer.zero_grad()
@@ -51,7 +52,7 @@ def test_steps_are_those_of_torch(name: str, before: int) -> None:
 
     for _ in range(before):
         torch_step()
-    inner = InnerOptimizer(settings)
+    inner = InnerOptimizer(settings, decayed_names(module))
     parameters = {k: p.detach().clone() for k, p in module.named_parameters()}
     moments = inner.live(module, optimizer)
     lr = torch.tensor(settings.lr, dtype=torch.float64)
@@ -67,7 +68,7 @@ def test_the_live_moments_are_copies_and_fresh_ones_are_zero() -> None:
     optimizer = make_optimizer(settings, list(module.parameters()))
     module(torch.randn(5, 3).double()).sum().backward()
     optimizer.step()
-    inner = InnerOptimizer(settings)
+    inner = InnerOptimizer(settings, ())
     live = inner.live(module, optimizer)
     assert live["step"][""] == 1
     before = {k: v.clone() for k, v in live["exp_avg"].items()}
@@ -81,7 +82,7 @@ def test_the_live_moments_are_copies_and_fresh_ones_are_zero() -> None:
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_a_gradient_that_is_zero_makes_no_nan(name: str) -> None:
-    inner = InnerOptimizer(SETTINGS[name])
+    inner = InnerOptimizer(SETTINGS[name], ())
     start = {"w": torch.zeros(2, requires_grad=True)}
 
     def after(gradient: Tensor) -> Tensor:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ToyConfig, ToyFamily
+from conftest import ToyConfig, ToyFamily, plain_config
 from torch import Tensor
 
 from genlab import config as c
+from genlab import train
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError, DivergedError
@@ -21,14 +25,16 @@ SPEC = DataSpec("toy", 1, 2, 2)
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
-def make(optimizer: c.OptimizerConfig | None = None, **trainer: Any) -> tuple[ToyFamily, Update]:
+def make(
+    optimizer: c.OptimizerConfig | None = None, schedule: c.ScheduleConfig | None = None, **trainer: Any
+) -> tuple[ToyFamily, Update]:
     torch.manual_seed(0)
     family = ToyFamily(ToyConfig(), SPEC)
     config = c.TrainConfig(
         model=family.config,
         dataset=None,
         optimizer=optimizer or c.AdamConfig(),
-        schedule=c.ConstantConfig(),
+        schedule=schedule or c.ConstantConfig(),
         trainer=c.TrainerConfig(**trainer),
     )
     return family, Update(family, config, ALONE)
@@ -79,7 +85,9 @@ def test_clipping_bounds_the_norm_of_the_gradient() -> None:
 
 
 def test_moving_average_has_the_half_life_it_says() -> None:
-    family, update = make(c.SGDConfig(lr=0.1, momentum=0.0), ema_half_life_images=64, batch_size=32)
+    family, update = make(
+        c.SGDConfig(lr=0.1, momentum=0.0), ema_half_life_images=64, ema_ramp=1e9, batch_size=32
+    )
     weight, history = family.one.first.weight, []
     for _ in range(5):
         update("one", squared_norm(family, "one"), torch.ones(32, 1))
@@ -87,12 +95,11 @@ def test_moving_average_has_the_half_life_it_says() -> None:
     expected = history[0]
     for value in history[1:]:
         expected = expected * 0.5**0.5 + value * (1 - 0.5**0.5)  # 32 images are half a half-life
-    torch.testing.assert_close(update.averages["one"].get_parameter("module.first.weight"), expected)
+    average = update.averages["one"].module.get_parameter("first.weight")
+    torch.testing.assert_close(average, expected)
     with update.averaged_weights(family) as used:
         assert used == "average"
-        assert family.get_parameter("one.first.weight") is update.averages["one"].get_parameter(
-            "module.first.weight"
-        )
+        assert family.get_parameter("one.first.weight") is average
     assert family.get_parameter("one.first.weight") is weight
     assert set(update.averages) == {"one"}
 
@@ -151,13 +158,15 @@ def test_optimizers_are_torchs(config: c.OptimizerConfig, reference: Any) -> Non
 
 @pytest.mark.parametrize(
     ("schedule", "progress", "expected"),
-    [
+    [  # a run of a hundred steps
         (c.ConstantConfig(), 0.7, 1.0),
         (c.LinearConfig(final=0.2), 0.5, 0.6),
         (c.CosineConfig(), 0.5, 0.5),
         (c.CosineConfig(final=0.1), 1.0, 0.1),
-        (c.WarmupCosineConfig(warmup=0.2), 0.0, 0.0),
-        (c.WarmupCosineConfig(warmup=0.2), 0.1, 0.5),
+        (c.WarmupCosineConfig(warmup=0.2), 0.0, 0.05),
+        (c.WarmupCosineConfig(warmup=0.2), 0.09, 0.5),
+        (c.WarmupCosineConfig(warmup=0.2), 0.19, 1.0),
+        (c.WarmupCosineConfig(warmup=0.001), 0.0, 1.0),
         (c.WarmupCosineConfig(warmup=0.2), 0.2, 1.0),
         (c.WarmupCosineConfig(warmup=0.2), 0.6, 0.5),
         (c.StepConfig(milestones=(0.5, 0.75), factor=0.1), 0.49, 1.0),
@@ -167,4 +176,23 @@ def test_optimizers_are_torchs(config: c.OptimizerConfig, reference: Any) -> Non
     ],
 )
 def test_schedules(schedule: c.ScheduleConfig, progress: float, expected: float) -> None:
-    assert multiplier(schedule, progress) == pytest.approx(expected)
+    assert multiplier(schedule, progress, progress + 0.01) == pytest.approx(expected)
+
+
+def test_every_step_of_a_warm_up_has_a_rate() -> None:
+    """Step k of W, counted from 1, has k / W; a step later it falls along the cosine."""
+    schedule = c.WarmupCosineConfig(warmup=0.2)
+    _, update = make(c.SGDConfig(lr=2.0), schedule, steps=20)
+    rates = []
+    for update.step in range(20):
+        rates.append(update.learning_rate("one"))
+    assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert all(a > b > 0 for a, b in itertools.pairwise(rates[4:]))
+
+
+def test_the_logged_rate_is_that_of_the_last_step(toy: Any) -> None:
+    train.start(plain_config(schedule="linear", log_every=5, evaluate_every=0), [], "run")
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line["one_learning_rate"] for line in lines if "one_learning_rate" in line}
+    # of 12 steps: the fifth begins when 4 are done
+    assert logged == pytest.approx({5: 1e-3 * 8 / 12, 10: 1e-3 * 3 / 12, 12: 1e-3 * 1 / 12})

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from genlab import adversarial
 from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch
+from genlab.decay import decayed_names
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.gan import GAN, GANConfig
@@ -77,7 +78,7 @@ class UnrolledGAN(GAN):
     def start(self, update: UpdateProtocol) -> Unrolling:
         """Copies of the discriminator's weights and moments as they are before the generator's step."""
         player = self.players[0]
-        inner = InnerOptimizer(update.settings(player))
+        inner = InnerOptimizer(update.settings(player), decayed_names(self.opponent))
         parameters = {name: p.detach().clone() for name, p in self.opponent.named_parameters()}
         live = self.config.inner_moments == "live"
         moments = inner.live(self.opponent, update.optimizers[player]) if live else inner.fresh(parameters)

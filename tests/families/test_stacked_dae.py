@@ -165,6 +165,17 @@ def test_the_schedule_begins_anew_with_each_layer() -> None:
     assert rates == pytest.approx([*turn, *turn, *turn, 0])
 
 
+def test_every_layer_warms_up_from_its_first_step_on() -> None:
+    update = update_of(make(), c.AdamConfig(lr=8), c.WarmupCosineConfig(warmup=0.5), steps=12)
+    rates = []
+    for update.step in range(12):
+        rates.append(update.learning_rate("stack"))
+    assert rates == pytest.approx(3 * [4, 8, 8, 4])
+    single = update_of(make(), c.AdamConfig(lr=8), c.WarmupCosineConfig(warmup=0.9), steps=3)
+    for single.step in range(3):
+        assert single.learning_rate("stack") == 8
+
+
 OPTIMIZERS = {
     "adamw": c.AdamWConfig(weight_decay=0.5),
     "adam": c.AdamConfig(weight_decay=0.5, clip_grad_norm=0.1),

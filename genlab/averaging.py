@@ -1,0 +1,88 @@
+"""The moving average of a player's weights, which sampling and evaluation use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage:
+    """An exponential moving average of a module's weights, with a half-life that grows as training goes on.
+
+    A constant half-life keeps the random start in the average for long: after one half-life it still is half
+    of it. So the half-life is never more than a share of the images seen (the ramp-up of Karras et al. 2022,
+    Elucidating the Design Space of Diffusion-Based Generative Models, in their code): the first update takes
+    the weights as they are, and a short run's average is one of its last steps.
+
+    Running statistics of batch normalisation are averaged like weights, since those of the weights as they
+    are do not fit averaged ones. All other buffers are taken as they are: masks are constant, counts are
+    whole numbers, and a codebook is a moving average already.
+
+    Args:
+        module: whose weights are averaged; it is copied.
+        half_life_images: of the average.
+        images_per_update: images of one step of the module's optimizer.
+        ramp: share of the images seen that the half-life is at most.
+
+    Attributes:
+        module: the copy with the averaged weights.
+        updates: how many there were; counted here, so that no update waits for the device.
+    """
+
+    def __init__(self, module: nn.Module, half_life_images: int, images_per_update: int, ramp: float) -> None:
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.updates = 0
+        self._half_life_images = half_life_images
+        self._images_per_update = images_per_update
+        self._ramp = ramp
+        self._averaged, self._copied = (list(tensors) for tensors in _tensors(self.module))
+
+    @property
+    def half_life_images(self) -> float:
+        """The half-life of the coming update: of images that this module's optimizer has seen."""
+        return min(self._half_life_images, self._ramp * self.updates * self._images_per_update)
+
+    @property
+    def ramps(self) -> bool:
+        """Whether the half-life still grows."""
+        return self.half_life_images < self._half_life_images
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Moves the average towards the weights of the module after a step of its optimizer."""
+        half_life = self.half_life_images
+        kept = 0.5 ** (self._images_per_update / half_life) if half_life > 0 else 0.0
+        averaged, copied = _tensors(module)
+        torch._foreach_lerp_(self._averaged, averaged, 1 - kept)  # pyright: ignore[reportPrivateImportUsage]
+        for ours, theirs in zip(self._copied, copied, strict=True):
+            ours.copy_(theirs)
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, under the names that torch's AveragedModel has."""
+        state = {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        return {"n_averaged": torch.tensor(self.updates), **state}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state_dict`."""
+        self.module.load_state_dict(averaged_weights(state))
+        self.updates = int(state["n_averaged"])
+
+
+def averaged_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The module's own state within that of its moving average."""
+    return {key.removeprefix("module."): value for key, value in state.items() if key != "n_averaged"}
+
+
+def _tensors(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What is averaged of a module, and what is copied."""
+    averaged: list[Tensor] = list(module.parameters())
+    copied: list[Tensor] = []
+    for owner in module.modules():
+        statistics = isinstance(owner, nn.modules.batchnorm._NormBase)
+        for buffer in owner.buffers(recurse=False):
+            (averaged if statistics and buffer.is_floating_point() else copied).append(buffer)
+    return averaged, copied

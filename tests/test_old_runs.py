@@ -1,0 +1,75 @@
+"""Runs of an earlier layout load, sample, evaluate and go on.
+
+`old_runs` holds one run folder of each branch, of 20 steps on digits, from when an optimizer had one group of
+weights, the moving average a constant half-life, and its batch normalisation the raw weights' statistics.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from genlab import build, checkpoint, cli
+from genlab.device import Processes
+from genlab.sampling import load_model
+from genlab.state import TrainingState
+
+OLD_RUNS = Path(__file__).parent / "old_runs"
+NAMES = sorted(path.name for path in OLD_RUNS.iterdir() if path.is_dir())
+
+
+@pytest.fixture
+def old_runs(own_folder: Path) -> Path:
+    """Copies of all, in the working folder: the prior over codes finds its model by a relative path."""
+    shutil.copytree(OLD_RUNS, own_folder, dirs_exist_ok=True)
+    return own_folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_samples_evaluates_and_goes_on(
+    name: str, old_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = load_model(name, "auto", torch.device("cpu")).family
+    if family.generates:
+        assert cli.main(["sample", f"ckpt={name}", "n=2", "run_dir=sampled", "device=cpu"]) == 0
+        assert len(list(Path("sampled/images").iterdir())) == 2
+    assert cli.main(["evaluate", f"ckpt={name}", "run_dir=evaluated", "device=cpu"]) == 0
+    numbers = json.loads(Path("evaluated/evaluation.json").read_text())
+    assert all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
+    assert cli.main(["resume", f"run={name}", "trainer.steps=24"]) == 0
+    assert "going on from" in capsys.readouterr().err
+    before = checkpoint.load(OLD_RUNS / name / "checkpoints/step-00000020.pt")
+    after = checkpoint.find(name)[1]
+    assert after["step"] == 24
+    changed = {
+        key for key in before["weights"] if not torch.equal(before["weights"][key], after["weights"][key])
+    }
+    assert {key.split(".")[0] for key in changed} == set(family.players)
+    for player in family.sampled_by:
+        assert after["averages"][player]["n_averaged"] == before["averages"][player]["n_averaged"] + 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_moments_of_its_optimizers_stay_with_their_weights(name: str, old_runs: Path) -> None:
+    saved = checkpoint.find(name)[1]
+    state = TrainingState(
+        build.train_config(saved["config"]), Processes(0, 1, torch.device("cpu")), new=False
+    )
+    state.restore(saved)
+    for player, optimizer in state.update.optimizers.items():
+        module, moments = state.family.get_submodule(player), saved["optimizers"][player]["state"]
+        for i, (weight_name, weight) in enumerate(module.named_parameters()):  # the order they were saved in
+            assert optimizer.state[weight].keys() == moments.get(i, {}).keys(), weight_name
+            for kind, value in moments.get(i, {}).items():
+                assert torch.equal(optimizer.state[weight][kind], value), (weight_name, kind)
+        decayed, rest = optimizer.param_groups
+        configured = state.update.settings(player).weight_decay
+        assert (decayed["weight_decay"], rest["weight_decay"]) == (configured, 0)
+        assert len(decayed["params"]) + len(rest["params"]) == len(
+            saved["optimizers"][player]["param_groups"][0]["params"]
+        )
