@@ -159,9 +159,9 @@ def evaluate_samples(
     if family.spec.kind == "points" and (mixture := config.dataset.mixture()).separate:
         numbers |= point_coverage(torch.cat(list(samples(n or 2500))).flatten(1).cpu(), mixture)
     elif family.spec.name == "stacked_mnist":
-        from genlab.metrics.digit_classifier import load_or_train, stacked_modes
+        from genlab.metrics.classifier import of_digits, stacked_modes
 
-        classifier = load_or_train(config.dataset, torch_device)
+        classifier = of_digits(config.dataset, torch_device)
         found = torch.cat([stacked_modes(classifier, part) for part in samples(n or 26_000)])
         numbers |= class_coverage(found, family.spec.classes)
         numbers["classifier_test_accuracy"] = classifier.test_accuracy

