@@ -160,7 +160,7 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         "at_most": lambda v, b: v <= b,
         "below": lambda v, b: v < b,
     }
-    if any(not checks[name](value, bound) for name, bound in bounds.items()):
+    if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
         wanted = " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
         raise ConfigError(f"{key}={_show(value)}: must be {wanted}")
     return value
@@ -324,6 +324,11 @@ class TrainerConfig:
     checkpoint_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
     keep_checkpoints: int = setting(3, at_least=1, help="how many of the newest are kept")
     sample_images: int = setting(64, at_least=1, help="images in a sample grid")
+    measure: tuple[str, ...] = setting(
+        (), help="what is measured of samples: [frechet_lenet]; see measure of genlab evaluate"
+    )
+    measure_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    measure_images: int = setting(2000, at_least=10, help="samples that are measured")
     tensorboard: bool = setting(False, help='needs pip install "genlab[tensorboard]"')
     wandb: bool = setting(False, help='needs pip install "genlab[wandb]"')
 
@@ -394,24 +399,74 @@ class CompleteConfig:
 class EvaluateConfig:
     """`genlab evaluate`."""
 
-    ckpt: str = setting(help="a run folder or one checkpoint file")
+    ckpt: str | None = setting(
+        None, help="a run folder or one checkpoint file; null to measure samples=FOLDER"
+    )
     split: Literal["train", "validation", "test"] = setting("test")
-    images: int | None = setting(
-        None, at_least=1, help="so many of the split, drawn at random, always the same; null: all"
+    images: int | None = setting(None, at_least=1, help="only so many of the split; null for all of it")
+    samples: int | str | None = setting(
+        None,
+        at_least=1,
+        help="how many for mode coverage; or, without ckpt, a folder or .npz file to measure",
     )
-    samples: int | None = setting(
-        None, at_least=1, help="generated for mode coverage; null: 2500 points, 26000 stacked digits"
+    measure: tuple[str, ...] | str | None = setting(
+        None, help="extractors by which samples are compared with data: [lenet,random_conv]; auto for one"
     )
+    n: int | None = setting(
+        None, at_least=10, help="samples to measure; null: as many as data, at most 10000"
+    )
+    against: str | None = setting(None, help="measure: a folder or .npz file in place of the split")
+    extrapolate: bool = setting(False, help="measure: the Fréchet distance at infinitely many samples too")
+    memorisation: bool = setting(False, help="whether samples are copies of training images, and a picture")
+    weights_file: str | None = setting(None, help="measure=inception: the file of its weights")
     seed: int = setting(0, at_least=0)
     batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
     importance_samples: int | None = setting(
         None, at_least=1, help="posterior samples of an importance-weighted bound; models with a latent"
     )
-    per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image")
+    per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image, in order")
     weights: Literal["auto", "average", "raw"] = setting("auto")
     device: str = setting("auto")
-    dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
+    dataset: dict[str, Any] = setting(
+        {}, help="dataset.root=... where the files are now; dataset=NAME beside samples=FOLDER"
+    )
     run_dir: str | None = setting(None)
+
+    def __post_init__(self) -> None:
+        folder = self.samples if isinstance(self.samples, str) else None
+        if folder is None and self.ckpt is None:
+            raise ConfigError("ckpt: missing; add ckpt=..., or samples=FOLDER to measure pictures")
+        if folder is None:
+            if "name" in self.dataset:
+                raise ConfigError(
+                    f"dataset={self.dataset['name']}: genlab evaluate takes the dataset from the checkpoint; "
+                    "leave it out"
+                )
+            return
+        if folder.lstrip("-").isdigit():
+            raise ConfigError(f"samples={folder}: must be at least 1")
+        if self.ckpt is not None:
+            raise ConfigError(f"samples={folder}: measured without a model; leave ckpt out, or samples")
+        for key in ("importance_samples", "per_image"):
+            if getattr(self, key):
+                raise ConfigError(
+                    f"{key}={getattr(self, key)}: a number of a model; add ckpt=..., or leave it out"
+                )
+        if (self.against is None) == ("name" not in self.dataset):
+            both = "does not go with against" if self.against else "missing"
+            raise ConfigError(
+                f"dataset: {both}; compare samples={folder} with dataset=NAME or with against=FOLDER"
+            )
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The words of `measure`: "auto" where another setting asks for the ruler without them."""
+        if isinstance(self.measure, str):
+            return (self.measure,)
+        if self.measure is not None:
+            return self.measure
+        asked = isinstance(self.samples, str) or self.against or self.extrapolate
+        return ("auto",) if asked or (self.n and not self.memorisation) else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from genlab.data.dataset import Dataset
 from genlab.data.spec import check_codes_of
 from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
+from genlab.measuring import Comparison, check_generates, generate
 from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
@@ -174,10 +175,18 @@ def main(plain: Mapping[str, Any]) -> None:
     log_to_console()
     config = from_plain(EvaluateConfig, plain)
     torch_device = device.resolve(config.device, "device")
-    model = load_model(config.ckpt, config.weights, torch_device)
+    if config.ckpt is None:
+        _evaluate_pictures(config, torch_device)
+    else:
+        _evaluate_model(config, config.ckpt, torch_device)
+
+
+def _evaluate_model(config: EvaluateConfig, ckpt: str, torch_device: torch.device) -> None:
+    """The numbers of a trained model: of a split, and of its samples."""
+    model = load_model(ckpt, config.weights, torch_device)
     if model.spec.kind == "none":
         raise ConfigError(
-            f"ckpt={config.ckpt}: {model.config.model.name} has no data to be evaluated on; "
+            f"ckpt={ckpt}: {model.config.model.name} has no data to be evaluated on; "
             "see metrics.jsonl and samples/ of its run"
         )
     if config.importance_samples is not None and not model.family.takes_importance_samples:
@@ -198,6 +207,10 @@ def main(plain: Mapping[str, Any]) -> None:
     if config.per_image and not numbers_of_images(walk(limit=1, quiet=True)[0]):
         name = model.config.model.name
         raise ConfigError(f"per_image=true: {name} gives no number for an image; leave per_image out")
+    measured = None
+    if config.measured or config.memorisation:
+        check_generates(model.family, f"ckpt={ckpt}: {model.config.model.name}")
+        measured = Comparison(config, dataset, torch_device)
     log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
     values, labels = walk(limit=config.images, importance_samples=config.importance_samples)
     values |= dataset.more_numbers(values, config.split, config.batch_size)
@@ -208,10 +221,9 @@ def main(plain: Mapping[str, Any]) -> None:
         config.split,
         seed=config.seed,
         torch_device=torch_device,
-        n=config.samples,
+        n=config.samples if isinstance(config.samples, int) else None,
         batch_size=config.batch_size,
     )
-    n = min(dataset.size(config.split), config.images or dataset.size(config.split))
     setting = {
         "binarization": dataset.spec.binarization,
         "levels": dataset.spec.levels,
@@ -219,30 +231,87 @@ def main(plain: Mapping[str, Any]) -> None:
     setting |= model.family.setting() | dataset.setting()
     if config.importance_samples is not None:
         setting["importance_weighted_bound"] = f"{config.importance_samples} posterior samples"
+    folder = create_folder("evaluate", config.run_dir, model.label)
+    names = write_pictures(model.family, dataset, config.split, folder, config.seed, torch_device)
+    if measured is not None:
+        levels = generate(
+            model.family,
+            dataset,
+            measured.count,
+            seed=config.seed,
+            torch_device=torch_device,
+            batch_size=config.batch_size,
+            labels=measured.labels,
+        )
+        numbers |= measured.numbers(levels)
+        setting |= measured.setting(levels)
+        names += measured.write_pictures(levels, folder)
+    if config.per_image:
+        rows = dataset.rows(config.split, config.images)
+        with storage_errors(folder):
+            write_per_image(folder / "per_image.csv", rows, numbers_of_images(values), labels)
+        names.insert(0, "per_image.csv")
+    n = min(dataset.size(config.split), config.images or dataset.size(config.split))
     facts = model.describe() | {
         "dataset": dataset.spec.name,
         "split": config.split,
         "images": n,
         "seed": config.seed,
     }
-    folder = create_folder("evaluate", config.run_dir, model.label)
-    names = write_pictures(model.family, dataset, config.split, folder, config.seed, torch_device)
+    on = f"on {n} images of {dataset.spec.name}, {config.split} split"
+    _report(folder, facts, setting, numbers, names, on)
+    print(f"next: {model.family.show_line(ckpt)}")
+
+
+def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> None:
+    """The numbers of pictures of any origin, beside a dataset's split or other pictures."""
+    samples = str(config.samples)
+    dataset = None
+    if config.against is None:
+        kind = build.look_up(build.DATASETS, config.dataset["name"], "dataset").Config
+        dataset = build.dataset(from_plain(kind, config.dataset, "dataset"))
+        if dataset.spec.kind != "images":
+            raise ConfigError(
+                f"dataset={dataset.spec.name}: holds no images to compare samples={samples} with"
+            )
+        check_split(dataset, config.split)
+    measured = Comparison(config, dataset, torch_device)
+    levels = measured.given
+    numbers = measured.numbers(levels)
+    folder = create_folder("evaluate", config.run_dir, f"{Path(samples).stem}-{measured.reference.label}")
+    names = measured.write_pictures(levels, folder)
+    facts = {"samples": samples, "against": measured.reference.name, "seed": config.seed}
+    _report(folder, facts, measured.setting(levels), numbers, names, f"{len(levels)} pictures of {samples}")
+    print("next: genlab evaluate --help")
+
+
+def _report(
+    folder: Path,
+    facts: Mapping[str, Any],
+    setting: Mapping[str, Any],
+    numbers: Mapping[str, float],
+    names: Sequence[str],
+    on: str,
+) -> None:
+    """Writes evaluation.json and prints the numbers, what they were taken on, and what was written."""
     with storage_errors(folder):
-        report = json.dumps(facts | {"setting": setting} | numbers, indent=2)
+        report = json.dumps({**facts, "setting": dict(setting), **numbers}, indent=2)
         (folder / "evaluation.json").write_text(report + "\n")
-        if config.per_image:
-            rows = dataset.rows(config.split, config.images)
-            write_per_image(folder / "per_image.csv", rows, numbers_of_images(values), labels)
-            names.insert(0, "per_image.csv")
     printed = [name for name in numbers if not name.endswith("_standard_error")]
     width = max(map(len, printed), default=0)
     for name in printed:
         error = numbers.get(f"{name}_standard_error")
-        print(f"{name:{width}} {numbers[name]:.4f}" + (f" +- {error:.4f}" if error is not None else ""))
+        value = readable(numbers[name], numbers[name] if error is None else error)
+        print(f"{name:{width}} {value}" + (f" +- {readable(error, error)}" if error is not None else ""))
     described = ", ".join(f"{key} {value}" for key, value in setting.items())
-    print(f"on {n} images of {dataset.spec.name}, {config.split} split; {described}")
+    print(f"{on}; {described}")
     print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")
-    print(f"next: {model.family.show_line(config.ckpt)}")
+
+
+def readable(value: float, size: float) -> str:
+    """A number with four decimals, or up to seven where `size`, it or its error, is below a hundredth."""
+    decimals = 4 if abs(size) >= 0.01 or not size else min(7, 2 - math.floor(math.log10(abs(size))))
+    return f"{value:.{decimals}f}"
 
 
 def write_pictures(

@@ -14,6 +14,7 @@ from genlab import build, checkpoint, device
 from genlab.config import TrainConfig, to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
 from genlab.evaluation import evaluate_samples, evaluate_split, write_pictures
+from genlab.measuring import Ruler, measure_run, ruler_of_run
 from genlab.rng import SampleRng
 from genlab.run import Run, create_folder, log, log_to_console, storage_errors
 from genlab.sampling import draw, row_labels, save_grid, write_samples
@@ -56,10 +57,11 @@ def start(plain: Mapping[str, Any], overrides: list[str], run_dir: str | None) -
     with device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():  # nothing to save yet
             state = TrainingState(config, group)
+            ruler = _ruler(state)
         label = f"{config.model.name}-{config.dataset.name}"
         path = create_folder("train", run_dir, label) if group.first else None
         path = group.gather(path)[0]
-        _train_in(path, state, overrides, stop, saved=None)
+        _train_in(path, state, ruler, overrides, stop, saved=None)
     return path
 
 
@@ -93,18 +95,24 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
     with device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():
             state = TrainingState(config, group, new=saved is None)
-        _train_in(path, state, overrides, stop, saved)
+            ruler = _ruler(state)
+        _train_in(path, state, ruler, overrides, stop, saved)
     return path
 
 
 def _train_in(
-    path: Path, state: TrainingState, overrides: list[str], stop: Stop, saved: Mapping[str, Any] | None
+    path: Path,
+    state: TrainingState,
+    ruler: Ruler | None,
+    overrides: list[str],
+    stop: Stop,
+    saved: Mapping[str, Any] | None,
 ) -> None:
     """Opens the run folder, trains, and says what to type next; only the first process of a group writes."""
     if saved is not None:
         state.restore(saved)
     if not state.group.first:
-        _train(state, None, None, stop)
+        _train(state, None, None, None, stop)
         return
     with Run(path) as run:
         run.rewind_metrics(saved["metrics_bytes"] if saved is not None else 0)
@@ -113,7 +121,7 @@ def _train_in(
             _announce(state, run)
         trackers = Trackers(state.config, path)
         try:
-            _train(state, run, trackers, stop)
+            _train(state, run, trackers, ruler, stop)
         except Interrupted as error:
             message = f"{error}; go on with: genlab resume run={path}"
             log.debug("%s", message)  # for train.log; the console gets it as the command ends
@@ -130,7 +138,9 @@ def _train_in(
     print("next: " + "\n      ".join(state.family.next_lines(path)))
 
 
-def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, stop: Stop) -> None:
+def _train(
+    state: TrainingState, run: Run | None, trackers: Trackers | None, ruler: Ruler | None, stop: Stop
+) -> None:
     """The loop. Between two steps it saves, then evaluates, then samples, each when due.
 
     A run that resumes from a checkpoint does again what comes after the saving, with the same result; so
@@ -154,7 +164,7 @@ def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, sto
                 raise Interrupted(f"stopped by {told_by}; saved at step {update.step}")
             try:
                 with stop.at_once() if state.group.world == 1 else contextlib.nullcontext():
-                    _evaluate_and_sample(state, run, trackers, finished)
+                    _evaluate_and_sample(state, run, trackers, ruler, finished)
             except Interrupted as signal_name:
                 if saved_step != update.step:
                     _save(state, run, metrics_bytes)
@@ -179,6 +189,13 @@ def _train(state: TrainingState, run: Run | None, trackers: Trackers | None, sto
                 if run:
                     troubles = _warn_of(state.family.warnings(means), troubles, update.step)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()} | {"images/s": f"{rate:.0f}"})
+
+
+def _ruler(state: TrainingState) -> Ruler | None:
+    """What measures samples, on the one process that does."""
+    if not state.group.first:
+        return None
+    return ruler_of_run(state.config, state.family, state.dataset, state.group.device)
 
 
 def _warn_of(found: Mapping[str, str], before: Mapping[str, int], step: int) -> dict[str, int]:
@@ -215,15 +232,16 @@ def _save(state: TrainingState, run: Run | None, metrics_bytes: int) -> None:
 
 
 def _evaluate_and_sample(
-    state: TrainingState, run: Run | None, trackers: Trackers | None, finished: bool
+    state: TrainingState, run: Run | None, trackers: Trackers | None, ruler: Ruler | None, finished: bool
 ) -> None:
-    """The validation split's numbers, the family's pictures and a sample grid, each when due."""
+    """The validation split's numbers, those of samples, the family's pictures and a sample grid, when due."""
     trainer, step, family = state.config.trainer, state.update.step, state.family
     if run is None:
         return
     evaluate = (finished or _due(step, trainer.evaluate_every)) and state.dataset.size("validation") > 0
     sample = finished or _due(step, trainer.sample_every)
-    if not (evaluate or sample):
+    measure = ruler is not None and (finished or _due(step, trainer.measure_every))
+    if not (evaluate or sample or measure):
         return
     seed, torch_device = state.config.seed, state.group.device
     with state.update.averaged_weights(family) as weights:
@@ -247,6 +265,11 @@ def _evaluate_and_sample(
             _log_line(state, run, trackers, named)
             shown = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if not k.endswith("_standard_error"))
             log.info("step %d, validation, %s weights: %s", step, weights, shown)
+        if ruler is not None and measure:
+            numbers = measure_run(ruler, family, state.dataset, trainer, seed, torch_device)
+            _log_line(state, run, trackers, {f"samples/{name}": number for name, number in numbers.items()})
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if not k.endswith("_standard_error"))
+            log.info("step %d, samples, %s weights: %s", step, weights, shown)
         if sample:
             family.eval()
             with storage_errors(run.path):

@@ -30,7 +30,7 @@ ON_CHECKPOINTS = {
 }
 """Verbs whose configuration is a flat one, and its dataclass."""
 
-ON_OTHER_DATASETS = ("encode",)
+ON_OTHER_DATASETS = ("encode", "evaluate")
 """Verbs on checkpoints that also take dataset=NAME, which is short for dataset.name=NAME."""
 
 VERBS = ("train", "resume", *ON_CHECKPOINTS, "list", "completion")

@@ -90,6 +90,10 @@ class CodeMaps(Dataset):
         self.model.family.to(device)
         return CodeMaps(self.config, self.model, self.images)
 
+    @property
+    def originals(self) -> Dataset:
+        return self.images
+
     def pictures(self, images: Tensor) -> Tensor:
         return Decoder(self.model)(images)
 

@@ -110,6 +110,11 @@ class Dataset:
         moved = {split: source.to(torch.device(device)) for split, source in self._sources.items()}
         return Dataset(self.spec, moved, self._pixels, self.remark)
 
+    @property
+    def originals(self) -> Dataset:
+        """The images that samples are compared with: these, unless they are codes of others."""
+        return self
+
     def pictures(self, images: Tensor) -> Tensor:
         """How a person sees images or samples (B, C, H, W): as they are, unless they are codes of others."""
         return images

@@ -1,4 +1,4 @@
-"""What is dear to compute and follows from data alone is kept on disk: written whole, verified, made anew if damaged."""
+"""Files of what takes long to compute and follows from data alone: whole, verified, made anew if damaged."""
 
 from __future__ import annotations
 

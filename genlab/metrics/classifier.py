@@ -1,4 +1,4 @@
-"""A small classifier of a dataset's own images, trained once and kept: what it sees is a measure of samples."""
+"""A small classifier of a dataset's own images, trained once and kept, for measuring samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EVALUATION_BATCH = 1000
 _FEATURES = 128
 _MOST_TRAINING_IMAGES, _MOST_TEST_IMAGES = 60_000, 10_000
 _SEEN_OFTEN = 5
-"""Images that are seen more often than this are shifted by a few pixels, so that they are not learned by heart."""
+"""Images that are seen more often than this are shifted a little, so that they are not learned by heart."""
 
 
 class Classifier(nn.Module):
@@ -147,9 +147,7 @@ def of_digits(mnist_config: Any, torch_device: torch.device, *, folder: Path | N
     return load_or_train(dataset, torch_device, folder=folder)
 
 
-def load_or_train(
-    dataset: Dataset, torch_device: torch.device, *, folder: Path | None = None
-) -> Classifier:
+def load_or_train(dataset: Dataset, torch_device: torch.device, *, folder: Path | None = None) -> Classifier:
     """The classifier of a dataset: from its file, or trained and written there for the next time.
 
     It learns from the training images as a model sees them, at most 60,000, and is tested on at most 10,000
@@ -231,7 +229,7 @@ def _train(
     classifier.to(device).train()
     generator = torch.Generator().manual_seed(derive_seed(_SEED, "order"))
     images, labels = (part.to(device) for part in train if part is not None)
-    often = _STEPS * _BATCH_SIZE > _SEEN_OFTEN * len(images)
+    often = _SEEN_OFTEN * len(images) < _STEPS * _BATCH_SIZE
     margin = max(images.shape[2:]) // 14 if often else 0
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=_STEPS)

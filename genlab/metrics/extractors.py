@@ -12,7 +12,7 @@ import importlib.util
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,7 +220,7 @@ def inception(torch_device: torch.device, weights: str | None, key: str = "measu
         _tensors_of(Path(weights).expanduser(), "weights_file", weights)  # torch-fidelity reads pickles too
         weights = str(Path(weights).expanduser())
     outputs = ["2048", "logits_unbiased"]
-    with _obtaining(key, "inception", "weights-inception-2015-12-05-6726825d.pth"):
+    with _obtaining(key, "inception", "give weights_file=weights-inception-2015-12-05-6726825d.pth"):
         network = FeatureExtractorInceptionV3("inception-v3-compat", outputs, weights)
     network.to(torch_device)
 
@@ -243,7 +243,7 @@ def dinov2(torch_device: torch.device, weights: str | None, key: str = "measure"
     _want_fidelity(key, "dinov2")
     from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
-    with _obtaining(key, "dinov2", "facebookresearch/dinov2"):
+    with _obtaining(key, "dinov2", "set TORCH_HOME to a folder where torch.hub has facebookresearch/dinov2"):
         network = FeatureExtractorDinoV2("dinov2-vit-s-14", ["dinov2"])
     network.to(torch_device)
 
@@ -259,7 +259,7 @@ def _want_fidelity(key: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _obtaining(key: str, name: str, what: str):  # noqa: ANN202
+def _obtaining(key: str, name: str, remedy: str) -> Iterator[None]:
     """Turns whatever a download raises into one line."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -267,8 +267,7 @@ def _obtaining(key: str, name: str, what: str):  # noqa: ANN202
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(
-            f"{key}={name}: its weights ({what}) could not be had ({reason}); give weights_file=FILE, or use "
-            f"{key}=lite0"
+            f"{key}={name}: its weights could not be had ({reason}); {remedy}, or use {key}=lite0"
         ) from error
 
 

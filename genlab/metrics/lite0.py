@@ -53,7 +53,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow pads: with stride 2 one more on the right and below."""
+    """A convolution without bias, padded as TensorFlow does: for stride 2 one more on the right and below."""
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(channels, filters, kernel, stride, groups=groups, bias=False)
@@ -76,7 +76,10 @@ class _Block(nn.Module):
         self.expands, self.adds = expansion > 1, stride == 1 and channels == filters
         if self.expands:
             self._expand_conv, self._bn0 = _Convolution(channels, inner, 1), _norm(inner)
-        self._depthwise_conv, self._bn1 = _Convolution(inner, inner, kernel, stride, groups=inner), _norm(inner)
+        self._depthwise_conv, self._bn1 = (
+            _Convolution(inner, inner, kernel, stride, groups=inner),
+            _norm(inner),
+        )
         self._project_conv, self._bn2 = _Convolution(inner, filters, 1), _norm(filters)
 
     def forward(self, input: Tensor) -> Tensor:

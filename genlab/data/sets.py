@@ -1,0 +1,167 @@
+"""Sets of pictures of any origin, to be compared with others: a folder, or an .npz file of images."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genlab.data.dataset import Dataset, convert
+from genlab.data.folder import find_pictures, open_picture, read_picture
+from genlab.data.spec import DataSpec
+from genlab.data.subsets import subset
+from genlab.errors import DataError
+from genlab.run import log
+
+_SEED = 0
+"""Of what a split's dataset draws: a binarisation is the same in every comparison."""
+
+
+class PictureSet(NamedTuple):
+    """Pictures to compare with others.
+
+    levels: (N, C, H, W) uint8 on the CPU.
+    labels: (N,) int64, or None where they are not known.
+    name: where they are from, for people.
+    label: the same as a part of a file's name.
+    """
+
+    levels: Tensor
+    labels: Tensor | None
+    name: str
+    label: str
+
+
+def set_of_split(dataset: Dataset, split: str, limit: int | None = None) -> PictureSet:
+    """Images of a split as a model sees them, rounded to 8 bits.
+
+    Args:
+        limit: only so many, see `genlab.data.subsets`; None for all.
+    """
+    levels, labels = [], []
+    for _, batch in dataset.evaluation_batches(split, 2000, _SEED, limit):
+        levels.append(to_levels(batch.images, dataset.spec))
+        labels += [batch.labels.cpu()] if batch.labels is not None else []
+    images = torch.cat([torch.zeros(0, *dataset.spec.shape, dtype=torch.uint8), *levels])
+    name = dataset.spec.name
+    return PictureSet(images, torch.cat(labels) if labels else None, f"{name} {split}", f"{name}-{split}")
+
+
+def to_levels(images: Tensor, spec: DataSpec) -> Tensor:
+    """Images (N, C, H, W) in [0, 1] as (N, C, H, W) uint8 on the CPU.
+
+    Those of a dataset of fewer than 256 levels are rounded to the nearest of its levels first: a binary
+    image's pixel is cut at 1/2. So a model is measured by the pictures that `genlab sample` writes.
+    """
+    images = (images.clamp(0, 1) * 255).round() / 255  # as written ones are
+    if 2 <= spec.levels < 256 and not spec.dequantized:
+        images = (images * (spec.levels - 1)).round() / (spec.levels - 1)
+    return (images * 255).round().to("cpu", torch.uint8)
+
+
+def set_at(
+    where: str,
+    key: str,
+    shape: tuple[int, int, int] | None = None,
+    *,
+    limit: int | None = None,
+) -> PictureSet:
+    """The pictures of a folder and its subfolders, or of an .npz file's array `images`.
+
+    Of a folder that `genlab sample` wrote, the images are taken and the grid is left out.
+
+    Args:
+        where: the folder or file.
+        key: the setting that names it, for error messages.
+        shape: (C, H, W) that they get, the middle square of each and resized, where they have another; None
+            for that of the first picture.
+        limit: only so many, see `genlab.data.subsets`; None for all.
+
+    Raises:
+        DataError: it is not there, holds no pictures, or one cannot be read.
+    """
+    path = Path(where).expanduser()
+    if path.is_dir():
+        levels = _of_folder(path, where, key, shape, limit)
+    elif path.is_file() and path.suffix == ".npz":
+        levels = _of_npz(path, where, key)
+        levels = levels[subset(len(levels), limit)]
+    else:
+        raise DataError(f"{key}={where}: no such folder of pictures or .npz file; choose another")
+    if shape is not None and tuple(levels.shape[1:]) != shape:
+        if shape[1] != shape[2]:
+            raise DataError(
+                f"{key}={where}: its images are {_size(levels.shape)}, those compared with {_size(shape)}"
+            )
+        log.warning("%s=%s: images of %s are made %s", key, where, _size(levels.shape[1:]), _size(shape))
+        levels = convert(levels, shape[1], shape[0])
+    return PictureSet(levels, None, where, path.stem)
+
+
+def _of_folder(
+    path: Path, where: str, key: str, shape: tuple[int, int, int] | None, limit: int | None
+) -> Tensor:
+    if (path / "samples.json").is_file() and (path / "images").is_dir():
+        path = path / "images"
+    names = find_pictures(path)
+    if not names:
+        raise DataError(f"{key}={where}: no pictures in this folder; choose another")
+    names = [names[k] for k in subset(len(names), limit).tolist()]
+    try:
+        with Image.open(path / names[0]) as first:
+            grey, (width, height) = first.mode in ("1", "L", "LA", "I;16", "I"), first.size
+        channels, height, width = shape or (1 if grey else 3, height, width)
+        images, changed = [], 0
+        for name in names:
+            picture = np.asarray(open_picture(path / name, channels))
+            if picture.shape[:2] != (height, width):
+                if height != width:
+                    raise ValueError(f"its size is not {_size((channels, height, width))}")
+                picture, changed = read_picture(path / name, height, channels).transpose(1, 2, 0), changed + 1
+            images.append(torch.from_numpy(picture.copy()).view(height, width, channels).permute(2, 0, 1))
+    except Exception as error:  # a broken file can fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{key}={where}: {name if images else names[0]} cannot be used ({reason}); take it out"
+        ) from error
+    if changed:
+        size = _size((channels, height, width))
+        log.warning(
+            "%s=%s: %d of %d pictures are cut and resized to %s", key, where, changed, len(names), size
+        )
+    return torch.stack(images)
+
+
+def _of_npz(path: Path, where: str, key: str) -> Tensor:
+    """(N, C, H, W) uint8, whichever layout the array has."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "images" not in arrays.files:
+                found = ", ".join(arrays.files) or "nothing"
+                raise DataError(f"{key}={where}: has no array images, but {found}; name it so")
+            array = arrays["images"]
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{key}={where}: cannot be read as an .npz file of numbers; write it anew") from error
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
+        raise DataError(
+            f"{key}={where}: images is {array.dtype} of shape {array.shape}; wanted uint8 (N, H, W, C)"
+        )
+    levels = torch.from_numpy(array)
+    if levels.ndim == 3:
+        return levels.unsqueeze(1)
+    if levels.shape[3] in (1, 3):
+        return levels.permute(0, 3, 1, 2).contiguous()
+    if levels.shape[1] in (1, 3):
+        return levels
+    raise DataError(f"{key}={where}: images has shape {array.shape}; wanted (N, H, W, C) with C = 1 or 3")
+
+
+def _size(shape: tuple[int, ...] | torch.Size) -> str:
+    channels, height, width = shape[-3:]
+    return f"{height}x{width} in {'colour' if channels == 3 else 'grey'}"

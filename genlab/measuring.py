@@ -1,0 +1,413 @@
+"""The ruler: one set of pictures beside another, by the same numbers whatever made them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from genlab.config import EvaluateConfig, TrainConfig, TrainerConfig, suggest
+from genlab.data.dataset import Dataset
+from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
+from genlab.data.spec import DataSpec
+from genlab.errors import ConfigError
+from genlab.families.base import Family
+from genlab.metrics import cache, classifier, extractors
+from genlab.metrics.coverage import overlap
+from genlab.metrics.distances import frechet_at_infinity, frechet_distance, kernel_distance, moments
+from genlab.metrics.extractors import Extractor
+from genlab.rng import derive_seed
+from genlab.run import log
+from genlab.sampling import draw
+
+METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+"""What two sets of features are compared by."""
+
+_SURE = 0.9
+"""A classifier is sure of an image when its likeliest class has more than this probability."""
+
+_MOST_CLASSES = 100
+"""More classes than this are not learned by the small classifier."""
+
+MOST_IMAGES = 10_000
+"""How many images are compared where nobody says how many."""
+
+_FEATURES_FORMAT = 1
+"""Version of a file of features."""
+
+
+Wanted = dict[str, tuple[str, ...]]
+"""For each extractor by name, the numbers that are wanted of it."""
+
+
+def parse(measure: Sequence[str], spec: DataSpec, key: str = "measure") -> Wanted:
+    """What a user's words ask for: an extractor is short for all its numbers, METRIC_EXTRACTOR for one.
+
+    Args:
+        measure: e.g. ("lenet", "frechet_random_conv"); "auto" for the extractor that suits the images.
+        spec: of the images that are compared.
+
+    Raises:
+        ConfigError: no such extractor or number.
+    """
+    labelled = 2 <= spec.classes <= _MOST_CLASSES
+    known = ("auto", *extractors.NAMES)
+    wanted: Wanted = {}
+    for word in measure:
+        name = next((x for x in known if word == x or word.endswith(f"_{x}")), None)
+        choices = [*known, *(f"{metric}_{known[-2]}" for metric in METRICS)]
+        if name is None:
+            raise ConfigError(f"{key}={word}: no such measure{suggest(word, choices, f'{key}=')}")
+        metric = word.removesuffix(name).rstrip("_")
+        if name == "auto":
+            name = extractors.default(spec.channels, labelled)
+        more = {"lenet": ("confident",), "inception": ("score",)}.get(name, ())
+        metric = "frechet" if (name, metric) == ("inception", "fid") else metric
+        if metric and metric not in (*METRICS, *more):
+            choices = [f"{metric}_{name}" for metric in (*METRICS, *more)]
+            raise ConfigError(f"{key}={word}: no such measure{suggest(word, choices, f'{key}=')}")
+        found = (metric,) if metric else (*METRICS, *more)
+        wanted[name] = tuple(dict.fromkeys((*wanted.get(name, ()), *found)))
+    return wanted
+
+
+def with_confidence(wanted: Wanted, spec: DataSpec) -> Wanted:
+    """The same, and of labelled images also how sure their own classifier is of samples."""
+    if not 2 <= spec.classes <= _MOST_CLASSES or "confident" in wanted.get("lenet", ()):
+        return wanted
+    return wanted | {"lenet": (*wanted.get("lenet", ()), "confident")}
+
+
+class _Real(NamedTuple):
+    """The real side of one extractor: features (N, F), and probabilities (N, K) of one that classifies."""
+
+    features: Tensor | None
+    probabilities: Tensor | None
+
+
+class Ruler:
+    """Measures sets of pictures against one real set, whose features are computed once and kept on disk.
+
+    Args:
+        real: the pictures to compare with.
+        wanted: see `parse`.
+        torch_device: where networks run.
+        dataset: labelled images on which `lenet` is trained; None where there is none.
+        weights_file: see `genlab.metrics.extractors.inception`.
+        key: the setting that names the extractors, for error messages.
+
+    Raises:
+        UserError: an extractor is not to be had, or there are too few real pictures.
+    """
+
+    def __init__(
+        self,
+        real: PictureSet,
+        wanted: Wanted,
+        torch_device: torch.device,
+        *,
+        dataset: Dataset | None = None,
+        weights_file: str | None = None,
+        key: str = "measure",
+    ) -> None:
+        self.real, self.wanted, self._device = real, wanted, torch_device
+        teach = None
+        if dataset is not None and dataset.spec.classes >= 2:
+            teach = lambda: classifier.load_or_train(dataset, torch_device)
+        self.extractors: dict[str, Extractor] = {
+            name: extractors.make(name, torch_device, classifier=teach, weights=weights_file, key=key)
+            for name in wanted
+        }
+        self._real = {name: self._read_real(name) for name in wanted}
+
+    def measure(self, levels: Tensor, *, extrapolate: bool = False, seed: int = 0) -> dict[str, float]:
+        """The numbers of generated pictures.
+
+        Args:
+            levels: (N, C, H, W) uint8, of the shape of the real ones.
+            extrapolate: the Fréchet distance at infinitely many generated pictures too, with its error.
+            seed: of the extrapolation's subsets.
+
+        Returns:
+            METRIC_EXTRACTOR_COUNT to number, where the count is the smaller of the two, e.g.
+            frechet_lite0_10k.
+        """
+        numbers: dict[str, float] = {}
+        for name, metrics in self.wanted.items():
+            extractor, real = self.extractors[name], self._real[name]
+            count = count_name(min(len(levels), len(self.real.levels)))
+            if real.features is not None:
+                features = self._on_device(extractor, levels)
+                found = _compare(real.features, features, metrics)
+                numbers |= {_named(metric, name, count): value for metric, value in found.items()}
+                if extrapolate and "frechet" in metrics:
+                    value, error = frechet_at_infinity(moments(real.features), features, seed=seed)
+                    numbers |= {_named("frechet", name, "infinity"): value}
+                    numbers |= {_named("frechet", name, "infinity", "standard_error"): error}
+            if real.probabilities is not None:
+                probabilities = self._on_device(extractor, levels, classes=True)
+                if "score" in metrics:
+                    value, error = inception_score(probabilities)
+                    numbers |= {f"inception_score_{count}": value}
+                    numbers |= {f"inception_score_{count}_standard_error": error}
+                if "confident" in metrics:
+                    for of, rows in ((count, probabilities), ("real", real.probabilities)):
+                        share, entropy = _sureness(rows)
+                        numbers |= {f"confident_share_{name}_{of}": share}
+                        numbers |= {f"class_entropy_nats_{name}_{of}": entropy}
+        return numbers
+
+    def setting(self, generated: int) -> dict[str, Any]:
+        """What a reader must know of the numbers of so many generated pictures."""
+        found: dict[str, Any] = {
+            "compared_with": f"{len(self.real.levels)} images of {self.real.name}",
+            "generated_images": generated,
+        }
+        for name, extractor in self.extractors.items():
+            found[f"extractor_{name}"] = extractor.version + (f", {extractor.note}" if extractor.note else "")
+        return found
+
+    def _read_real(self, name: str) -> _Real:
+        """From the cache, or computed and kept there under all that it follows from."""
+        extractor, metrics, levels = self.extractors[name], self.wanted[name], self.real.levels
+        wants = {"features": any(m in METRICS for m in metrics), "probabilities": "confident" in metrics}
+        wants["probabilities"] |= "score" in metrics
+        found: dict[str, Tensor | None] = {}
+        for kind, wanted in wants.items():
+            if not wanted or name == "pixels":
+                found[kind] = self._on_device(extractor, levels) if wanted else None
+                continue
+            versions = (_FEATURES_FORMAT, kind, name, extractor.version, torch.__version__)
+            digest = cache.digest(repr(versions), levels)
+            file = f"{self.real.label}-{name}-{kind}-{len(levels)}-{digest[:16]}.pt"
+            kept = cache.load(cache.folder("features") / file, digest)
+            if kept is None or kind not in kept:
+                log.info("%s of %d images of %s, once", name, len(levels), self.real.name)
+                kept = {kind: self._on_device(extractor, levels, classes=kind == "probabilities")}
+                cache.save(cache.folder("features") / file, digest, kept)
+            found[kind] = kept[kind].to(self._device)
+        return _Real(found["features"], found["probabilities"])
+
+    def _on_device(self, extractor: Extractor, levels: Tensor, classes: bool = False) -> Tensor:
+        """Features or probabilities of pictures on the CPU, on the device."""
+        function = extractor.probabilities if classes else extractor
+        parts = levels.split(512)
+        with tqdm(total=len(levels), unit="image", desc=extractor.name, leave=False, disable=None) as bar:
+            found = []
+            for part in parts:
+                found.append(function(part.to(self._device)))
+                bar.update(len(part))
+        return torch.cat(found)
+
+
+def count_name(count: int) -> str:
+    """A count as it stands in a number's name: 10k for 10000, 2500 for 2500."""
+    return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else str(count)
+
+
+def _named(metric: str, *parts: str) -> str:
+    """A number's name. The Fréchet distance of Inception's features, and no other, is the FID."""
+    if metric == "frechet" and parts[0] == "inception":
+        metric = "fid"
+    if metric.endswith("_standard_error"):
+        metric, parts = metric.removesuffix("_standard_error"), (*parts, "standard_error")
+    return "_".join((metric, *parts))
+
+
+def _compare(real: Tensor, generated: Tensor, metrics: Sequence[str]) -> dict[str, float]:
+    """Numbers of two sets of features, (M, F) and (N, F)."""
+    numbers: dict[str, float] = {}
+    if "frechet" in metrics:
+        numbers["frechet"] = frechet_distance(moments(real), moments(generated))
+    if "kernel" in metrics:
+        numbers["kernel"], numbers["kernel_standard_error"] = kernel_distance(real, generated)
+    if shares := [metric for metric in metrics if metric in ("precision", "recall", "density", "coverage")]:
+        found = overlap(real, generated)
+        numbers |= {share: getattr(found, share) for share in shares}
+    return numbers
+
+
+def _sureness(probabilities: Tensor) -> tuple[float, float]:
+    """The share of images (N, K) of whose class a classifier is sure, and the entropy over classes."""
+    share = (probabilities.amax(1) > _SURE).double().mean().item()
+    found = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]).double()
+    return share, torch.special.entr(found / found.sum()).sum().item()
+
+
+def inception_score(probabilities: Tensor, parts: int = 10) -> tuple[float, float]:
+    """The Inception score (Salimans et al. 2016) of probabilities (N, K): mean over parts, and its deviation.
+
+    exp(mean KL(p(y | x) || p(y))), in each of `parts` equal parts of the images, as is the custom.
+    """
+    scores = []
+    for part in probabilities.double().tensor_split(min(parts, len(probabilities))):
+        log_ratio = part.clamp_min(1e-300).log() - part.mean(0).clamp_min(1e-300).log()
+        scores.append(math.exp((part * log_ratio).sum(1).mean().item()))
+    values = torch.tensor(scores, dtype=torch.float64)
+    return values.mean().item(), values.std(correction=0).item()
+
+
+def check_generates(family: Family, given: str) -> None:
+    """Refuses a model without samples that are pictures.
+
+    Raises:
+        ConfigError: see above; names the remedy.
+    """
+    if family.spec.kind == "points":
+        raise ConfigError(f"{given}: points are no pictures; their modes are counted without measure")
+    if not family.generates:
+        remedy = "add prior=fit to genlab sample, then measure its folder: genlab evaluate samples=FOLDER"
+        if not (family.decodes and family.takes_fitted_prior):
+            remedy = "leave measure out"
+        raise ConfigError(f"{given}: has no prior to draw samples from; {remedy}")
+
+
+def generate(
+    family: Family,
+    dataset: Dataset,
+    n: int,
+    *,
+    seed: int,
+    torch_device: torch.device,
+    batch_size: int,
+    labels: Tensor | None = None,
+    quiet: bool = False,
+) -> Tensor:
+    """Pictures of samples 0 to n-1 of a seed, those of `genlab sample`, as (n, C, H, W) uint8 on the CPU.
+
+    Args:
+        dataset: that of the family, which makes pictures of codes.
+        labels: of data, (M,): a family that takes labels gets them in their frequencies; None lets it draw.
+    """
+    spec = dataset.originals.spec
+    if labels is not None and family.takes_labels:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "classes"))
+        order = torch.randperm(len(labels), generator=generator).repeat(-(-n // len(labels)))
+        labels = labels[order[:n]]
+    else:
+        labels = None
+    parts = []
+    was_training = family.training
+    family.eval()
+    with tqdm(total=n, unit="image", desc="sampling", leave=False, disable=quiet or None) as bar:
+        for start in range(0, n, batch_size):
+            indices = range(start, min(start + batch_size, n))
+            drawn = draw(family, indices, seed, torch_device, labels)
+            parts.append(to_levels(dataset.pictures(drawn), spec))
+            bar.update(len(indices))
+    family.train(was_training)
+    return torch.cat(parts)
+
+
+def ruler_of_run(
+    config: TrainConfig, family: Family, dataset: Dataset, torch_device: torch.device
+) -> Ruler | None:
+    """What measures a run's samples beside its validation images; None where nothing is to be measured.
+
+    Random numbers of training are left alone. The training images stand in for a validation split without
+    images.
+
+    Raises:
+        UserError: see `parse`, `check_generates` and `Ruler`.
+    """
+    words, key = config.trainer.measure, "trainer.measure"
+    if not words:
+        return None
+    check_generates(family, f"{key}=[{','.join(words)}]: {config.model.name}")
+    images = dataset.originals
+    split = "validation" if images.size("validation") else "train"
+    wanted = parse(words, images.spec, key)
+    real = set_of_split(images, split, config.trainer.measure_images)
+    ruler = Ruler(real, wanted, torch_device, dataset=images, key=key)
+    notes = [f"{name} ({x.note})" if x.note else name for name, x in ruler.extractors.items()]
+    log.info("measuring samples beside %d images of %s: %s", len(real.levels), real.name, ", ".join(notes))
+    return ruler
+
+
+def measure_run(
+    ruler: Ruler,
+    family: Family,
+    dataset: Dataset,
+    trainer: TrainerConfig,
+    seed: int,
+    torch_device: torch.device,
+) -> dict[str, float]:
+    """The numbers of a run's samples, the same ones each time."""
+    levels = generate(
+        family,
+        dataset,
+        trainer.measure_images,
+        seed=seed,
+        torch_device=torch_device,
+        batch_size=min(500, trainer.batch_size * 4),
+        labels=ruler.real.labels,
+    )
+    return ruler.measure(levels, seed=seed)
+
+
+class Comparison:
+    """What `genlab evaluate` measures of pictures, as its settings say.
+
+    Args:
+        config: of the command.
+        dataset: whose split is the reference, or whose shape the pictures of `against` get; None for folders
+            alone.
+
+    Attributes:
+        reference: the pictures that samples are compared with.
+        count: how many samples are wanted.
+        labels: those of the reference, if they are known.
+    """
+
+    def __init__(self, config: EvaluateConfig, dataset: Dataset | None, torch_device: torch.device) -> None:
+        self._config, self._device = config, torch_device
+        self._dataset = images = None if dataset is None else dataset.originals
+        self._given: PictureSet | None = None
+        limit = min(config.n or MOST_IMAGES, config.images or config.n or MOST_IMAGES)
+        shape = None if images is None else images.spec.shape
+        if isinstance(config.samples, str):
+            self._given = set_at(config.samples, "samples", shape, limit=config.n or MOST_IMAGES)
+            channels, height, width = self._given.levels.shape[1:]
+            shape = channels, height, width
+        if config.against is not None:
+            self.reference = set_at(config.against, "against", shape, limit=limit)
+        else:
+            assert images is not None
+            self.reference = set_of_split(images, config.split, limit)
+        assert shape is not None
+        self._spec = images.spec if images else DataSpec("pictures", *shape)
+        self.labels = self.reference.labels
+        self.count = config.n or len(self.reference.levels)
+        self._ruler: Ruler | None = None
+        if config.measured:
+            wanted = parse(config.measured, self._spec)
+            if config.against is None:
+                wanted = with_confidence(wanted, self._spec)
+            self._ruler = Ruler(
+                self.reference, wanted, torch_device, dataset=images, weights_file=config.weights_file
+            )
+
+    @property
+    def given(self) -> Tensor:
+        """The pictures of samples=FOLDER, (N, C, H, W) uint8, at the levels of the dataset."""
+        assert self._given is not None
+        return to_levels(self._given.levels.float() / 255, self._spec)
+
+    def numbers(self, levels: Tensor) -> dict[str, float]:
+        """The numbers of generated pictures (N, C, H, W) uint8."""
+        if self._ruler is None:
+            return {}
+        return self._ruler.measure(levels, extrapolate=self._config.extrapolate, seed=self._config.seed)
+
+    def setting(self, levels: Tensor) -> dict[str, Any]:
+        """What a reader must know of `numbers`."""
+        return {} if self._ruler is None else self._ruler.setting(len(levels))
+
+    def write_pictures(self, levels: Tensor, folder: Path) -> list[str]:
+        """Writes what there is to see; gives the files' names."""
+        return []

@@ -1,0 +1,236 @@
+"""The ruler: its words, its numbers for every family, its cache, and that it never disturbs a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import plain_config
+from PIL import Image
+
+from genlab import build, cli, train
+from genlab.data.digits import DigitsConfig
+from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
+from genlab.data.spec import DataSpec
+from genlab.errors import ConfigError, DataError
+from genlab.measuring import Ruler, count_name, inception_score, parse
+from genlab.metrics import classifier
+
+CPU = torch.device("cpu")
+GREY = DataSpec("digits", 1, 8, 8, levels=17, classes=10)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(classifier, "_STEPS", 100)
+    return tmp_path / "cache"
+
+
+def numbers_of(folder: str | Path) -> dict[str, Any]:
+    return json.loads((Path(folder) / "evaluation.json").read_text())
+
+
+def test_words() -> None:
+    everything = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+    assert parse(["pixels"], GREY) == {"pixels": everything}
+    assert parse(["frechet_random_conv", "kernel_random_conv"], GREY) == {
+        "random_conv": ("frechet", "kernel")
+    }
+    assert parse(["auto"], GREY) == {"lenet": (*everything, "confident")}
+    assert parse(["frechet_auto"], DataSpec("x", 1, 8, 8)) == {"random_conv": ("frechet",)}
+    assert parse(["fid_inception", "score_inception"], GREY) == {"inception": ("frechet", "score")}
+    assert parse(["pixels", "frechet_pixels"], GREY) == {"pixels": everything}
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("lennet", "did you mean measure=lenet?"),
+        ("recal_lenet", "did you mean measure=recall_lenet?"),
+        ("confident_pixels", "no such measure"),
+        ("fid_lite0", "no such measure"),  # nothing but Inception's is called so
+        ("", "no such measure"),
+    ],
+)
+def test_unknown_words(word: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^measure={word}: .*{hint}".replace("?", r"\?")):
+        parse([word], GREY)
+
+
+def test_counts_in_names() -> None:
+    assert [count_name(n) for n in (10_000, 2_000, 2_500, 999)] == ["10k", "2k", "2500", "999"]
+
+
+def test_inception_score_by_hand() -> None:
+    sure = torch.eye(4).repeat(25, 1)
+    assert inception_score(sure, parts=1)[0] == pytest.approx(4)
+    assert inception_score(torch.full((100, 4), 0.25))[0] == pytest.approx(1)
+    half = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    kl = [0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25), np.log(1 / 0.75)]
+    assert inception_score(half, parts=1)[0] == pytest.approx(np.exp(np.mean(kl)))
+
+
+def test_levels_are_those_of_written_pictures() -> None:
+    images = torch.rand(5, 1, 8, 8)
+    once = to_levels(images, GREY)
+    assert len(once.unique()) <= 17
+    assert torch.equal(to_levels(once.float() / 255, GREY), once)
+    written = (images * 255).round() / 255
+    assert torch.equal(to_levels(written, GREY), once)
+    fine = DataSpec("x", 1, 8, 8)
+    assert torch.equal(to_levels(images, fine), (images * 255).round().byte())
+
+
+def test_real_against_itself_and_its_cache(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = build.dataset(DigitsConfig())
+    real = set_of_split(dataset, "test")
+    wanted = parse(["random_conv", "lenet"], dataset.spec)
+    caplog.set_level("INFO", "genlab")
+
+    def made() -> int:
+        messages = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return sum("once" in message for message in messages)
+
+    first = Ruler(real, wanted, CPU, dataset=dataset).measure(real.levels)
+    assert made() == 4  # a classifier, two sets of features, and the classifier's probabilities
+    assert first["frechet_random_conv_500"] == pytest.approx(0, abs=1e-6)
+    assert first["precision_lenet_500"] == first["coverage_lenet_500"] == 1
+    assert first["confident_share_lenet_500"] == first["confident_share_lenet_real"] > 0.3
+    assert Ruler(real, wanted, CPU, dataset=dataset).measure(real.levels) == first
+    assert made() == 0
+    for path in (own_cache / "features").iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    assert Ruler(real, wanted, CPU, dataset=dataset).measure(real.levels) == first
+    assert made() == 3
+    other = PictureSet(real.levels[:400], None, real.name, real.label)
+    Ruler(other, wanted, CPU, dataset=dataset)
+    assert made() == 3
+    assert len(list((own_cache / "features").iterdir())) == 6
+
+
+def test_a_model_and_the_folder_of_its_samples_measure_alike(toy: Any) -> None:
+    train.start(plain_config(steps=4), [], "run")
+    words = ["measure=[pixels,lenet]", "images=300", "device=cpu"]
+    assert cli.main(["evaluate", "ckpt=run", *words, "run_dir=a"]) == 0
+    assert cli.main(["sample", "ckpt=run", "n=300", "npz=true", "run_dir=samples"]) == 0
+    for k, where in enumerate(("samples", "samples/images", "samples/samples.npz")):
+        assert cli.main(["evaluate", f"samples={where}", "dataset=digits", *words, f"run_dir=b{k}"]) == 0
+        from_model, from_folder = numbers_of("a"), numbers_of(f"b{k}")
+        names = [name for name in from_model if name.endswith("_300") or "_real" in name]
+        assert len(names) == 16
+        assert {name: from_folder[name] for name in names} == pytest.approx({n: from_model[n] for n in names})
+    setting = numbers_of("a")["setting"]
+    assert setting["compared_with"] == "300 images of digits test"
+    assert setting["generated_images"] == 300
+    assert "test accuracy of its classifier 0." in setting["extractor_lenet"]
+
+
+def test_two_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = np.random.default_rng(0)
+    for folder in ("first", "second"):
+        Path(folder).mkdir()
+        for k in range(20):
+            array = stream.integers(256, size=(12, 12, 3), dtype=np.uint8)
+            Image.fromarray(array).save(Path(folder) / f"{k}.png")
+    words = ["samples=first", "against=second", "measure=[frechet_pixels,random_conv]", "device=cpu"]
+    assert cli.main(["evaluate", *words, "extrapolate=true", "run_dir=numbers"]) == 0
+    found = numbers_of("numbers")
+    assert found["frechet_pixels_20"] > 0
+    assert found["frechet_random_conv_infinity"] < found["frechet_random_conv_20"]
+    assert "frechet_random_conv_infinity_standard_error" in found
+    assert "frechet_random_conv_infinity " in capsys.readouterr().out
+
+
+def test_counts_that_differ_are_both_said(toy: Any) -> None:
+    train.start(plain_config(steps=4), [], "run")
+    words = ["measure=pixels", "n=120", "images=60", "device=cpu", "run_dir=numbers"]
+    assert cli.main(["evaluate", "ckpt=run", *words]) == 0
+    found = numbers_of("numbers")
+    assert "frechet_pixels_60" in found
+    assert (found["setting"]["compared_with"][:9], found["setting"]["generated_images"]) == ("60 images", 120)
+
+
+MISTAKES = {
+    "": r"^genlab: ckpt: missing; add ckpt=..., or samples=FOLDER",
+    "samples=here": r"^genlab: dataset: missing; compare samples=here with dataset=NAME or with against=",
+    "samples=here dataset=digits against=here": "^genlab: dataset: does not go with against",
+    "samples=here ckpt=run": "^genlab: samples=here: measured without a model",
+    "samples=0 ckpt=run": "^genlab: samples=0: must be at least 1",
+    "samples=here dataset=digits per_image=true": "^genlab: per_image=True: a number of a model",
+    "samples=gone dataset=digits": "^genlab: samples=gone: no such folder of pictures or .npz file",
+    "samples=empty dataset=digits": "^genlab: samples=empty: no pictures in this folder",
+    "samples=here dataset=digitz": "^genlab: dataset=digitz: no such dataset; did you mean dataset=digits",
+    "samples=here dataset=ring": "^genlab: dataset=ring: holds no images",
+    "samples=here against=here measure=lenet": "^genlab: measure=lenet: needs a dataset with labels",
+    "samples=here dataset=digits measure=nonsense": "^genlab: measure=nonsense: no such measure",
+    "samples=here dataset=digits n=3": "^genlab: n=3: must be at least 10",
+    "samples=broken dataset=digits": "^genlab: samples=broken: a.png cannot be used",
+    "samples=bad.npz dataset=digits": "^genlab: samples=bad.npz: cannot be read as an .npz",
+    "samples=other.npz dataset=digits": "^genlab: samples=other.npz: has no array images, but x; name it so",
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_mistakes_are_one_line(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("here", "empty", "broken"):
+        Path(folder).mkdir()
+    Image.new("L", (8, 8)).save("here/a.png")
+    Path("broken/a.png").write_text("no picture")
+    Path("bad.npz").write_text("no archive")
+    np.savez("other.npz", x=np.zeros(3))
+    assert cli.main(["evaluate", *typed.split(), "device=cpu"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    import re
+
+    assert re.search(MISTAKES[typed], line), line
+    assert not Path("outputs").exists()
+
+
+def test_pictures_of_another_size_are_cut_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    Path("mixed").mkdir()
+    Image.new("L", (8, 8), 200).save("mixed/a.png")
+    Image.new("RGB", (20, 10), (255, 0, 0)).save("mixed/b.png")
+    found = set_at("mixed", "samples")
+    assert found.levels.shape == (2, 1, 8, 8)
+    assert "1 of 2 pictures are cut and resized" in caplog.text
+    assert set_at("mixed", "samples", (3, 6, 6)).levels.shape == (2, 3, 6, 6)
+    with pytest.raises(DataError, match=r"its size is not"):
+        set_at("mixed", "samples", (1, 8, 10))
+
+
+def test_measuring_never_disturbs_training(toy: Any) -> None:
+    """With it or without, cut off or not, a run's weights are the same, bit for bit."""
+    measured = {"measure": ["frechet_lenet", "frechet_pixels"], "measure_every": 4, "measure_images": 50}
+    train.start(plain_config(), [], "plain")
+    train.start(plain_config(**measured), [], "measured")
+    train.start(plain_config(**measured, steps=12, keep_checkpoints=9), [], "cut")
+    for name in ("step-00000008.pt", "step-00000012.pt"):
+        (Path("cut/checkpoints") / name).unlink()
+    train.resume("cut", None, [])
+    states = [torch.load(Path(run) / "checkpoints/step-00000012.pt") for run in ("plain", "measured", "cut")]
+    for state in states[1:]:
+        for name, value in states[0]["weights"].items():
+            assert torch.equal(value, state["weights"][name]), name
+        assert all(map(torch.equal, states[0]["random"][0].values(), state["random"][0].values()))
+    lines = [[json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+             for run in ("measured", "cut")]  # fmt: skip
+    for line in (line for run in lines for line in run):
+        line.pop("seconds", None), line.pop("images_per_second", None)
+    assert lines[0] == lines[1]
+    found = [line for line in lines[0] if "samples/frechet_lenet_50" in line]
+    assert [line["step"] for line in found] == [4, 8, 12]
+    assert all(line["samples/frechet_pixels_50"] > 0 for line in found)
+
+
+def test_a_mistyped_measure_of_a_run_leaves_nothing_behind(toy: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^trainer.measure=frechet_lennet: .*trainer.measure=frechet_lenet\?"
+    ):
+        train.start(plain_config(measure=["frechet_lennet"]), [], "run")
+    assert not Path("run").exists()
