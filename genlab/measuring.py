@@ -60,7 +60,7 @@ def parse(measure: Sequence[str], spec: DataSpec, key: str = "measure") -> Wante
     wanted: Wanted = {}
     for word in measure:
         name = next((x for x in known if word == x or word.endswith(f"_{x}")), None)
-        choices = [*known, *(f"{metric}_{known[-2]}" for metric in METRICS)]
+        choices = [*known, *(f"{metric}_{x}" for metric in METRICS for x in known)]
         if name is None:
             raise ConfigError(f"{key}={word}: no such measure{suggest(word, choices, f'{key}=')}")
         metric = word.removesuffix(name).rstrip("_")

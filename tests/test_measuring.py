@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,6 @@ def test_mistakes_are_one_line(typed: str, capsys: pytest.CaptureFixture[str]) -
     np.savez("other.npz", x=np.zeros(3))
     assert cli.main(["evaluate", *typed.split(), "device=cpu"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    import re
-
     assert re.search(MISTAKES[typed], line), line
     assert not Path("outputs").exists()
 
@@ -221,7 +220,7 @@ def test_measuring_never_disturbs_training(toy: Any) -> None:
     lines = [[json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
              for run in ("measured", "cut")]  # fmt: skip
     for line in (line for run in lines for line in run):
-        line.pop("seconds", None), line.pop("images_per_second", None)
+        line |= {"seconds": 0, "images_per_second": 0}
     assert lines[0] == lines[1]
     found = [line for line in lines[0] if "samples/frechet_lenet_50" in line]
     assert [line["step"] for line in found] == [4, 8, 12]
@@ -229,8 +228,6 @@ def test_measuring_never_disturbs_training(toy: Any) -> None:
 
 
 def test_a_mistyped_measure_of_a_run_leaves_nothing_behind(toy: Any) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^trainer.measure=frechet_lennet: .*trainer.measure=frechet_lenet\?"
-    ):
+    with pytest.raises(ConfigError, match=r"^trainer.measure=frechet_lennet: .*measure=frechet_lenet\?"):
         train.start(plain_config(measure=["frechet_lennet"]), [], "run")
     assert not Path("run").exists()

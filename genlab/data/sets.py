@@ -23,6 +23,10 @@ _SEED = 0
 """Of what a split's dataset draws: a binarisation is the same in every comparison."""
 
 
+_GREY = ("1", "L", "LA", "I", "I;16")
+"""Pillow's names of grey pictures."""
+
+
 class PictureSet(NamedTuple):
     """Pictures to compare with others.
 
@@ -113,25 +117,26 @@ def _of_folder(
     if not names:
         raise DataError(f"{key}={where}: no pictures in this folder; choose another")
     names = [names[k] for k in subset(len(names), limit).tolist()]
-    try:
-        with Image.open(path / names[0]) as first:
-            grey, (width, height) = first.mode in ("1", "L", "LA", "I;16", "I"), first.size
-        channels, height, width = shape or (1 if grey else 3, height, width)
-        images, changed = [], 0
-        for name in names:
+    images: list[Tensor] = []
+    changed = 0
+    for name in names:
+        try:
+            if shape is None:  # the first picture says what the others are made
+                with Image.open(path / name) as first:
+                    shape = 1 if first.mode in _GREY else 3, first.height, first.width
+            channels, height, width = shape
             picture = np.asarray(open_picture(path / name, channels))
             if picture.shape[:2] != (height, width):
                 if height != width:
-                    raise ValueError(f"its size is not {_size((channels, height, width))}")
-                picture, changed = read_picture(path / name, height, channels).transpose(1, 2, 0), changed + 1
-            images.append(torch.from_numpy(picture.copy()).view(height, width, channels).permute(2, 0, 1))
-    except Exception as error:  # a broken file can fail in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"{key}={where}: {name if images else names[0]} cannot be used ({reason}); take it out"
-        ) from error
+                    raise ValueError(f"its size is not {_size(shape)}")
+                changed += 1
+                picture = read_picture(path / name, height, channels).transpose(1, 2, 0)
+        except Exception as error:  # a broken file can fail in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{key}={where}: {name} cannot be used ({reason}); take it out") from error
+        images.append(torch.from_numpy(picture.copy()).view(height, width, channels).permute(2, 0, 1))
     if changed:
-        size = _size((channels, height, width))
+        size = _size(images[0].shape)
         log.warning(
             "%s=%s: %d of %d pictures are cut and resized to %s", key, where, changed, len(names), size
         )
