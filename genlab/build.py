@@ -55,6 +55,7 @@ DATASETS: dict[str, str | type] = {
     "cifar10": "genlab.data.torchvision_sets:CIFAR10",
     "svhn": "genlab.data.torchvision_sets:SVHN",
     "binarized_mnist": "genlab.data.binarized_mnist:BinarizedMNIST",
+    "shapes": "genlab.data.shapes:Shapes",
     "folder": "genlab.data.folder:Folder",
     "npz": "genlab.data.npz:Npz",
     "codes": "genlab.data.codes:Codes",

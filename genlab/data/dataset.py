@@ -189,11 +189,11 @@ class Dataset:
         source = self._sources[split]
         parts = rows.split(batch_size) if len(rows) else ()
         read = source.read(part.to(source.device) for part in parts)
-        for part, (levels, labels) in zip(parts, read, strict=True):
+        for part, (levels, labels, factors) in zip(parts, read, strict=True):
             noise, numbers = None, part.tolist()
             if self._pixels.draws:
                 noise = SampleRng(seed, numbers, levels.device, purpose="evaluation-data")
-            yield numbers, Batch(self._pixels.images(levels, noise), labels)
+            yield numbers, Batch(self._pixels.images(levels, noise), labels, factors)
 
 
 def from_arrays(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -17,10 +17,13 @@ class Batch(NamedTuple):
     images: (B, C, H, W) float32 in [0, 1]: level / (levels - 1), or dequantised, (level + u) / levels with
         u ~ U[0, 1). Points are (B, D, 1, 1), without bounds.
     labels: (B,) int64 in 0..classes-1, or None for a dataset without labels.
+    factors: (B, F) int64, what the images were made from, factor k in 0..n_k-1 as `DataSpec.factors` names
+        them; None where that is not known.
     """
 
     images: Tensor
     labels: Tensor | None
+    factors: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class DataSpec:
             "codes" of images, (1, h, w), of which `levels` are different, in no order; or "none" for a game
             without data.
         codes_of: of codes, what tells the model apart whose they are; see `genlab.data.codes`.
+        factors: name of each factor of variation to how many values it takes, in the order of
+            `Batch.factors`; empty where they are not known.
     """
 
     name: str
@@ -51,6 +56,7 @@ class DataSpec:
     dequantized: bool = False
     kind: str = "images"
     codes_of: str = ""
+    factors: dict[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,8 +73,9 @@ class DataSpec:
         return self.kind in ("images", "codes")
 
     def to_plain(self) -> dict[str, Any]:
-        """For a checkpoint; `codes_of` only where there are codes."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "codes_of" or value}
+        """For a checkpoint; `codes_of` and `factors` only where there are any."""
+        optional = ("codes_of", "factors")
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in optional or value}
 
 
 def check_codes_of(ckpt: str, found: str, wanted: str) -> None:

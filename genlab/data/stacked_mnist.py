@@ -115,6 +115,6 @@ class Stacked:
 
     def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
         chosen = (self._table.index_select(0, index).flatten() for index in rows)
-        for levels, labels in self._digits.read(chosen):
+        for levels, labels, _ in self._digits.read(chosen):
             assert labels is not None
-            yield levels.view(-1, 3, *levels.shape[2:]), modes(labels.view(-1, 3))
+            yield Levels(levels.view(-1, 3, *levels.shape[2:]), modes(labels.view(-1, 3)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,18 @@ from genlab.data.spec import Batch
 from genlab.errors import ConfigError, UserError
 from genlab.rng import derive_seed
 
-Levels = tuple[Tensor, Tensor | None]
-"""(B, C, H, W) uint8, or int16 codes, on the device, and (B,) int64 labels where there are any."""
+
+class Levels(NamedTuple):
+    """What is stored of the images of a batch, on the device.
+
+    levels: (B, C, H, W) uint8, or int16 codes; of points float32.
+    labels: (B,) int64, where there are any.
+    factors: (B, F) int64, where they are known.
+    """
+
+    levels: Tensor
+    labels: Tensor | None
+    factors: Tensor | None = None
 
 
 class Source(Protocol):
@@ -41,25 +51,28 @@ class Resident:
     Args:
         images: (N, C, H, W) uint8, or int16.
         labels: (N,) int64 or None, on the same device.
+        factors: (N, F) int64 or None, on the same device.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor | None) -> None:
+    def __init__(self, images: Tensor, labels: Tensor | None, factors: Tensor | None = None) -> None:
         self.device = images.device
         self._shape = images.shape[1:]
         self._flat = images.flatten(1).contiguous()  # selecting rows of a matrix is fastest
-        self._labels = labels
+        self._labels, self._factors = labels, factors
 
     def __len__(self) -> int:
         return len(self._flat)
 
     def to(self, device: torch.device) -> Resident:
         images = self._flat.to(device).view(len(self), *self._shape)
-        return Resident(images, None if self._labels is None else self._labels.to(device))
+        more = (None if each is None else each.to(device) for each in (self._labels, self._factors))
+        return Resident(images, *more)
 
     def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
+        known = (self._labels, self._factors)
         for index in rows:
             levels = self._flat.index_select(0, index).view(len(index), *self._shape)
-            yield levels, None if self._labels is None else self._labels.index_select(0, index)
+            yield Levels(levels, *(None if each is None else each.index_select(0, index) for each in known))
 
 
 class Items(Protocol):
@@ -80,37 +93,46 @@ class Streamed:
         labels: (N,) int64 or None.
         workers: processes that fetch; 0 fetches in this one.
         device: where batches are put.
+        factors: (N, F) int64 or None.
     """
 
     def __init__(
-        self, items: Items, labels: Tensor | None, workers: int, device: torch.device | str = "cpu"
+        self,
+        items: Items,
+        labels: Tensor | None,
+        workers: int,
+        device: torch.device | str = "cpu",
+        factors: Tensor | None = None,
     ) -> None:
         self.device = torch.device("cpu")
         self._target = torch.device(device)
-        self._items, self._labels, self._workers = items, labels, workers
+        self._items, self._labels, self._workers, self._factors = items, labels, workers, factors
 
     def __len__(self) -> int:
         return len(self._items)
 
     def to(self, device: torch.device) -> Streamed:
-        return Streamed(self._items, self._labels, self._workers, device)
+        return Streamed(self._items, self._labels, self._workers, device, self._factors)
 
     def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
         on_gpu = self._target.type == "cuda"
+        known = (self._labels, self._factors)
         loader: DataLoader[Any] = DataLoader(
             _Fetch(self._items),  # type: ignore[arg-type]
-            sampler=((index, None if self._labels is None else self._labels[index]) for index in rows),  # type: ignore[arg-type]
+            sampler=(  # type: ignore[arg-type]
+                (index, tuple(None if each is None else each[index] for each in known)) for index in rows
+            ),
             batch_size=None,
             num_workers=self._workers,
             pin_memory=on_gpu,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # else it would draw from the generator that training uses
         )
-        for levels, labels in loader:
+        for levels, of_batch in loader:
             if isinstance(levels, UserError):
                 raise levels
-            levels = levels.to(self._target, non_blocking=on_gpu)
-            yield levels, None if labels is None else labels.to(self._target, non_blocking=on_gpu)
+            more = (None if each is None else each.to(self._target, non_blocking=on_gpu) for each in of_batch)
+            yield Levels(levels.to(self._target, non_blocking=on_gpu), *more)
 
 
 class _Fetch:
@@ -119,12 +141,12 @@ class _Fetch:
     def __init__(self, items: Items) -> None:
         self.items = items
 
-    def __getitem__(self, key: tuple[Tensor, Tensor | None]) -> tuple[Tensor | UserError, Tensor | None]:
-        rows, labels = key
+    def __getitem__(self, key: tuple[Tensor, Any]) -> tuple[Tensor | UserError, Any]:
+        rows, of_batch = key
         try:
-            return self.items[rows], labels
+            return self.items[rows], of_batch
         except UserError as error:
-            return error, labels  # raised by the main process: across processes it would gain a traceback
+            return error, of_batch  # raised by the main process: across processes it would gain a traceback
 
 
 def _start_worker(_: int) -> None:
@@ -210,7 +232,7 @@ class BatchStream(Iterator[Batch]):
         return self
 
     def __next__(self) -> Batch:
-        levels, labels = next(self._read)
+        levels, labels, factors = next(self._read)
         seed = derive_seed(self._order.seed, "augment", self.index, self._order.rank)
         self.index += 1
-        return Batch(self._pixels.training_images(levels, seed), labels)
+        return Batch(self._pixels.training_images(levels, seed), labels, factors)

@@ -56,7 +56,7 @@ def load(**settings: Any) -> Dataset:
 
 
 def whole(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
-    ((_, (images, labels)),) = dataset.evaluation_batches(split, dataset.size(split), 0)
+    ((_, (images, labels, _)),) = dataset.evaluation_batches(split, dataset.size(split), 0)
     assert labels is not None
     return images, labels
 

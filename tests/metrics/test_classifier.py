@@ -83,7 +83,7 @@ def test_trained_once_and_kept(tmp_path: Path, trained: Any, caplog: pytest.LogC
 
 def test_the_accuracy_is_that_of_the_test_split(tmp_path: Path) -> None:
     classifier = of_digits(DIGITS, CPU, folder=tmp_path)
-    ((_, (images, labels)),) = build.dataset(DIGITS).evaluation_batches("test", 500, 0)
+    ((_, (images, labels, _)),) = build.dataset(DIGITS).evaluation_batches("test", 500, 0)
     assert (classifier.classify(images) == labels).double().mean().item() == classifier.test_accuracy
 
 
@@ -250,7 +250,7 @@ def test_modes_are_red_green_blue(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [20, 32, 64])
 def test_modes_of_another_size_are_those_of_the_same_digits_at_28_pixels(tmp_path: Path, size: int) -> None:
     classifier = of_digits(DIGITS, CPU, folder=tmp_path)
-    _, (images, _) = next(build.dataset(DIGITS).evaluation_batches("test", 300, 0))
+    _, (images, *_) = next(build.dataset(DIGITS).evaluation_batches("test", 300, 0))
     stacked = images.view(-1, 3, 28, 28)
     resized = F.interpolate(stacked, (size, size), mode="bilinear", antialias=True)
     expected = stacked_modes(classifier, stacked)
@@ -289,6 +289,6 @@ def test_accuracy_on_mnist_and_modes_of_stacked_mnist(tmp_path: Path) -> None:
     assert classifier.test_accuracy >= 0.988
     for size in (28, 32):
         stacked = build.dataset(StackedMNISTConfig(root=str(TEST_DATA), size=size))
-        _, (images, labels) = next(stacked.evaluation_batches("test", 3000, 0))
+        _, (images, labels, _) = next(stacked.evaluation_batches("test", 3000, 0))
         right = (stacked_modes(classifier, images) == labels).double().mean().item()
         assert right == pytest.approx(classifier.test_accuracy**3, abs=0.01)
