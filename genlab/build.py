@@ -47,6 +47,7 @@ FAMILIES: dict[str, str | type] = {
 
 DATASETS: dict[str, str | type] = {
     "digits": "genlab.data.digits:Digits",
+    "emoji": "genlab.data.emoji:Emoji",
     "mnist": "genlab.data.torchvision_sets:MNIST",
     "stacked_mnist": "genlab.data.stacked_mnist:StackedMNIST",
     "fashion_mnist": "genlab.data.torchvision_sets:FashionMNIST",

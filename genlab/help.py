@@ -68,6 +68,7 @@ keys used most:
 
 examples:
   genlab train model=vae dataset=mnist optimizer=adam schedule=warmup_cosine
+  genlab train model=vqvae dataset=emoji                       colour, with nothing to download
   genlab train model=gated_pixelcnn dataset=codes dataset.ckpt=RUN   a prior over the codes of a VQ-VAE
   genlab train -m model=vae model.latent=2,8,32 seed=0,1       a sweep: a run for each combination
   genlab train --config-dir mine model=my                      with your own mine/model/my.yaml

@@ -1,4 +1,4 @@
-"""Every command of the README is run, as written but for a budget of a few steps."""
+"""Every command of the README and of docs/ is run, as written but for a budget of a few steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torchvision.utils import save_image
 from genlab import cli, encoding, latent_space
 
 CHECKOUT = Path(__file__).parents[1]
-README = (CHECKOUT / "README.md").read_text()
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
 SHORT = ["trainer.steps=3", "trainer.batch_size=8", "trainer.evaluate_images=8", "trainer.sample_images=4"]
 
 FEWER_JOBS = {
@@ -28,10 +29,10 @@ FEWER_JOBS = {
 
 def commands() -> list[str]:
     """What the ```bash blocks hold: a command a line, without the remarks; and the commands in tables."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
     in_tables = [
-        c for line in README.splitlines() if line.startswith("|") for c in re.findall(r"`(genlab .*?)`", line)
+        c for line in TEXT.splitlines() if line.startswith("|") for c in re.findall(r"`(genlab .*?)`", line)
     ]
     parts = [part.strip() for line in lines for part in line.split("&&")]
     return [part for part in [*parts, *in_tables] if part and not part.startswith("#")]
@@ -95,6 +96,7 @@ def test_commands_of_the_readme(
                 pytest.fail(f"no way to test: {command}")
 
 
-def test_files_that_the_readme_shows_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (CHECKOUT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_shows_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target

@@ -40,7 +40,8 @@ def test_it_holds_every_configuration_and_module(wheel: Path) -> None:
         f"genlab/configs/{f.relative_to(CHECKOUT / 'configs')}" for f in CHECKOUT.glob("configs/**/*.yaml")
     }
     modules = {str(f.relative_to(CHECKOUT)) for f in CHECKOUT.glob("genlab/**/*.py")}
-    assert configs | modules | {"genlab/py.typed"} <= names
+    archives = {f"genlab/data/archives/{name}" for name in ("emoji.npz", "emoji-LICENSE.txt")}
+    assert configs | modules | archives | {"genlab/py.typed"} <= names
     assert not {name for name in names if name.startswith(("tests", "configs", "outputs"))}
 
 
@@ -55,6 +56,7 @@ def test_it_trains_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     genlab = [python, "-m", "genlab"]
     assert "vae" in command(*genlab, "list")
     command(*genlab, "train", "trainer=smoke", "trainer.device=cpu", "run_dir=run")
+    command(*genlab, "train", "dataset=emoji", "trainer=smoke", "trainer.device=cpu", "run_dir=emoji")
     command(*genlab, "sample", "ckpt=run", "n=4", "device=cpu", "run_dir=samples")
     command(*genlab, "resume", "run=run", "trainer.steps=30")
     assert (tmp_path / "samples" / "grid.png").stat().st_size > 0

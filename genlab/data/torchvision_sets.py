@@ -25,6 +25,9 @@ from genlab.data.dataset import Dataset, DownloadedConfig, Images, from_arrays
 from genlab.data.files import damaged, data_root, md5_of, obtain, read_verified
 from genlab.data.idx import parse_idx, read_idx
 
+_IN_COLOUR = "use dataset=emoji: 32x32 pixels in colour, and nothing to download"
+"""What else a user can do without pictures in colour that must be downloaded."""
+
 
 class _IdxSet:
     """MNIST and the sets made in its image: four IDX files, gzipped as published or unpacked.
@@ -224,7 +227,7 @@ class CIFAR10:
             contents = [read_verified(config, folder / name, md5) for name, md5 in listed]
         else:
             archive = root / cls.published.filename
-            obtain(config, archive, cls.published.tgz_md5, [cls.published.url])
+            obtain(config, archive, cls.published.tgz_md5, [cls.published.url], _IN_COLOUR)
             packed = io.BytesIO(read_verified(config, archive, cls.published.tgz_md5))
             with tarfile.open(fileobj=packed) as tar:
                 files = {name: tar.extractfile(f"{cls.published.base_folder}/{name}") for name, _ in listed}
@@ -267,7 +270,7 @@ class SVHN:
 
         url, name, md5 = datasets.SVHN.split_list[part]
         path = data_root(config.root) / name
-        obtain(config, path, md5, [url])
+        obtain(config, path, md5, [url], _IN_COLOUR)
         content = loadmat(io.BytesIO(read_verified(config, path, md5)))
         labels = content["y"].astype(np.int64).reshape(-1) % 10  # the digit 0 is labelled 10
         images = np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1))

@@ -179,7 +179,7 @@ def check_images(config: AutoregressiveConfig, spec: DataSpec) -> None:
     """
     if spec.kind not in ("images", "codes"):
         raise ConfigError(
-            f"dataset={spec.name}: {config.name} needs images; choose e.g. dataset=digits or dataset=mnist"
+            f"dataset={spec.name}: {config.name} needs images; choose e.g. dataset=digits or dataset=emoji"
         )
     sides = (spec.height, spec.width)
     fits = min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS

@@ -399,7 +399,7 @@ def check_network(config: AdversarialConfig, spec: DataSpec, network: str) -> No
     """
     if spec.kind == "none":
         raise ConfigError(
-            f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=ring or dataset=mnist"
+            f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=ring or dataset=emoji"
         )
     if spec.kind == "points" and config.augmentation:
         raise ConfigError(f"model.augmentation: {spec.name} has points, not images; leave it out")

@@ -243,7 +243,7 @@ def check_images(config: VQVAEConfig, spec: DataSpec) -> None:
     """
     if spec.kind != "images":
         raise ConfigError(
-            f"dataset={spec.name}: {config.name} takes images; choose e.g. dataset=digits or dataset=mnist"
+            f"dataset={spec.name}: {config.name} takes images; choose e.g. dataset=digits or dataset=emoji"
         )
     sides = (spec.height, spec.width)
     if not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):

@@ -228,6 +228,7 @@ def test_missing_and_not_to_be_had(name: str, download: bool, tmp_path: Path, no
     assert ("dataset.download=false" in message) != download
     assert "dataset.root=..." in message
     assert "GENLAB_DATA=..." in message
+    assert ("dataset=emoji" in message) == (name in ("cifar10", "svhn"))
     assert not root.exists()  # nothing is left behind
 
 

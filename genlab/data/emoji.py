@@ -1,0 +1,127 @@
+"""Emoji in colour, which come with the package: nothing to download."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from genlab.config import setting
+from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
+from genlab.data.folder import colour_of
+
+ARCHIVE = Path(__file__).parent / "archives" / "emoji.npz"
+SIZE = 64
+"""Side of a stored picture in pixels."""
+SPLITS = ("train", "validation", "test")
+CLASSES = (
+    "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places", "Activities",
+    "Objects", "Symbols", "Flags",
+)  # fmt: skip
+"""Unicode's groups; a label is a place in this list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiConfig(DatasetConfig):
+    """Pictures of Google's font Noto Color Emoji."""
+
+    name: Literal["emoji"] = setting("emoji")  # type: ignore[assignment]
+    size: int | None = setting(32, at_least=1, help="side in pixels; null keeps 64, the stored size")
+    skin_tones: bool = setting(True, help="false leaves out the variants in five skin tones")
+    background: str = setting(
+        "white", help="behind them: white, black, grey, another colour's name or '#rrggbb'"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        colour_of(self.background)
+
+
+class Emoji:
+    """Pictures of nine kinds. All variants of an emoji, as skin tones and sexes, are in one split."""
+
+    Config = EmojiConfig
+
+    @staticmethod
+    def load(config: EmojiConfig) -> Dataset:
+        """Reads the archive that comes with the package."""
+        archive = Archive.read(ARCHIVE)
+        images = torch.from_numpy(archive.images).permute(0, 3, 1, 2)
+        if config.size is not None and SIZE % config.size == 0:
+            images = averaged(images, SIZE // config.size)
+        colour = torch.tensor(colour_of(config.background), dtype=torch.int32).view(3, 1, 1)
+        behind = (colour * (255 - images[:, 3:]) + 127) // 255
+        levels = (images[:, :3] + behind.to(torch.uint8)).contiguous()
+        labels = torch.from_numpy(archive.labels).long()
+        used = torch.from_numpy(~archive.toned | config.skin_tones)
+        rows = [used & torch.from_numpy(archive.splits == k) for k in range(len(SPLITS))]
+        train, validation, test = ((levels[kept], labels[kept]) for kept in rows)
+        return from_arrays(config, train, test, validation=validation, classes=len(CLASSES))
+
+
+def averaged(images: Tensor, factor: int) -> Tensor:
+    """Images (N, C, H, W) uint8, smaller by a power of two: each pixel is the rounded mean of a square."""
+    parts = images.split(256)  # bounds the memory of what is in between
+    means = (functional.avg_pool2d(part.float(), factor) for part in parts)  # exact in so few binary digits
+    return torch.cat([(mean + 0.5).to(torch.uint8) for mean in means])
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What the archive holds, a row for each picture, in an order drawn at random once.
+
+    Attributes:
+        images: (N, SIZE, SIZE, 4) uint8: red, green and blue times alpha, and alpha.
+        labels: (N,) uint8, see `CLASSES`.
+        splits: (N,) uint8, see `SPLITS`.
+        toned: (N,) bool, whether it is a variant in a skin tone.
+        sequences: the code points in hexadecimal, as "1F44B 1F3FB".
+        names: Unicode's.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    toned: np.ndarray
+    sequences: list[str]
+    names: list[str]
+
+    @classmethod
+    def read(cls, path: Path) -> Archive:
+        """The content of a file that `write` made."""
+        with np.load(path, allow_pickle=False) as stored:
+            content = stored["webp"].tobytes()
+            ends = stored["ends"].tolist()
+            images = np.empty((len(ends), SIZE, SIZE, 4), np.uint8)
+            for k, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+                images[k] = np.asarray(Image.open(io.BytesIO(content[start:end])).convert("RGBA"))
+            texts = {key: stored[key].tobytes().decode().split("\n") for key in ("sequences", "names")}
+            return cls(images, stored["labels"], stored["splits"], stored["toned"], **texts)
+
+    def write(self, path: Path) -> None:
+        """Stores pictures as lossless WebP, one after the other; the same content gives the same file."""
+        pictures = [_webp(image) for image in self.images]
+        arrays = {
+            "webp": np.frombuffer(b"".join(pictures), np.uint8),
+            "ends": np.cumsum([len(one) for one in pictures]),
+            "labels": self.labels,
+            "splits": self.splits,
+            "toned": self.toned,
+            "sequences": np.frombuffer("\n".join(self.sequences).encode(), np.uint8),
+            "names": np.frombuffer("\n".join(self.names).encode(), np.uint8),
+        }
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def _webp(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    # `exact` keeps the colours of transparent pixels; with them, every value is as it was given.
+    Image.fromarray(image).save(file, "WEBP", lossless=True, quality=100, method=6, exact=True)
+    return file.getvalue()
