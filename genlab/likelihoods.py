@@ -15,7 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.data.spec import DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.rng import SampleRng
+
+SMALLEST_SPREAD = 0.05
+"""Least standard deviation that a new model gives a pixel, in units of [0, 1]."""
 
 _MIN_LOG_SCALE = -7.0  # of values in [0, 1]: a quarter of an 8-bit level, where the bins are saturated anyway
 
@@ -31,6 +35,10 @@ class Likelihood(Protocol):
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
         """log p(images | outputs), (B,) nats, or (S, B)."""
+        ...
+
+    def outputs_of(self, statistics: PixelStatistics) -> Tensor:
+        """The outputs that stand for independent pixels with the data's means, (parameters * C, H, W)."""
         ...
 
     def mean(self, outputs: Tensor) -> Tensor:
@@ -53,6 +61,9 @@ class Bernoulli:
         targets = images.expand_as(outputs)  # a view: S outputs of an image need no copies of it
         cross_entropy = F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none")
         return -cross_entropy.flatten(-3).sum(-1)
+
+    def outputs_of(self, statistics: PixelStatistics) -> Tensor:
+        return statistics.probability.logit()
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.float().sigmoid()
@@ -82,6 +93,9 @@ class Gaussian:
         log_sigma = self.log_sigma.float().clamp(min=_MIN_LOG_SCALE)
         deviation = (images - (outputs.float() + 0.5)) * torch.exp(-log_sigma)
         return -(deviation.square() / 2 + log_sigma + math.log(2 * math.pi) / 2).flatten(-3).sum(-1)
+
+    def outputs_of(self, statistics: PixelStatistics) -> Tensor:
+        return statistics.mean - 0.5
 
     def mean(self, outputs: Tensor) -> Tensor:
         return (outputs.float() + 0.5).clamp(*self._bounds)
@@ -123,6 +137,11 @@ class DiscretizedLogistic:
             + torch.where(lowest | highest, 0.0, width)
         )
         return log_mass.flatten(-3).sum(-1)
+
+    def outputs_of(self, statistics: PixelStatistics) -> Tensor:
+        """Locations are the means; a logistic of scale s has the standard deviation pi s / sqrt(3)."""
+        scale = statistics.std.clamp(min=SMALLEST_SPREAD) * (math.sqrt(3) / math.pi)
+        return torch.cat([statistics.mean - 0.5, scale.log() - math.log(0.1)])
 
     def mean(self, outputs: Tensor) -> Tensor:
         """The expected level: the sum over k >= 1 of P(level >= k), over levels - 1."""

@@ -7,27 +7,47 @@ alone.
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genlab.data.statistics import PixelStatistics
+from genlab.likelihoods import SMALLEST_SPREAD
+
+_OVERLAP = 0.5  # of the components of a new mixture
+_STEEPEST = 100.0  # tilt of a new pixel's levels
 _MIN_LOG_SCALE = -7.0  # of values in [-1, 1]: under a tenth of an 8-bit level, where a bin is saturated
 _MAX_LOG_SCALE = 20.0  # where the two edges take half each and what lies between nothing
+
+
+class Start(NamedTuple):
+    """Parameters of every pixel, `common` + `per_pixel` @ `basis`: (P,), (H, W, R) and (R, P)."""
+
+    common: Tensor
+    per_pixel: Tensor
+    basis: Tensor
 
 
 class PixelDistribution(Protocol):
     """Attributes:
     parameters: P, numbers for a pixel.
+    ranks: numbers of `Start` that differ from pixel to pixel.
     passes: a pixel is drawn in so many parts, each with parameters that may depend on the parts before: its
         channels one after the other, or 1 where the distribution itself ties them together.
     uniforms: numbers that the draw of a pixel takes.
     """
 
     parameters: int
+    ranks: int
     passes: int
     uniforms: int
+
+    def start(self, statistics: PixelStatistics) -> Start:
+        """The parameters that stand for independent pixels with the data's means."""
+        ...
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
         """log p(pixel), (...,) nats, summed over its channels."""
@@ -52,7 +72,11 @@ class Bernoulli:
     """Channels of 0 or 1; the parameters are C logits."""
 
     def __init__(self, channels: int) -> None:
-        self.parameters = self.passes = self.uniforms = channels
+        self.parameters = self.passes = self.uniforms = self.ranks = channels
+
+    def start(self, statistics: PixelStatistics) -> Start:
+        logits = statistics.probability.logit().movedim(0, -1)
+        return Start(torch.zeros_like(logits[0, 0]), logits, torch.eye(self.parameters).to(logits))
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
         """x log p + (1 - x) log(1 - p), summed over channels."""
@@ -73,7 +97,20 @@ class Categorical:
     def __init__(self, channels: int, levels: int) -> None:
         self.channels, self.levels = channels, levels
         self.parameters = channels * levels
-        self.passes = self.uniforms = channels
+        self.passes = self.uniforms = self.ranks = channels
+
+    def start(self, statistics: PixelStatistics) -> Start:
+        """The frequencies of the levels, tilted to each pixel's mean.
+
+        A pixel's probability of level x in [0, 1] is f(x) exp(t x) / Z: of all distributions with its mean,
+        the one nearest to the frequencies f of its channel. Codes have no means, and t = 0.
+        """
+        assert statistics.frequencies is not None
+        log_frequencies = statistics.frequencies.log()
+        pairs = zip(statistics.probability, log_frequencies, strict=True)
+        tilts = torch.stack([tilt_to(*pair) * statistics.ordered for pair in pairs], -1)
+        levels = torch.linspace(0, 1, self.levels).to(tilts)
+        return Start(log_frequencies.flatten(), tilts, torch.block_diag(*[levels[None]] * self.channels))
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
         """The logarithm of the softmax at each channel's level (van den Oord et al. 2016, 3.1), summed."""
@@ -112,6 +149,28 @@ class LogisticMixture:
         self._sizes = (1, channels, channels, channels * (channels - 1) // 2)
         self.parameters = components * sum(self._sizes)
         self.uniforms = 1 + channels
+        self.ranks = 3 * channels
+
+    def start(self, statistics: PixelStatistics) -> Start:
+        """Components side by side, so that the mixture has about the mean and the spread of each pixel.
+
+        Their locations are M quantiles of a logistic distribution, their scales `_OVERLAP` of its scale.
+        """
+        mean, std = (x.movedim(0, -1) for x in (statistics.mean, statistics.std))
+        scale = 2 * std.clamp(min=SMALLEST_SPREAD) * (math.sqrt(3) / math.pi)  # of values in [-1, 1]
+        numbers = torch.cat([mean * 2 - 1, scale, scale.log()], -1)
+        m, c = self.components, self.channels
+        quantiles = ((torch.arange(m).to(mean) + 0.5) / m).logit() * math.sqrt(1 - _OVERLAP**2)
+        each = torch.eye(c).to(mean)
+        locations = torch.stack([each, torch.zeros_like(each), torch.zeros_like(each)])
+        basis = torch.zeros(3, c, self.parameters).to(mean)
+        split = basis.split([self.components * size for size in self._sizes], -1)
+        split[1].unflatten(-1, (m, c)).copy_(locations[:, :, None].expand(-1, -1, m, -1))
+        split[1].unflatten(-1, (m, c))[1] = quantiles[None, :, None] * each[:, None]
+        split[2].unflatten(-1, (m, c))[2] = each[:, None].expand(-1, m, -1)
+        common = torch.zeros(self.parameters).to(mean)
+        common.split([self.components * size for size in self._sizes])[2].fill_(math.log(_OVERLAP))
+        return Start(common, numbers, basis.flatten(0, 1))
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
         """log sum_m pi_m prod_c [sigmoid(upper edge) - sigmoid(lower edge)] (eq. 2).
@@ -183,6 +242,24 @@ class LogisticMixture:
         for before in range(channel):
             location = location + coefficients[..., first + before] * x[..., before]
         return location
+
+
+def tilt_to(means: Tensor, log_frequencies: Tensor, steps: int = 40) -> Tensor:
+    """The t for which levels x of probability f(x) exp(t x) / Z have given means.
+
+    Args:
+        means: of any shape, in (0, 1).
+        log_frequencies: log f of the levels 0, 1 / (L - 1), ..., 1: (L,).
+        steps: of bisection, between `_STEEPEST` on both sides.
+    """
+    levels = torch.linspace(0, 1, len(log_frequencies)).to(means)
+    low, high = torch.full_like(means, -_STEEPEST), torch.full_like(means, _STEEPEST)
+    for _ in range(steps):
+        middle = (low + high) / 2
+        shares = torch.softmax(log_frequencies + middle[..., None] * levels, -1)
+        under = (shares * levels).sum(-1) < means
+        low, high = torch.where(under, middle, low), torch.where(under, high, middle)
+    return (low + high) / 2
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from genlab import build, device
 from genlab.config import TrainConfig, from_plain, to_plain
 from genlab.data.dataset import BatchStream, Dataset
 from genlab.data.spec import DataSpec, check_codes_of
+from genlab.data.statistics import pixel_statistics
 from genlab.device import Processes
 from genlab.errors import CheckpointError
 from genlab.families.base import Family, Metrics
@@ -56,7 +57,8 @@ class TrainingState:
         device.seed_initialization(config.seed)
         self.family: Family = build.family(config.model, self.dataset.spec).to(group.device)
         if new:
-            self.family.begin()
+            data = None if self.dataset.spec.kind == "none" else pixel_statistics(self.dataset)
+            self.family.begin(data)
         group.broadcast_(list(self.family.state_dict().values()))
         self.update = Update(self.family, config, group)
         self.batches = self._stream(0)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from genlab.config import setting
 from genlab.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
-from genlab.families.latent_variable import check_size
+from genlab.families.latent_variable import NetworkName, check_size
 from genlab.metrics.fidelity import mean_squared_error
-from genlab.nets.autoencoder import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from genlab.nets.autoencoder import choose_network, make_decoder, make_encoder
 from genlab.rng import SampleRng
 
 _COLUMNS = 10
@@ -30,9 +31,11 @@ class AEConfig:
     """See configs/model/ae.yaml."""
 
     name: Literal["ae"] = setting("ae")
-    network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
-    hidden: tuple[int, ...] = setting((512, 512), at_least=1, help="mlp: units, from the image to the latent")
-    width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
+    network: NetworkName = setting("auto", help="auto: resnet for sides from 28 to 64 pixels, else mlp")
+    hidden: tuple[int, ...] = setting(
+        (512, 512), at_least=1, help="mlp, resnet: fully connected units, from the image to the latent"
+    )
+    width: int = setting(16, at_least=1, help="conv, resnet: channels of the layer next to the image")
     latent: int = setting(16, at_least=1, help="dimensions of the latent")
     likelihood: Literal["auto", "bernoulli", "gaussian"] = setting("auto")
 
@@ -54,12 +57,10 @@ class AENet(nn.Module):
 
     def __init__(self, config: AEConfig, shape: tuple[int, int, int]) -> None:
         super().__init__()
-        if config.network == "mlp":
-            self.encoder: nn.Module = MLPEncoder(shape, config.hidden, config.latent)
-            self.decoder: nn.Module = MLPDecoder(config.latent, config.hidden, shape)
-        else:
-            self.encoder = ConvEncoder(shape, config.width, config.latent)
-            self.decoder = ConvDecoder(config.latent, config.width, shape)
+        network = choose_network(config.network, *shape[1:])
+        sizes: dict[str, Any] = {"hidden": config.hidden, "width": config.width}
+        self.encoder = make_encoder(network, shape, outputs=config.latent, **sizes)
+        self.decoder = make_decoder(network, shape, latent=config.latent, **sizes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs (B, C, H, W): logits, or means less 1/2, as `genlab.likelihoods` has them."""
@@ -84,6 +85,13 @@ class AE(Family):
         auto = "bernoulli" if spec.levels == 2 else "gaussian"
         self.likelihood_name = auto if config.likelihood == "auto" else config.likelihood
         self.autoencoder = AENet(config, spec.shape)
+
+    def begin(self, statistics: PixelStatistics | None) -> None:
+        """The decoder starts at the means of the training images."""
+        assert statistics is not None
+        bernoulli = self.likelihood_name == "bernoulli"
+        outputs = statistics.probability.logit() if bernoulli else statistics.mean - 0.5
+        self.autoencoder.decoder.offset.value.copy_(outputs)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """Vincent et al. 2008, section 2.3: gives back the images from spoiled ones."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.nets.autoregressive import PixelNet
@@ -61,6 +62,12 @@ class Autoregressive(Family):
         codes = spec.levels if spec.kind == "codes" else 0
         parameters = self.distribution.parameters
         self.network = self.make_network(spec.shape, parameters, ordered, classes, codes)
+        self.network.add_offset(self.distribution.ranks)
+
+    def begin(self, statistics: PixelStatistics | None) -> None:
+        assert statistics is not None
+        assert self.network.offset is not None
+        self.network.offset.set(*self.distribution.start(statistics))
 
     def make_network(
         self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0

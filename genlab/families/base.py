@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genlab.config import TrainConfig
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.device import Processes
 from genlab.rng import SampleRng
 
@@ -102,11 +103,15 @@ class Family(nn.Module):
         self.config = config
         self.spec = spec
 
-    def begin(self) -> None:
-        """Takes what a new run begins with beside its random weights, e.g. weights of another run.
+    def begin(self, statistics: PixelStatistics | None) -> None:
+        """Takes what a new run begins with beside its random weights.
 
-        It is called once for a new run, before anything is written; never for a run that goes on or for a
-        model that is loaded, whose checkpoint has it all.
+        A model of images starts at the training data as independent pixels; another may take weights of
+        another run. It is called once for a new run, before anything is written; never for a run that goes on
+        or for a model that is loaded, whose checkpoint has it all.
+
+        Args:
+            statistics: of the training data, on the model's device; None where there are no data.
 
         Raises:
             UserError: what it wants is not there, or does not fit.

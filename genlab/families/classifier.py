@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.autoencoder import AE, in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
@@ -74,7 +75,7 @@ class Classifier(Family):
             raise ConfigError(f"dataset={spec.name}: has {lacks} to learn; choose e.g. dataset=mnist")
         self.classifier = ClassifierNet(config, spec)
 
-    def begin(self) -> None:
+    def begin(self, statistics: PixelStatistics | None) -> None:
         """Takes the lowest layers of the encoder of `model.start`, of its moving average where there is one.
 
         Raises:

@@ -15,6 +15,7 @@ from genlab import adversarial
 from genlab.augmentation import OPERATIONS, augment
 from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
@@ -128,6 +129,12 @@ class GAN(Family):
         self.add_module(self.players[0], opponent)
         self.latent_prior = config.prior
         self._noise_sigma = config.instance_noise
+
+    def begin(self, statistics: PixelStatistics | None) -> None:
+        """The generator of images starts at the means of the training images."""
+        if self.spec.kind == "images":
+            assert statistics is not None
+            self.generator.start(statistics.mean)
 
     @property
     def opponent(self) -> Discriminator:

@@ -16,10 +16,10 @@ from genlab.config import setting
 from genlab.data.spec import Batch
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics
-from genlab.families.latent_variable import VAENet, active
+from genlab.families.latent_variable import NetworkName, VAENet, active
 from genlab.families.vae import VAE
 from genlab.latents import DiagonalNormal, FactorizedPrior, Posterior
-from genlab.nets.autoencoder import Shape
+from genlab.nets.autoencoder import Shape, choose_network
 from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior
 from genlab.rng import SampleRng
 
@@ -29,13 +29,15 @@ class HierarchicalVAEConfig:
     """See configs/model/hierarchical_vae.yaml."""
 
     name: Literal["hierarchical_vae"] = setting("hierarchical_vae")
-    network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
+    network: NetworkName = setting(
+        "auto", help="between the image and layer 1; auto: resnet for sides from 28 to 64 pixels, else mlp"
+    )
     latents: tuple[int, ...] = setting(
         (32, 16), at_least=1, help="dimensions of each layer, from the image upwards"
     )
     hidden: tuple[int, ...] = setting((512, 256), at_least=1, help="units of each layer, as many numbers")
     blocks: int = setting(1, at_least=0, help="residual blocks of each layer, upwards and downwards")
-    width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
+    width: int = setting(16, at_least=1, help="conv, resnet: channels of the layer next to the image")
     likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
     sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
     beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
@@ -89,8 +91,8 @@ class HierarchicalNet(VAENet):
     def _make_networks(
         self, config: HierarchicalVAEConfig, shape: Shape, out_shape: Shape
     ) -> tuple[nn.Module, nn.Module]:
-        width = config.width if config.network == "conv" else None
-        sizes = (config.latents, config.hidden, config.blocks, width)
+        network = choose_network(config.network, *shape[1:])
+        sizes = (config.latents, config.hidden, config.blocks, network, config.width)
         return LadderEncoder(shape, *sizes), LadderDecoder(out_shape, *sizes)
 
 

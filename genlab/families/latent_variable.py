@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.data.subsets import subset
 from genlab.device import numbers_at_once
 from genlab.errors import ConfigError
@@ -29,16 +30,16 @@ from genlab.latents import (
     VampPrior,
     kl_decomposition,
 )
-from genlab.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
+from genlab.likelihoods import SMALLEST_SPREAD, DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.nets.autoencoder import (
     LARGEST_PIXELS,
     SMALLEST_PIXELS,
-    ConvDecoder,
-    ConvEncoder,
-    MLPDecoder,
-    MLPEncoder,
     Shape,
+    choose_network,
+    make_decoder,
+    make_encoder,
 )
+from genlab.nets.start import Offset, shrink
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
@@ -46,14 +47,19 @@ _DECOMPOSED_IMAGES = 1000  # a validation during training takes them too
 _ROWS_AT_ONCE = 2**13  # decoded for an importance-weighted bound, however few their pixels
 
 
+NetworkName = Literal["auto", "mlp", "conv", "resnet"]
+
+
 @dataclass(frozen=True)
 class NetworksConfig:
     """The networks and the likelihood: what does not depend on the latents either."""
 
     name: str = setting()
-    network: Literal["mlp", "conv"] = setting("mlp", help="conv takes sides from 8 to 64 pixels")
-    hidden: tuple[int, ...] = setting((512, 512), at_least=1, help="mlp: units, from the image to the latent")
-    width: int = setting(32, at_least=1, help="conv: channels of the layer next to the image")
+    network: NetworkName = setting("auto", help="auto: resnet for sides from 28 to 64 pixels, else mlp")
+    hidden: tuple[int, ...] = setting(
+        (512, 512), at_least=1, help="mlp, resnet: fully connected units, from the image to the latent"
+    )
+    width: int = setting(16, at_least=1, help="conv, resnet: channels of the layer next to the image")
     likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
     sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
     sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
@@ -84,6 +90,12 @@ class LatentNet(nn.Module):
     prior: Prior
     prior_name: str
     log_sigma: nn.Parameter | None
+
+    def start(self, outputs: Tensor) -> None:
+        """Sets the constant that the decoder adds to its outputs, (C, H, W)."""
+        offset = self.decoder.offset
+        assert isinstance(offset, Offset)
+        offset.value.copy_(outputs)
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
         """The posterior of each image, float32."""
@@ -161,20 +173,23 @@ def make_networks(
         latent: that the decoder gets of a latent.
         classes: of labels that both see; 0 for none.
     """
-    if config.network == "mlp":
-        return (
-            MLPEncoder(shape, config.hidden, numbers, classes),
-            MLPDecoder(latent, config.hidden, out_shape, classes),
-        )
-    return (
-        ConvEncoder(shape, config.width, numbers, classes),
-        ConvDecoder(latent, config.width, out_shape, classes),
-    )
+    network = choose_network(config.network, *shape[1:])
+    sizes: dict[str, Any] = {"hidden": config.hidden, "width": config.width, "classes": classes}
+    encoder = make_encoder(network, shape, outputs=numbers, **sizes)
+    shrink(encoder.last)  # posteriors that start near N(0, I) cost nothing
+    return encoder, make_decoder(network, out_shape, latent=latent, **sizes)
 
 
 def make_log_sigma(learned: bool) -> nn.Parameter | None:
     """The logarithm of a learned standard deviation, a tenth of the range to begin with."""
     return nn.Parameter(torch.tensor(math.log(0.1))) if learned else None
+
+
+def start_log_sigma(log_sigma: nn.Parameter | None, statistics: PixelStatistics) -> None:
+    """Starts a learned standard deviation at that of the data around the means of their pixels."""
+    if log_sigma is not None:
+        with torch.no_grad():
+            log_sigma.copy_(statistics.std.square().mean().clamp(min=SMALLEST_SPREAD**2).log() / 2)
 
 
 class Autoencoder(Family):
@@ -203,6 +218,12 @@ class Autoencoder(Family):
         classes = spec.classes if self.takes_labels else 0
         self.vae = self.Network(config, spec, parameters * spec.channels, learns_sigma, classes)
         self.latent_prior = self.vae.prior_name
+
+    def begin(self, statistics: PixelStatistics | None) -> None:
+        """The decoder starts at independent pixels with the means and spreads of the training data."""
+        assert statistics is not None
+        self.vae.start(self.likelihood.outputs_of(statistics))
+        start_log_sigma(self.vae.log_sigma, statistics)
 
     def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
         """What posteriors make latents of, (n, *samples, latent): standard normal numbers."""
@@ -432,8 +453,9 @@ def check_size(config: NetworksConfig, spec: DataSpec) -> None:
             f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=digits or dataset=ring"
         )
     sides = (spec.height, spec.width)
-    if config.network == "conv" and not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
+    network = choose_network(config.network, *sides)
+    if network != "mlp" and not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
         raise ConfigError(
-            f"model.network=conv: images of {spec.height}x{spec.width} pixels, it takes sides from "
+            f"model.network={network}: images of {spec.height}x{spec.width} pixels, it takes sides from "
             f"{SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32 or model.network=mlp"
         )

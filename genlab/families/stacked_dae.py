@@ -17,6 +17,7 @@ from torch import Tensor
 from genlab.config import TrainConfig, setting
 from genlab.corruption import DefaultDraws, Noise, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
@@ -80,6 +81,14 @@ class StackedDAE(Family):
         super().__init__(config, spec)
         check_images(config.name, spec)
         self.stack = AutoencoderStack([spec.dimensions, *config.hidden], config.units)
+
+    def begin(self, statistics: PixelStatistics | None) -> None:
+        """The lowest decoder gives the mean of the training images back as itself."""
+        assert statistics is not None
+        with torch.no_grad():
+            mean = statistics.mean.flatten()[None]
+            outputs = self.stack(0, mean)[0]
+            self.stack.biases[0].copy_(statistics.probability.flatten().logit() - outputs)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """One layer learns to give back its inputs from spoiled ones (Vincent et al. 2010, section 3.5).

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
-from genlab.families.latent_variable import choose_likelihood
+from genlab.families.latent_variable import choose_likelihood, start_log_sigma
 from genlab.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
 from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity
@@ -97,6 +98,12 @@ class VQVAE(Family):
         learns_sigma = self.likelihood_name == "gaussian" and config.sigma is None
         self.map_size = map_sizes(spec.height, spec.width, config.halvings)[-1]
         self.vqvae = VQVAENet(config, spec, parameters * spec.channels, learns_sigma)
+
+    def begin(self, statistics: PixelStatistics | None) -> None:
+        """The decoder starts at independent pixels with the means and spreads of the training data."""
+        assert statistics is not None
+        self.vqvae.decoder.offset.value.copy_(self.likelihood.outputs_of(statistics))
+        start_log_sigma(self.vqvae.log_sigma, statistics)
 
     @property
     def likelihood(self) -> Likelihood:

@@ -32,6 +32,7 @@ from genlab.nets.layers import (
     initialize,
     kaiming,
 )
+from genlab.nets.start import Offset
 
 __all__ = [
     "ORTHOGONAL_GAIN",
@@ -43,6 +44,7 @@ __all__ = [
     "make_generator",
 ]
 
+_BRIGHTEST = 0.9  # of a new generator's mean in [-1, 1]: further out the slope of tanh is gone
 NETWORKS = ("mlp", "dcgan", "resnet")
 SIZES = {"dcgan": (SMALLEST_PIXELS, LARGEST_PIXELS), "resnet": (32, 32)}
 """Shortest and longest side in pixels; `mlp` takes any."""
@@ -53,15 +55,21 @@ class Generator(nn.Module):
 
     Args:
         net: (B, latent + classes) to (B, C, H, W).
+        shape: C, H, W.
         classes: how many; 0 for a generator without labels.
         bounded: whether a tanh keeps the samples in [-1, 1].
     """
 
-    def __init__(self, net: nn.Module, classes: int, bounded: bool) -> None:
+    def __init__(self, net: nn.Module, shape: Shape, classes: int, bounded: bool) -> None:
         super().__init__()
         self.net = net
         self.classes = classes
         self.bounded = bounded
+        self.offset = Offset(*shape)
+
+    def start(self, mean: Tensor) -> None:
+        """Makes the samples of a new generator lie around an image (C, H, W) in [0, 1]."""
+        self.offset.value.copy_((mean * 2 - 1).clamp(-_BRIGHTEST, _BRIGHTEST).atanh())
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples (B, C, H, W).
@@ -80,7 +88,7 @@ class Generator(nn.Module):
             one_hot = labels[:, None] == torch.arange(self.classes, device=labels.device)
             latents = torch.cat([latents, one_hot.to(latents.dtype)], 1)
         samples = self.net(latents)
-        return torch.tanh(samples) if self.bounded else samples
+        return torch.tanh(self.offset(samples)) if self.bounded else samples
 
 
 class Discriminator(nn.Module):
@@ -242,7 +250,7 @@ def make_generator(
     else:
         kind = DCGANGenerator if network == "dcgan" else ResidualGenerator
         net = kind(latent + classes, width, shape, batch_norm)
-    generator = Generator(net, classes, bounded)
+    generator = Generator(net, shape, classes, bounded)
     initialize(generator, initialization)
     return generator
 

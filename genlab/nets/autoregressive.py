@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.nets.causal import CausalConv, Ordered, Scan, channels_last
+from genlab.nets.start import PixelOffset, shrink
 
 CODE_FEATURES = 32
 """Numbers of a code's learned vector: enough to tell hundreds of them apart."""
@@ -44,10 +45,18 @@ class PixelNet(nn.Module):
         self.codes = nn.Embedding(codes, CODE_FEATURES) if codes else None
         self.inputs = CODE_FEATURES if codes else shape[0]
         self.groups = shape[0] if ordered else 1
+        self.offset: PixelOffset | None = None
+
+    def add_offset(self, ranks: int) -> PixelOffset:
+        """Gives the network constants to add to its parameters, 0 so far; see `PixelOffset`."""
+        _, height, width = self.shape
+        self.offset = PixelOffset(height, width, self.parameters_per_pixel, ranks)
+        return self.offset
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Parameters of every pixel, (B, H, W, P), for images (B, C, H, W) in [0, 1]; labels: (B,)."""
-        return self.whole(self.input_of(channels_last(images)), labels)
+        parameters = self.whole(self.input_of(channels_last(images)), labels)
+        return parameters if self.offset is None else parameters + self.offset()
 
     def input_of(self, pixels: Tensor) -> Tensor:
         """What layers get of pixels (..., C) in [0, 1]: (..., inputs), in [-1, 1] unless they are codes."""
@@ -91,6 +100,8 @@ class PixelNet(nn.Module):
     def begin_row(self, scan: Scan, row: int) -> None:
         """Goes to the first pixel of a row and does what can be done for the row as a whole."""
         scan.begin_row(row)
+        if self.offset is not None:
+            scan.hold("offset", self.offset(row).repeat(scan.batch, 1, 1))
         self.row(scan, scan.caches["pixels"])
 
     def look(self, scan: Scan, pixel: Tensor, again: bool = False) -> Tensor:
@@ -102,7 +113,8 @@ class PixelNet(nn.Module):
                 are set to makes no difference to the parameters of the channels known and the one after.
             again: it is not the first look at this position.
         """
-        return self.pixel(scan, self.input_of(pixel), again)
+        parameters = self.pixel(scan, self.input_of(pixel), again)
+        return parameters if self.offset is None else parameters + scan.read(scan.caches["offset"])
 
     def keep(self, scan: Scan, pixel: Tensor) -> None:
         """Takes in the scan's pixel, (B, C) in [0, 1], and moves on within the row."""
@@ -146,6 +158,7 @@ class Head(nn.Module):
         self.features = nn.Linear(features, hidden)
         self.own = Ordered(channels, hidden, groups, strict=True) if groups > 1 else None
         self.out = Ordered(hidden, parameters, groups)
+        shrink(self.out.linear)
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
         """(..., parameters) from features (..., F) and the pixels (..., C) in [-1, 1]."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genlab.nets.autoregressive import PixelNet, add_class, class_embedding, gate, image_coordinates
 from genlab.nets.causal import CausalConv, Ordered, RowConv, Scan, shift_down
+from genlab.nets.start import shrink
 
 
 class VerticalLayer(nn.Module):
@@ -114,6 +115,7 @@ class GatedPixelCNN(PixelNet):
         )
         self.head = Ordered(width, head, self.groups)
         self.out = Ordered(head, parameters, self.groups)
+        shrink(self.out.linear)
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
         above = shift_down(x)

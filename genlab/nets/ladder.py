@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.latents import DiagonalNormal, Posterior
-from genlab.nets.autoencoder import ConvDecoder, ConvEncoder, FullyConnected, MLPDecoder, MLPEncoder, Shape
+from genlab.nets.autoencoder import FullyConnected, Shape, make_decoder, make_encoder
+from genlab.nets.start import Offset, shrink
 
 
 class Rung(nn.Module):
@@ -52,19 +53,29 @@ class LadderEncoder(nn.Module):
         latents: dimensions of each layer, from the image upwards.
         hidden: units of each layer, as many.
         blocks: residual blocks of each layer.
-        width: channels of convolutions between the image and layer 1; None for a linear map.
+        network: between the image and layer 1, "conv" or "resnet"; "mlp" is a linear map.
+        width: channels next to the image.
     """
 
     def __init__(
-        self, shape: Shape, latents: Sequence[int], hidden: Sequence[int], blocks: int, width: int | None
+        self,
+        shape: Shape,
+        latents: Sequence[int],
+        hidden: Sequence[int],
+        blocks: int,
+        network: str,
+        width: int,
     ) -> None:
         super().__init__()
-        bottom = ConvEncoder(shape, width, hidden[0]) if width else MLPEncoder(shape, (), hidden[0])
+        bottom = make_encoder(network, shape, hidden=(), width=width, outputs=hidden[0])
         maps = [bottom, *(FullyConnected(sizes) for sizes in itertools.pairwise(hidden))]
         self.rungs = nn.ModuleList(Rung(into, n, blocks) for into, n in zip(maps, hidden, strict=True))
         self.estimates = nn.ModuleList(
             FullyConnected([n, DiagonalNormal.count(d)]) for n, d in zip(hidden, latents, strict=True)
         )
+        for estimate in self.estimates:
+            assert isinstance(estimate, FullyConnected)
+            shrink(estimate.layers[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to the means of all layers, then their log-variances, (B, 2 D)."""
@@ -97,11 +108,17 @@ class LadderDecoder(nn.Module):
 
     Args:
         shape: (C, H, W) of the outputs.
-        latents, hidden, blocks, width: as those of `LadderEncoder`.
+        latents, hidden, blocks, network, width: as those of `LadderEncoder`.
     """
 
     def __init__(
-        self, shape: Shape, latents: Sequence[int], hidden: Sequence[int], blocks: int, width: int | None
+        self,
+        shape: Shape,
+        latents: Sequence[int],
+        hidden: Sequence[int],
+        blocks: int,
+        network: str,
+        width: int,
     ) -> None:
         super().__init__()
         self.latents = tuple(latents)
@@ -112,9 +129,12 @@ class LadderDecoder(nn.Module):
         self.rungs = nn.ModuleList(
             Rung(_even_linear(a, d, n), n, blocks) for a, d, n in zip(above, latents, hidden, strict=True)
         )
-        self.out: nn.Module = (
-            ConvDecoder(hidden[0], width, shape) if width else MLPDecoder(hidden[0], (), shape)
-        )
+        self.out = make_decoder(network, shape, hidden=(), width=width, latent=hidden[0])
+
+    @property
+    def offset(self) -> Offset:
+        """The constant that is added to the outputs."""
+        return self.out.offset
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (n, D) to outputs (n, C, H, W)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genlab.nets.autoregressive import PixelNet, add_class, class_embedding
 from genlab.nets.causal import CausalConv, Ordered, Scan
+from genlab.nets.start import shrink
 
 
 class MaskedLayer(nn.Module):
@@ -58,8 +59,9 @@ class MaskedNet(PixelNet):
             nn.ReLU(),
             Ordered(head, head, groups),
             nn.ReLU(),
-            Ordered(head, parameters, groups),
+            out := Ordered(head, parameters, groups),
         )
+        shrink(out.linear)
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
         return self.run(x, labels)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.nets.autoencoder import Shape
+from genlab.nets.start import Offset, shrink
 
 _SMOOTHING = 1e-5  # vectors of an image that every code is thought to have beyond its own
 _LLOYD_STEPS = 10
@@ -200,6 +201,8 @@ class Decoder(nn.Module):
             nn.ConvTranspose2d(width, n, 4, stride=2, padding=1, output_padding=more)
             for n, more in zip(outputs, odd, strict=True)
         )
+        shrink(self.convolutions[-1])
+        self.offset = Offset(*shape)
 
     def forward(self, vectors: Tensor) -> Tensor:
         x = self.into(vectors)
@@ -207,4 +210,4 @@ class Decoder(nn.Module):
             x = block(x)
         for convolution in self.convolutions:
             x = convolution(torch.relu(x))
-        return x
+        return self.offset(x)

@@ -1,0 +1,62 @@
+"""What is known of a dataset's images as independent pixels, from which a new model starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from genlab.data.dataset import Dataset
+
+_IMAGES = 5000
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """Means, spreads and levels of training images, each pixel by itself.
+
+    Attributes:
+        mean: of each channel of each pixel, (C, H, W) float32, in [0, 1] but for points.
+        std: standard deviations around them, (C, H, W).
+        frequencies: share of each level in each channel, over all pixels, (C, levels). No share is 0: every
+            level counts as seen once more than it was. None for values without levels.
+        count: images that these are of.
+        ordered: levels are more or less of something; those of codes are not.
+    """
+
+    mean: Tensor
+    std: Tensor
+    frequencies: Tensor | None
+    count: int
+    ordered: bool = True
+
+    @property
+    def probability(self) -> Tensor:
+        """The mean of images in [0, 1], never 0 or 1: as if there were a black and a white image more."""
+        return (self.mean * self.count + 1) / (self.count + 2)
+
+
+def pixel_statistics(dataset: Dataset) -> PixelStatistics:
+    """The statistics of up to 5,000 training images, as a model sees them; on the device of the dataset."""
+    spec = dataset.spec
+    count, levels = 0, 0 if spec.dequantized or spec.kind == "points" else spec.levels
+    total = squares = torch.zeros(())
+    seen = torch.ones(spec.channels, max(levels, 1), dtype=torch.float64)
+    for _, batch in dataset.evaluation_batches("train", _BATCH, seed=0, limit=_IMAGES):
+        images = batch.images.double()
+        count += len(images)
+        total = total + images.sum(0)
+        squares = squares + images.square().sum(0)
+        if levels:
+            level = (images * (levels - 1)).round().long().transpose(0, 1).flatten(1)
+            seen = seen.to(level.device)
+            for channel, values in enumerate(level):
+                seen[channel] += torch.bincount(values, minlength=levels)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=0).sqrt()
+    frequencies = (seen / seen.sum(1, keepdim=True)).float() if levels else None
+    return PixelStatistics(mean.float(), std.float(), frequencies, count, ordered=spec.kind != "codes")

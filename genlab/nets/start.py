@@ -1,0 +1,90 @@
+"""Where networks that put out parameters of pixels start: small last weights, and offsets from the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SHRINK = 0.01
+
+
+def shrink(layer: nn.Module, factor: float = _SHRINK) -> nn.Module:
+    """Makes the weights of a network's last layer small and its bias 0, and returns the layer.
+
+    The initial values of He et al. 2015 are for a layer before a ReLU. As parameters of a pixel, whose values
+    are in [0, 1], they would be noise that training has to take out again.
+
+    Args:
+        layer: with `weight` and `bias`.
+        factor: of the weights.
+    """
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    with torch.no_grad():
+        weight.mul_(factor)
+        if isinstance(bias, Tensor):
+            bias.zero_()
+    return layer
+
+
+class _Constants(nn.Module):
+    """Buffers that are 0 until a run sets them, and where a checkpoint of an older version has none."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, value in self.named_buffers():
+            state_dict.setdefault(prefix + name, torch.zeros_like(value))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Offset(_Constants):
+    """Adds a constant to a network's outputs, which a new run sets to what is known of the data.
+
+    It is no weight: neither the optimizer nor a moving average changes it.
+
+    Args:
+        shape: of the constant, that of one output.
+    """
+
+    value: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(shape))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return outputs + self.value
+
+
+class PixelOffset(_Constants):
+    """The same for parameters of each pixel, (H, W, P), of which few numbers differ from pixel to pixel.
+
+    The constant is `common` + `per_pixel` @ `basis`.
+
+    Args:
+        height, width, parameters: H, W and P.
+        ranks: R, numbers that differ.
+    """
+
+    common: Tensor
+    per_pixel: Tensor
+    basis: Tensor
+
+    def __init__(self, height: int, width: int, parameters: int, ranks: int) -> None:
+        super().__init__()
+        self.register_buffer("common", torch.zeros(parameters))
+        self.register_buffer("per_pixel", torch.zeros(height, width, ranks))
+        self.register_buffer("basis", torch.zeros(ranks, parameters))
+
+    def forward(self, row: int | None = None) -> Tensor:
+        """The constant, (H, W, P), or that of one row, (W, P); in full precision under autocast."""
+        numbers = self.per_pixel if row is None else self.per_pixel[row]
+        with torch.autocast(numbers.device.type, enabled=False):
+            return self.common + numbers @ self.basis
+
+    def set(self, common: Tensor, per_pixel: Tensor, basis: Tensor) -> None:
+        """Sets (P,), (H, W, R) and (R, P)."""
+        self.common.copy_(common)
+        self.per_pixel.copy_(per_pixel)
+        self.basis.copy_(basis)
