@@ -62,7 +62,7 @@ def test_the_default_is_the_paper_s_bit_for_bit() -> None:
         torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True
     ):
         assert torch.equal(a, b)
-    assert set(model.state_dict()) == {
+    assert set(model.state_dict()) == {"vae.decoder.offset.value"} | {
         f"vae.{part}.net.layers.{k}.{kind}"
         for part in ("encoder", "decoder")
         for k in (0, 1)
@@ -149,6 +149,8 @@ def in_float64(model: VAE) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, T
 def test_gradients_flow_through_the_sampled_latent(spec: DataSpec) -> None:
     """Against finite differences along random directions of the weights, at fixed noise."""
     model = vae(spec)
+    for part in ("encoder", "decoder"):  # a fresh model's last layers pass on too little for float32
+        model.get_parameter(f"vae.{part}.net.layers.1.weight").data.mul_(100)
     images, noise = images_of(spec, 6), torch.randn(6, 5)
 
     def value() -> Tensor:
@@ -399,10 +401,11 @@ def test_sigma_is_learned_or_fixed(learns: bool) -> None:
         assert model.vae.log_sigma.grad != 0
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
 def test_training_lowers_the_bound(network: str) -> None:
-    plain = plain_config("vae", steps=60, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0)
+    plain = plain_config("vae", steps=150, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0)
     plain["model"] |= {"network": network, "hidden": [64], "width": 8, "latent": 4}
+    plain["optimizer"]["lr"] = 1e-2
     run = train.start(plain, [], "run")
     rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     nats = [row["negative_elbo_nats"] for row in rows if "negative_elbo_nats" in row]
