@@ -403,7 +403,7 @@ def test_sigma_is_learned_or_fixed(learns: bool) -> None:
 
 @pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
 def test_training_lowers_the_bound(network: str) -> None:
-    plain = plain_config("vae", steps=150, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0)
+    plain = plain_config("vae", steps=400, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0)
     plain["model"] |= {"network": network, "hidden": [64], "width": 8, "latent": 4}
     plain["optimizer"]["lr"] = 1e-2
     run = train.start(plain, [], "run")

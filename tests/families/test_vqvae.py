@@ -315,7 +315,7 @@ def test_a_run_resumes_bit_for_bit_codebook_included() -> None:
 
 
 def test_it_learns_more_codes_than_it_starts_with_and_better_images() -> None:
-    plain = plain_config("vqvae", steps=150, log_every=20, sample_every=0, evaluate_every=0)
+    plain = plain_config("vqvae", steps=160, log_every=20, sample_every=0, evaluate_every=0)
     plain["model"] |= {"width": 16, "codes": 32, "code_dimensions": 8, "halvings": 1}
     plain["optimizer"]["lr"] = 3e-3
     train.start(plain, [], "run")
