@@ -21,7 +21,7 @@ def ladders(network: str = "mlp") -> tuple[LadderEncoder, LadderDecoder]:
     """With every weight as it may be after training: none of them 0."""
     torch.manual_seed(0)
     networks = LadderEncoder(SHAPE, *SIZES, network, 4), LadderDecoder(SHAPE, *SIZES, network, 4)
-    for parameter in (p for network in networks for p in network.parameters()):
+    for parameter in (p for ladder in networks for p in ladder.parameters()):
         parameter.data.add_(torch.randn_like(parameter) * 0.2)
     return networks
 
@@ -132,8 +132,8 @@ class TestNetworks:
         outputs = decoder.outputs(walk.bottom)
         assert outputs.shape == (6, *SHAPE)
         (outputs * torch.randn_like(outputs)).sum().backward()
-        for network in (encoder, decoder):
-            for name, parameter in network.named_parameters():
+        for ladder in (encoder, decoder):
+            for name, parameter in ladder.named_parameters():
                 assert parameter.grad is not None, name
                 assert parameter.grad.abs().sum() > 0, name
 
