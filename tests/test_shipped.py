@@ -20,7 +20,8 @@ SHORT = [
     "trainer.evaluate_images=8",
     "trainer.sample_images=4", "trainer.sample_every=2", "trainer.log_every=1", "trainer.device=cpu",
 ]  # fmt: skip
-SHAPES = {"cifar10": (32, 32, 3), "svhn": (32, 32, 3), "digits": (8, 8)}  # others are 28x28 and grey
+COLOUR = ("cifar10", "svhn", "emoji", "folder", "npz")
+SHAPES = dict.fromkeys(COLOUR, (32, 32, 3)) | {"digits": (8, 8)}  # others are 28x28 and grey
 OPTIONS = [
     f"{group}={name}"
     for group in ("model", "optimizer", "schedule", "trainer", "experiment")
@@ -76,10 +77,13 @@ def narrowed(model: str) -> list[str]:
 
 
 def in_default_run(recipe: str) -> bool:
-    """Autoregressive models are sampled pixel by pixel: most of their recipes wait for the slow tests."""
+    """Autoregressive models are sampled pixel by pixel: most of their recipes wait for the slow tests.
+
+    So do the recipes of emoji and npz, which are those of folder.
+    """
     autoregressive = ("pixel", "gated_pixelcnn", "row_lstm", "diagonal_bilstm", "autoregressive")
     quick = ("gated_pixelcnn_mnist", "gated_pixelcnn_codes", "autoregressive_digits")
-    return not recipe.startswith(autoregressive) or recipe in quick
+    return recipe in quick or not (recipe.startswith(autoregressive) or recipe.endswith(("_emoji", "_npz")))
 
 
 RECIPES = [
