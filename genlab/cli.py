@@ -7,6 +7,7 @@ a failing job of a sweep stops no other. Nothing here imports torch or hydra bef
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import os
@@ -51,11 +52,13 @@ class Job:
         plain: resolved, without Hydra's own part.
         overrides: the words behind it, as typed.
         swept: it is one of a sweep's.
+        recipe: the name of the recipe that is part of it; None without one.
     """
 
     plain: dict[str, Any]
     overrides: list[str]
     swept: bool
+    recipe: str | None = None
 
     @property
     def run_dir(self) -> str | None:
@@ -147,6 +150,8 @@ def _compose(command: words.Command, folders: list[Path]) -> list[Job]:
     if command.verb == "train" and chosen and jobs:
         without = [word for word in ready if not word.startswith("recipe=")]
         jobs = _over_recipe(jobs, _hydra("train", [*hydra_flags, *without, "recipe=none"], ready), chosen)
+    there = {path.stem for folder in folders for path in (folder / "recipe").glob("*.yaml")}
+    jobs = [job if job.recipe in there else dataclasses.replace(job, recipe=None) for job in jobs]
     # a key of sweep/*.yaml may be given again by hand, and then comes more than once
     jobs = [job for k, job in enumerate(jobs) if job.plain not in [other.plain for other in jobs[:k]]]
     if shown:
@@ -167,7 +172,7 @@ def _over_recipe(jobs: list[Job], without_recipe: list[Job], chosen: list[str]) 
 
     plains = {but_recipe(job): job.plain for job in without_recipe}
     return [
-        Job(job.plain | {key: plains[but_recipe(job)][key] for key in chosen}, job.overrides, job.swept)
+        dataclasses.replace(job, plain=job.plain | {key: plains[but_recipe(job)][key] for key in chosen})
         for job in jobs
     ]
 
@@ -215,7 +220,7 @@ def _hydra(
             swept = getattr(chosen.mode, "name", "") == "MULTIRUN"
             task: Any = OmegaConf.to_container(chosen.overrides.task, resolve=False)
             overrides = words.originals(task, ready)
-            jobs.append(Job(plain, overrides, swept))
+            jobs.append(Job(plain, overrides, swept, chosen.runtime.choices.get("recipe")))
         except Exception as error:  # raised further down: Hydra would print a page of its own
             problems.append(error)
 
@@ -263,7 +268,7 @@ def _perform(verb: str, job: Job, run_dir: str | None) -> None:
         from genlab import train
 
         plain.pop("run_dir", None)
-        train.start(plain, job.overrides, run_dir)
+        train.start(plain, job.overrides, run_dir, job.recipe)
     elif verb == "resume":
         from genlab import train
 

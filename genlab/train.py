@@ -35,13 +35,16 @@ _FREE_ON_RESUME = {
 _FIXED_ON_RESUME = {"trainer.batch_size"}
 
 
-def start(plain: Mapping[str, Any], overrides: list[str], run_dir: str | None) -> Path:
+def start(
+    plain: Mapping[str, Any], overrides: list[str], run_dir: str | None, recipe: str | None = None
+) -> Path:
     """`genlab train`: a new run.
 
     Args:
         plain: the composed configuration: model, dataset, optimizer, schedule, trainer, seed.
         overrides: the words the user typed, for the record.
         run_dir: the run folder, or None for a new one under outputs/train.
+        recipe: the name of the recipe that is part of the configuration, for the log.
 
     Returns:
         the run folder.
@@ -61,7 +64,7 @@ def start(plain: Mapping[str, Any], overrides: list[str], run_dir: str | None) -
         label = f"{config.model.name}-{config.dataset.name}"
         path = create_folder("train", run_dir, label) if group.first else None
         path = group.gather(path)[0]
-        _train_in(path, state, ruler, overrides, stop, saved=None)
+        _train_in(path, state, ruler, overrides, stop, saved=None, recipe=recipe)
     return path
 
 
@@ -107,6 +110,7 @@ def _train_in(
     overrides: list[str],
     stop: Stop,
     saved: Mapping[str, Any] | None,
+    recipe: str | None = None,
 ) -> None:
     """Opens the run folder, trains, and says what to type next; only the first process of a group writes."""
     if saved is not None:
@@ -119,6 +123,8 @@ def _train_in(
         run.write_config(to_plain(state.config), overrides)
         if saved is None:
             _announce(state, run)
+            if recipe is not None:
+                log.info("recipe %s; recipe=none leaves it out", recipe)
         trackers = Trackers(state.config, path)
         try:
             _train(state, run, trackers, ruler, stop)
