@@ -87,7 +87,7 @@ def closest_images(
     Images of more than 32 pixels a side are reduced to 32; from 16 on, squares of 4 by 4 pixels are averaged,
     one at every second pixel, against noise. What is left is compared without its mean and at unit length, so
     distances are in [0, 2]; each image in all places up to `shift` pixels away, of which the nearest counts.
-    Those under 0.002 are 0. On one core 1,000 images of 28x28 take 2 s against 60,000.
+    Those under 0.002 are 0. On one core 1,000 images of 28x28 take 2.5 s against 60,000.
 
     Args:
         images: (M, C, H, W), float in [0, 1], or uint8 of 256 levels.
