@@ -20,7 +20,7 @@ from genlab.data.dataset import Dataset
 from genlab.data.spec import check_codes_of
 from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
-from genlab.measuring import Comparison, check_generates, generate
+from genlab.measuring import Comparison, check_generates, generate, readable
 from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
@@ -306,12 +306,6 @@ def _report(
     described = ", ".join(f"{key} {value}" for key, value in setting.items())
     print(f"{on}; {described}")
     print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")
-
-
-def readable(value: float, size: float) -> str:
-    """A number with four decimals, or up to seven where `size`, it or its error, is below a hundredth."""
-    decimals = 4 if abs(size) >= 0.01 or not size else min(7, 2 - math.floor(math.log10(abs(size))))
-    return f"{value:.{decimals}f}"
 
 
 def write_pictures(

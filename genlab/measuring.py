@@ -210,6 +210,12 @@ def count_name(count: int) -> str:
     return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else str(count)
 
 
+def readable(value: float, size: float) -> str:
+    """A number with four decimals, or up to seven where `size`, it or its error, is below a hundredth."""
+    decimals = 4 if abs(size) >= 0.01 or not size else min(7, 2 - math.floor(math.log10(abs(size))))
+    return f"{value:.{decimals}f}"
+
+
 def _named(metric: str, *parts: str) -> str:
     """A number's name. The Fréchet distance of Inception's features, and no other, is the FID."""
     if metric == "frechet" and parts[0] == "inception":
