@@ -1,18 +1,21 @@
-"""Does each extractor order what a person orders? Real images against real ones that were spoiled more and more.
+"""Does each extractor order what a person orders? Real images beside others that are spoiled more and more.
 
     python benchmarks/ruler.py                                  # fashion_mnist, 2,000 images a side
+    python benchmarks/ruler.py --dataset emoji
     python benchmarks/ruler.py --dataset digits --quick         # seconds; what CI runs
     python benchmarks/ruler.py --dataset npz --path my.npz --extractors random_conv lite0
 
-One half of the training images is compared with the other half as it is, with noise of growing standard
-deviation, blurred ever more, and with ever more classes left out. Every row must grow from left to right,
-in Fréchet and in kernel distance; the script ends with an error where one does not. Under each extractor
-stands what it costs.
+Some training images are compared with others: as they are, with noise of growing standard deviation, blurred
+ever more, and with ever more classes left out. Every row must grow from left to right, in Fréchet and in
+kernel distance. The script ends with an error where one does not, but for pixels, which are no good ruler:
+they do not see a little noise, and classes of photographs look alike to them. Under each extractor stands
+what it costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -31,8 +34,8 @@ from genlab.metrics.extractors import NAMES
 NOISE = (0.03, 0.06, 0.12, 0.24)
 """Standard deviations, in units of [0, 1]."""
 
-BLUR = (0.03, 0.06, 0.12)
-"""Standard deviations, in units of the image's side: 0.03 is 1 pixel of 32."""
+BLUR = (0.05, 0.1, 0.2)
+"""Standard deviations, in units of the image's side: 0.05 is 1.6 pixels of 32."""
 
 METRICS = ("frechet", "kernel")
 
@@ -71,7 +74,7 @@ def halves(dataset: Dataset, count: int) -> tuple[PictureSet, PictureSet]:
 
 
 def spoiled(pool: PictureSet, count: int) -> dict[str, list[tuple[str, Tensor]]]:
-    """Ways to spoil images, and for each ever worse sets of `count`, beginning with the images as they are."""
+    """Ways to spoil images, and for each ever worse sets of `count`, the first as they are."""
     good = ("as it is", pool.levels[:count])
     ways: dict[str, list[tuple[str, Tensor]]] = {
         "noise": [good, *((f"{level:g}", noisy(good[1], level)) for level in NOISE)],
@@ -86,7 +89,7 @@ def spoiled(pool: PictureSet, count: int) -> dict[str, list[tuple[str, Tensor]]]
 
 def ordered(values: list[float]) -> bool:
     """Whether each is greater than the one before."""
-    return all(a < b for a, b in zip(values, values[1:], strict=False))
+    return all(a < b for a, b in itertools.pairwise(values))
 
 
 def table(
@@ -108,7 +111,7 @@ def table(
             for metric in METRICS:
                 values = [next(v for k, v in row.items() if k.startswith(metric)) for row in found]
                 good = ordered(values)
-                wrong += [] if good else [f"{metric}_{name} of {way}"]
+                wrong += [] if good or name == "pixels" else [f"{metric}_{name} of {way}"]
                 shown = "  ".join(
                     f"{step} {readable(v, v)}" for (step, _), v in zip(sets, values, strict=True)
                 )
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--path", help="dataset.path of npz and folder")
     parser.add_argument("--extractors", nargs="+", choices=NAMES, help="all that need no download")
     parser.add_argument(
-        "--count", type=int, help="images a side; a third of the training images, at most 2000"
+        "--count", type=int, help="images a side; a quarter of the training images, at most 2000"
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="pixels, random_conv and lenet, 400 images")
@@ -143,7 +146,7 @@ def main() -> None:
     ]
     if not arguments.extractors and not arguments.quick:
         names.append("lite0")
-    count = arguments.count or min(400 if arguments.quick else 2000, dataset.size("train") // 3)
+    count = arguments.count or min(400 if arguments.quick else 2000, dataset.size("train") // 4)
     print(f"{arguments.dataset}: {count} images a side, {torch.get_num_threads()} threads")
     wrong = table(dataset, names, count, torch.device(arguments.device), print)
     if wrong:

@@ -452,6 +452,8 @@ class EvaluateConfig:
                 raise ConfigError(
                     f"{key}={getattr(self, key)}: a number of a model; add ckpt=..., or leave it out"
                 )
+        if self.memorisation and self.against is not None:
+            raise ConfigError("memorisation=true: needs training images; give dataset=NAME, not against")
         if (self.against is None) == ("name" not in self.dataset):
             both = "does not go with against" if self.against else "missing"
             raise ConfigError(

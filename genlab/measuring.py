@@ -15,15 +15,16 @@ from genlab.config import EvaluateConfig, TrainConfig, TrainerConfig, suggest
 from genlab.data.dataset import Dataset
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
 from genlab.metrics import cache, classifier, extractors
 from genlab.metrics.coverage import overlap
 from genlab.metrics.distances import frechet_at_infinity, frechet_distance, kernel_distance, moments
 from genlab.metrics.extractors import Extractor
+from genlab.metrics.memorisation import Closest, closest_images, copying, likeliest_copies
 from genlab.rng import derive_seed
-from genlab.run import log
-from genlab.sampling import draw
+from genlab.run import log, storage_errors
+from genlab.sampling import draw, save_grid
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 """What two sets of features are compared by."""
@@ -36,6 +37,9 @@ _MOST_CLASSES = 100
 
 MOST_IMAGES = 10_000
 """How many images are compared where nobody says how many."""
+
+_SHOWN = 16
+"""How many of the likeliest copies are shown."""
 
 _FEATURES_FORMAT = 1
 """Version of a file of features."""
@@ -175,22 +179,23 @@ class Ruler:
     def _read_real(self, name: str) -> _Real:
         """From the cache, or computed and kept there under all that it follows from."""
         extractor, metrics, levels = self.extractors[name], self.wanted[name], self.real.levels
-        wants = {"features": any(m in METRICS for m in metrics), "probabilities": "confident" in metrics}
-        wants["probabilities"] |= "score" in metrics
-        found: dict[str, Tensor | None] = {}
-        for kind, wanted in wants.items():
-            if not wanted or name == "pixels":
-                found[kind] = self._on_device(extractor, levels) if wanted else None
-                continue
-            versions = (_FEATURES_FORMAT, kind, name, extractor.version, torch.__version__)
-            digest = cache.digest(repr(versions), levels)
-            file = f"{self.real.label}-{name}-{kind}-{len(levels)}-{digest[:16]}.pt"
-            kept = cache.load(cache.folder("features") / file, digest)
-            if kept is None or kind not in kept:
-                log.info("%s of %d images of %s, once", name, len(levels), self.real.name)
-                kept = {kind: self._on_device(extractor, levels, classes=kind == "probabilities")}
-                cache.save(cache.folder("features") / file, digest, kept)
-            found[kind] = kept[kind].to(self._device)
+        features = any(metric in METRICS for metric in metrics)
+        classes = any(metric not in METRICS for metric in metrics)
+        if name == "pixels":
+            return _Real(self._on_device(extractor, levels), None)
+        wanted = {"features": features, "probabilities": classes}
+        digest = cache.digest(repr((_FEATURES_FORMAT, name, extractor.version, torch.__version__)), levels)
+        path = cache.folder("features") / f"{self.real.label}-{name}-{len(levels)}-{digest[:16]}.pt"
+        kept = cache.load(path, digest) or {}
+        if any(wanted[kind] and kind not in kept for kind in wanted):
+            log.info("%s of %d images of %s, once", name, len(levels), self.real.name)
+            kept = {
+                kind: self._on_device(extractor, levels, classes=kind == "probabilities")
+                for kind in wanted
+                if wanted[kind] or kind in kept
+            }
+            cache.save(path, digest, kept)
+        found = {kind: kept[kind].to(self._device) if wanted[kind] else None for kind in wanted}
         return _Real(found["features"], found["probabilities"])
 
     def _on_device(self, extractor: Extractor, levels: Tensor, classes: bool = False) -> Tensor:
@@ -389,6 +394,10 @@ class Comparison:
         self._spec = images.spec if images else DataSpec("pictures", *shape)
         self.labels = self.reference.labels
         self.count = config.n or len(self.reference.levels)
+        self._memory = None
+        if config.memorisation:
+            assert images is not None
+            self._memory = Memory(images, torch_device)
         self._ruler: Ruler | None = None
         if config.measured:
             wanted = parse(config.measured, self._spec)
@@ -406,14 +415,76 @@ class Comparison:
 
     def numbers(self, levels: Tensor) -> dict[str, float]:
         """The numbers of generated pictures (N, C, H, W) uint8."""
-        if self._ruler is None:
-            return {}
-        return self._ruler.measure(levels, extrapolate=self._config.extrapolate, seed=self._config.seed)
+        found: dict[str, float] = {}
+        if self._ruler is not None:
+            config = self._config
+            found |= self._ruler.measure(levels, extrapolate=config.extrapolate, seed=config.seed)
+        if self._memory is not None:
+            found |= self._memory.numbers(levels)
+        return found
 
     def setting(self, levels: Tensor) -> dict[str, Any]:
         """What a reader must know of `numbers`."""
-        return {} if self._ruler is None else self._ruler.setting(len(levels))
+        found = {} if self._ruler is None else self._ruler.setting(len(levels))
+        return found | ({} if self._memory is None else self._memory.setting(len(levels)))
 
     def write_pictures(self, levels: Tensor, folder: Path) -> list[str]:
         """Writes what there is to see; gives the files' names."""
-        return []
+        return [] if self._memory is None else self._memory.write_pictures(levels, folder)
+
+
+class Memory:
+    """Whether pictures are copies of a dataset's training images; see `genlab.metrics.memorisation`.
+
+    Args:
+        dataset: of images, with some held out: validation images, else test images.
+        torch_device: where they are compared.
+
+    Raises:
+        DataError: none are held out.
+    """
+
+    def __init__(self, dataset: Dataset, torch_device: torch.device) -> None:
+        self._device = torch_device
+        split = next((split for split in ("validation", "test") if dataset.size(split)), None)
+        if split is None:
+            raise DataError(
+                f"memorisation=true: {dataset.spec.name} holds no images out to compare samples with"
+            )
+        self._training = set_of_split(dataset, "train")
+        self._held_out = set_of_split(dataset, split, MOST_IMAGES)
+        self._last: tuple[Tensor, Closest] | None = None
+
+    def numbers(self, levels: Tensor) -> dict[str, float]:
+        """The shares of pictures and of held-out images that are nearer to a training image than all but the
+        nearest hundredth of the held-out ones are, and the p-value of "no nearer than held-out images"."""
+        held_out = self._closest(self._held_out.levels)
+        found = copying(self._closest(levels), held_out)
+        return {
+            "nearer_to_training_share": found.nearer_share,
+            "nearer_to_training_share_held_out": found.held_out_share,
+            "memorisation_p_value": found.p_value,
+        }
+
+    def setting(self, generated: int) -> dict[str, Any]:
+        """What a reader must know of `numbers`."""
+        held, training = len(self._held_out.levels), len(self._training.levels)
+        return {
+            "memorisation": f"{generated} samples and {held} images of {self._held_out.name}, beside "
+            f"{training} training images"
+        }
+
+    def write_pictures(self, levels: Tensor, folder: Path) -> list[str]:
+        """nearest.png: the likeliest copies, each in a row with its nearest training images."""
+        pairs = likeliest_copies(self._closest(levels), _SHOWN)
+        samples, training = levels[pairs.samples.cpu()], self._training.levels[pairs.training.cpu()]
+        rows = torch.cat([samples.unsqueeze(1), training], 1)
+        with storage_errors(folder):
+            save_grid(rows.flatten(0, 1) / 255, folder / "nearest.png", columns=rows.shape[1])
+        return ["nearest.png"]
+
+    def _closest(self, levels: Tensor) -> Closest:
+        if self._last is None or self._last[0] is not levels:
+            found = closest_images(levels.to(self._device), self._training.levels.to(self._device))
+            self._last = levels, found
+        return self._last[1]

@@ -18,8 +18,9 @@ from genlab.data.digits import DigitsConfig
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
-from genlab.measuring import Ruler, count_name, inception_score, parse
+from genlab.measuring import Ruler, count_name, generate, inception_score, parse
 from genlab.metrics import classifier
+from genlab.sampling import load_model
 
 CPU = torch.device("cpu")
 GREY = DataSpec("digits", 1, 8, 8, levels=17, classes=10)
@@ -99,7 +100,7 @@ def test_real_against_itself_and_its_cache(own_cache: Path, caplog: pytest.LogCa
         return sum("once" in message for message in messages)
 
     first = Ruler(real, wanted, CPU, dataset=dataset).measure(real.levels)
-    assert made() == 4  # a classifier, two sets of features, and the classifier's probabilities
+    assert made() == 3  # a classifier, and what two extractors see
     assert first["frechet_random_conv_500"] == pytest.approx(0, abs=1e-6)
     assert first["precision_lenet_500"] == first["coverage_lenet_500"] == 1
     assert first["confident_share_lenet_500"] == first["confident_share_lenet_real"] > 0.3
@@ -108,11 +109,11 @@ def test_real_against_itself_and_its_cache(own_cache: Path, caplog: pytest.LogCa
     for path in (own_cache / "features").iterdir():
         path.write_bytes(path.read_bytes()[:-100])
     assert Ruler(real, wanted, CPU, dataset=dataset).measure(real.levels) == first
-    assert made() == 3
+    assert made() == 2
     other = PictureSet(real.levels[:400], None, real.name, real.label)
     Ruler(other, wanted, CPU, dataset=dataset)
-    assert made() == 3
-    assert len(list((own_cache / "features").iterdir())) == 6
+    assert made() == 2
+    assert len(list((own_cache / "features").iterdir())) == 4
 
 
 def test_a_model_and_the_folder_of_its_samples_measure_alike(toy: Any) -> None:
@@ -231,3 +232,56 @@ def test_a_mistyped_measure_of_a_run_leaves_nothing_behind(toy: Any) -> None:
     with pytest.raises(ConfigError, match=r"^trainer.measure=frechet_lennet: .*measure=frechet_lenet\?"):
         train.start(plain_config(measure=["frechet_lennet"]), [], "run")
     assert not Path("run").exists()
+
+
+def test_copies_are_found_and_shown(tmp_path: Path) -> None:
+    dataset = build.dataset(DigitsConfig())
+    training, test = (set_of_split(dataset, split).levels for split in ("train", "test"))
+    for name, levels in (("honest", test[:200]), ("copied", torch.cat([training[:60], test[:140]]))):
+        np.savez(f"{name}.npz", images=levels.permute(0, 2, 3, 1).numpy())
+        words = ["dataset=digits", "memorisation=true", "measure=frechet_pixels", "device=cpu"]
+        assert cli.main(["evaluate", f"samples={name}.npz", *words, f"run_dir={name}"]) == 0
+        assert "beside 1197 training images" in numbers_of(name)["setting"]["memorisation"]
+    assert numbers_of("honest")["memorisation_p_value"] > 0.01
+    assert numbers_of("copied")["memorisation_p_value"] < 0.001
+    assert numbers_of("copied")["nearer_to_training_share"] > 0.25
+    with Image.open("copied/nearest.png") as sheet:
+        assert sheet.width < sheet.height  # a row for each of 16: the sample and five training images
+
+
+def test_a_prior_over_codes_is_measured_by_its_pictures() -> None:
+    train.start(plain_config("vqvae", steps=3), [], "vqvae")
+    prior = plain_config("gated_pixelcnn", steps=2, measure=["frechet_pixels"], measure_images=20)
+    train.start(prior | {"dataset": {"name": "codes", "ckpt": "vqvae"}}, [], "prior")
+    last = json.loads((Path("prior") / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["samples/frechet_pixels_20"] > 0
+    words = ["measure=[pixels]", "n=20", "images=20", "device=cpu"]
+    assert cli.main(["evaluate", "ckpt=prior", *words, "run_dir=numbers"]) == 0
+    assert numbers_of("numbers")["setting"]["compared_with"] == "20 images of digits test"
+    assert "confident_share_lenet_20" in numbers_of("numbers")
+
+
+def test_models_without_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    train.start(plain_config("ae", steps=2), [], "ae")
+    assert cli.main(["evaluate", "ckpt=ae", "measure=pixels", "device=cpu"]) == 2
+    assert "has no prior to draw samples from; add prior=fit to genlab sample" in capsys.readouterr().err
+    train.start(plain_config("gan", dataset="ring", steps=2), [], "points")
+    assert cli.main(["evaluate", "ckpt=points", "measure=pixels", "device=cpu"]) == 2
+    assert "points are no pictures" in capsys.readouterr().err
+
+
+def test_classes_come_as_often_as_in_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    train.start(plain_config("conditional_vae", steps=2), [], "run")
+    model = load_model("run", "auto", CPU)
+    asked: list[torch.Tensor] = []
+    sample = model.family.sample
+
+    def watched(n: int, *, rng: Any, labels: torch.Tensor) -> torch.Tensor:
+        asked.append(labels)
+        return sample(n, rng=rng, labels=labels)
+
+    monkeypatch.setattr(model.family, "sample", watched)
+    labels = torch.tensor([3] * 6 + [7] * 2)
+    dataset = build.dataset(DigitsConfig())
+    generate(model.family, dataset, 16, seed=0, torch_device=CPU, batch_size=5, labels=labels)
+    assert torch.cat(asked).bincount(minlength=10).tolist() == [0, 0, 0, 12, 0, 0, 0, 4, 0, 0]

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from genlab.config import suggest
 from genlab.errors import ConfigError
+from genlab.metrics import cache
 from genlab.rng import derive_seed
 from genlab.run import log
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 NAMES = ("pixels", "random_conv", "lenet", "lite0", "inception", "dinov2")
 
 _MOST_PIXELS = 1024
-_BATCH_SIZE = 64
+_LARGE_NETWORK_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Extractor:
         version: changes whenever the features of an image would.
         function: (B, C, H, W) in [0, 1] on any device to (B, F) float32 on the same.
         classify: likewise to probabilities (B, K) of an extractor that classifies; else None.
+        batch_size: images at a time, so many that what is between the layers stays in a CPU's cache.
         note: what a reader must know of it, e.g. a classifier's accuracy; "" for nothing.
     """
 
@@ -52,6 +54,7 @@ class Extractor:
     version: str
     function: Callable[[Tensor], Tensor]
     classify: Callable[[Tensor], Tensor] | None = None
+    batch_size: int = 256
     note: str = ""
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -63,7 +66,7 @@ class Extractor:
         Returns:
             (N, F) float32, on the device of the images.
         """
-        return _in_parts(self.function, images)
+        return _in_parts(self.function, images, self.batch_size)
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Probabilities of each class, (N, K) float32, for images as above.
@@ -73,7 +76,7 @@ class Extractor:
         """
         if self.classify is None:
             raise ValueError(f"{self.name} has no classes")
-        return _in_parts(self.classify, images)
+        return _in_parts(self.classify, images, self.batch_size)
 
 
 def default(channels: int, labelled: bool) -> str:
@@ -174,7 +177,7 @@ def lenet(classifier: Classifier) -> Extractor:
         f"{classifier.digest[:16]}",
         classifier.features,
         classifier.probabilities,
-        f"test accuracy of its classifier {classifier.test_accuracy:.4f}",
+        note=f"test accuracy of its classifier {classifier.test_accuracy:.4f}",
     )
 
 
@@ -199,7 +202,12 @@ def lite0(torch_device: torch.device, key: str = "measure") -> Extractor:
     network = EfficientNetLite0()
     network.load_published(_tensors_of(Path(path), key, "lite0"))
     network.to(torch_device).eval().requires_grad_(False)
-    return Extractor("lite0", "efficientnet-lite0-57934424, 128 pixels", lambda x: network(prepare(x)))
+    return Extractor(
+        "lite0",
+        "efficientnet-lite0-57934424 at 128 pixels",
+        lambda images: network(prepare(images)),
+        batch_size=_LARGE_NETWORK_BATCH,
+    )
 
 
 def inception(torch_device: torch.device, weights: str | None, key: str = "measure") -> Extractor:
@@ -228,7 +236,11 @@ def inception(torch_device: torch.device, weights: str | None, key: str = "measu
         return network(_to_levels(images).expand(-1, 3, -1, -1).contiguous())[output].float()
 
     return Extractor(
-        "inception", "torch-fidelity 2015-12-05", lambda x: run(x, 0), lambda x: run(x, 1).softmax(1)
+        "inception",
+        f"torch-fidelity's, {_fingerprint(network)}",
+        lambda images: run(images, 0),
+        lambda images: run(images, 1).softmax(1),
+        _LARGE_NETWORK_BATCH,
     )
 
 
@@ -250,7 +262,8 @@ def dinov2(torch_device: torch.device, weights: str | None, key: str = "measure"
     def run(images: Tensor) -> Tensor:
         return network(_to_levels(images).expand(-1, 3, -1, -1).contiguous())[0].float()
 
-    return Extractor("dinov2", "torch-fidelity dinov2-vit-s-14", run)
+    version = f"torch-fidelity's dinov2-vit-s-14, {_fingerprint(network)}"
+    return Extractor("dinov2", version, run, batch_size=_LARGE_NETWORK_BATCH)
 
 
 def _want_fidelity(key: str, name: str) -> None:
@@ -286,14 +299,19 @@ def _tensors_of(path: Path, key: str, value: str) -> dict[str, Tensor]:
     return weights
 
 
+def _fingerprint(network: torch.nn.Module) -> str:
+    """Tells weights of one network apart."""
+    return cache.digest(*(part for pair in sorted(network.state_dict().items()) for part in pair))[:16]
+
+
 def _to_levels(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
 
 
 @torch.no_grad()
-def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
     parts = []
-    for part in images.split(_BATCH_SIZE):
+    for part in images.split(batch_size):
         scaled = part.float() / 255 if part.dtype == torch.uint8 else part
         parts.append(function(scaled).float())
     return torch.cat(parts)
