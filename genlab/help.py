@@ -267,14 +267,23 @@ examples:
 """
 
 _EVALUATE = """\
-genlab evaluate: the numbers of a trained model on a split of its dataset, with their settings.
+genlab evaluate: the numbers of a trained model on a split of its dataset, and of its samples beside it.
 
 usage: genlab evaluate ckpt=PATH [key=value ...] [flags]
+       genlab evaluate samples=FOLDER dataset=NAME [key=value ...] [flags]
 
 keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
   split=test                   train, validation or test
   images=1000                  only so many of the split, drawn at random, always the same
+  measure=[lenet,random_conv]  Fréchet and kernel distance, precision, recall, density, coverage by
+                               these extractors: pixels, random_conv, lenet (a classifier of the dataset),
+                               lite0, inception, dinov2, or auto; frechet_lenet for one number
+  n=2000                       samples that are measured; as many as the split has without it, at most 10,000
+  against=PATH                 a folder or .npz file of pictures to compare with, in place of the split
+  extrapolate=true             the Fréchet distance at infinitely many samples too
+  memorisation=true            whether samples are copies of training images, and nearest.png
+  samples=PATH                 a folder or .npz file to measure in place of a model's samples
   importance_samples=5000      a tighter bound of a variational autoencoder, from so many samples an image
   per_image=true               per_image.csv too: the numbers of each image, e.g. to find outliers
   weights=auto                 auto (the moving average where there is one), average, raw
@@ -285,6 +294,8 @@ examples:
   genlab evaluate ckpt=outputs/train/20260101-120000-vae-digits
   genlab evaluate ckpt=outputs/train/20260101-120000-vae-digits split=validation images=500
   genlab evaluate ckpt=outputs/train/20260101-120000-vae-digits weights=raw device=cpu
+  genlab evaluate ckpt=outputs/train/20260101-120000-vae-digits measure=auto n=1000
+  genlab evaluate samples=my_pictures dataset=emoji measure=[lite0,random_conv]
 """
 
 _LIST = """\

@@ -18,6 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 SHORT = ["trainer.steps=3", "trainer.batch_size=8", "trainer.evaluate_images=8", "trainer.sample_images=4"]
+MEASURED = ["trainer.measure_images=16", "trainer.measure_every=2"]
 
 FEWER_JOBS = {
     "sweep=vae_latent": ["seed=0"],
@@ -44,13 +45,14 @@ def shortened(words: list[str]) -> list[str]:
     if verb == "train":  # compiling takes longer than the steps, and has its own tests
         eager = [word for word in rest if not word.startswith("trainer.compile=")]
         fewer = next((FEWER_JOBS[word] for word in rest if word in FEWER_JOBS), [])
-        return [verb, *eager, *fewer, *SHORT, "trainer.compile=false"]
+        return [verb, *eager, *fewer, *SHORT, *MEASURED, "trainer.compile=false"]
     if verb == "resume":
         return [verb, *rest[:1], "trainer.steps=5"]
     if verb == "complete":
         return [verb, *rest, "count=1", "n=2"]
     if verb == "evaluate":
-        return [verb, *rest, "images=16"]
+        fewer = ["n=16"] if any(word.startswith("n=") for word in rest) else []
+        return [verb, *rest, *fewer, "images=16"]
     if verb == "encode":
         return [verb, *rest, "count=20"]
     return [verb, *rest]
@@ -68,6 +70,7 @@ def test_commands_of_the_readme(
     if not (TEST_DATA / "MNIST").is_dir():
         pytest.skip("needs the MNIST files; set GENLAB_TEST_DATA")
     monkeypatch.setenv("GENLAB_DATA", str(TEST_DATA))
+    monkeypatch.setenv("GENLAB_CACHE", str(own_folder / "cache"))
     for module in (encoding, latent_space):  # a probe of few images, and directions and priors of few codes
         monkeypatch.setattr(module, "ENCODED_IMAGES", 200)
     pictures = own_folder / "my_pictures"
