@@ -15,40 +15,58 @@ from genlab.rng import SampleRng
 from genlab.run import log
 from genlab.sampling import TrainedModel
 
+_MOST_DIMENSIONS = 64
+"""In which Gaussians are fitted: covariances of more have too many numbers for ten thousand codes."""
+
 
 class Mixture(NamedTuple):
-    """K Gaussians of L dimensions.
+    """K Gaussians of P dimensions, in the space of latents or in a subspace of it.
 
     weights: (K,), of sum 1.
-    means: (K, L).
-    roots: (K, L, L), lower triangles A of the covariances A A^T.
+    means: (K, P).
+    roots: (K, P, P), lower triangles A of the covariances A A^T.
+    subspace: its origin, (L,), and its directions, (P, L); None where latents have P dimensions.
     """
 
     weights: Tensor
     means: Tensor
     roots: Tensor
+    subspace: tuple[Tensor, Tensor] | None = None
 
     def draw(self, rng: SampleRng) -> Tensor:
         """A latent of each stream, (n, L)."""
         cumulative = self.weights.cumsum(0)[:-1]
         component = torch.searchsorted(cumulative, rng.uniform().to(cumulative), right=True)
         noise = rng.normal(self.means.shape[1]).to(self.means)
-        return (self.means[component] + (self.roots[component] @ noise[..., None])[..., 0]).float()
+        latents = self.means[component] + (self.roots[component] @ noise[..., None])[..., 0]
+        if self.subspace is not None:
+            origin, directions = self.subspace
+            latents = origin + latents @ directions
+        return latents.float()
 
 
 def fit(codes: Tensor, components: int, seed: int) -> Mixture:
-    """By expectation maximisation, with full covariances.
+    """By expectation maximisation, with full covariances; of long codes in 64 principal components.
 
     Args:
         codes: (N, L).
         seed: of where the algorithm starts.
     """
+    from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
 
-    fitted = GaussianMixture(components, random_state=seed % 2**32).fit(codes.double().numpy())
+    rows, start, subspace = codes.double().numpy(), seed % 2**32, None
+    if rows.shape[1] > _MOST_DIMENSIONS:
+        plane = PCA(min(_MOST_DIMENSIONS, len(rows)), random_state=start)
+        rows = plane.fit_transform(rows)
+        subspace = torch.from_numpy(plane.mean_), torch.from_numpy(plane.components_)
+    fitted = GaussianMixture(components, random_state=start).fit(rows)
     covariances = torch.from_numpy(fitted.covariances_)
     return Mixture(
-        torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_), torch.linalg.cholesky(covariances)
+        torch.from_numpy(fitted.weights_),
+        torch.from_numpy(fitted.means_),
+        torch.linalg.cholesky(covariances),
+        subspace,
     )
 
 

@@ -22,6 +22,8 @@ SMALLEST_SPREAD = 0.05
 """Least standard deviation that a new model gives a pixel, in units of [0, 1]."""
 
 _MIN_LOG_SCALE = -7.0  # of values in [0, 1]: a quarter of an 8-bit level, where the bins are saturated anyway
+SMALLEST_SIGMA = math.exp(_MIN_LOG_SCALE)
+"""Least standard deviation that a Gaussian likelihood learns, in units of [0, 1]."""
 
 
 class Likelihood(Protocol):

@@ -152,6 +152,26 @@ class Run:
             ) from error
 
 
+def last_validation(run: Path, step: int) -> dict[str, float]:
+    """Returns the numbers of the last validation up to a step of a run; none without a metrics.jsonl."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+    except OSError:
+        return {}
+    numbers: dict[str, float] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError):  # cut short: the run may be going on
+            values = json.loads(line)
+            found = {
+                key.removeprefix("validation/"): value
+                for key, value in values.items()
+                if key.startswith("validation/")
+            }
+            if found and values["step"] <= step:
+                numbers = found
+    return numbers
+
+
 def describe_environment() -> dict[str, Any]:
     """What a reader needs to reproduce a run's numbers and times."""
     import torch

@@ -23,7 +23,7 @@ from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.base import Family
 from genlab.rng import SampleRng
-from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.run import create_folder, last_validation, log, log_to_console, storage_errors
 
 _TILE_PIXELS = 48
 """Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""
@@ -114,6 +114,8 @@ def main(plain: Mapping[str, Any]) -> None:
 
         decoder = codes.decoder_of(model, config.dataset, torch_device)
     log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
+    if config.prior == "model":
+        _warn_of_validation(model)
     folder = create_folder("sample", config.run_dir, model.label)
     points = model.spec.kind == "points"
     with storage_errors(folder):
@@ -165,17 +167,22 @@ def _drawing(
     family, given = model.family, f"ckpt={config.ckpt}: {model.config.model.name}"
     if not family.generates and not family.decodes:
         raise ConfigError(f"{given} makes no images; see genlab evaluate")
-    if not family.generates and not family.takes_fitted_prior:
-        raise ConfigError(f"{given} has no prior; train one: {family.show_line(config.ckpt)}")
     if config.prior == "fit":
         from genlab import fitting  # which imports this module
 
         return fitting.sampler(config, model, torch_device, labels)
     if not family.generates:
-        raise ConfigError(f"{given} has no prior to draw from; add prior=fit, or see genlab reconstruct")
+        raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")
     return lambda indices: draw(
         model.family, indices, config.seed, torch_device, labels, config.temperature, progress=True
     )
+
+
+def _warn_of_validation(model: TrainedModel) -> None:
+    """Says what the run's last validation found wrong, where its folder has the numbers."""
+    if numbers := last_validation(model.path.parents[1], model.step):
+        for line in model.family.validation_warnings(numbers).values():
+            log.warning("%s", line)
 
 
 def draw(

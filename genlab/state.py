@@ -47,6 +47,7 @@ class TrainingState:
     Attributes:
         dataset, family, update, batches: as the configuration says, on the group's device.
         clock: seconds of training so far.
+        troubles: in how many validations in a row, up to the last, each of its warnings was found.
     """
 
     def __init__(self, config: TrainConfig, group: Processes, new: bool = True) -> None:
@@ -63,6 +64,7 @@ class TrainingState:
         self.update = Update(self.family, config, group)
         self.batches = self._stream(0)
         self.clock = Clock()
+        self.troubles: dict[str, int] = {}
         self._window: dict[str, list[Tensor]] = {}
         device.seed_training(config.seed, group.rank)
         if config.trainer.compile:

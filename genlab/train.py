@@ -25,6 +25,9 @@ from genlab.trackers import Trackers, check_installed
 _STOP_CHECK_STEPS = 8
 """How often the processes of a group ask each other whether one of them was told to stop."""
 
+_PATIENCE = 2
+"""In which logging interval in a row a trouble is said."""
+
 _DRAWN_POINTS = _COVERAGE_SAMPLES = 2500
 """Samples of a scatter, and those whose modes are counted during training."""
 
@@ -125,6 +128,7 @@ def _train_in(
             _announce(state, run)
             if recipe is not None:
                 log.info("recipe %s; recipe=none leaves it out", recipe)
+        _warn_of_micro_batches(state)
         trackers = Trackers(state.config, path)
         try:
             _train(state, run, trackers, ruler, stop)
@@ -193,7 +197,8 @@ def _train(
                 logged_images, logged_seconds = state.images, clock.seconds
                 _log_line(state, run, trackers, means | rates, rate)
                 if run:
-                    troubles = _warn_of(state.family.warnings(means), troubles, update.step)
+                    found = state.family.warnings(means)
+                    troubles = _warn_of(found, troubles, update.step, state.family.patience)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()} | {"images/s": f"{rate:.0f}"})
 
 
@@ -204,17 +209,43 @@ def _ruler(state: TrainingState) -> Ruler | None:
     return ruler_of_run(state.config, state.family, state.dataset, state.group.device)
 
 
-def _warn_of(found: Mapping[str, str], before: Mapping[str, int], step: int) -> dict[str, int]:
+def _warn_of(
+    found: Mapping[str, str], before: Mapping[str, int], step: int, patience: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Says in one line each what is wrong for the second interval in a row, once until it is over.
+
+    Args:
+        patience: in which interval in a row what has another number than the second.
 
     Returns:
         for how many intervals each has been found.
     """
     counts = {name: before.get(name, 0) + 1 for name in found}
     for name, line in found.items():
-        if counts[name] == 2:
+        if counts[name] == (patience or {}).get(name, _PATIENCE):
             log.warning("step %d: %s", step, line)
     return counts
+
+
+def _warn_of_validation(state: TrainingState, numbers: Mapping[str, float], finished: bool) -> None:
+    """Says what is wrong in the second validation in a row, or in the last: the first may be early."""
+    found, before = state.family.validation_warnings(numbers), state.troubles
+    if finished:  # what was not said yet is due now
+        before = {name: max(before.get(name, 0), _PATIENCE - 1) for name in found}
+    state.troubles = _warn_of(found, before, state.update.step)
+
+
+def _warn_of_micro_batches(state: TrainingState) -> None:
+    """Says what is computed over a batch and now is over a part of it."""
+    trainer = state.config.trainer
+    parts, names = trainer.micro_batch_size, state.family.batch_statistics()
+    if parts is None or parts >= trainer.batch_size or not names:
+        return
+    log.warning(
+        "trainer.micro_batch_size=%d: %s see %d images at a time instead of %d, so that the model trains "
+        "otherwise than with whole batches; leave it out, or use a larger one",
+        parts, " and ".join(names), parts, trainer.batch_size,
+    )  # fmt: skip
 
 
 def _due(step: int, every: int) -> bool:
@@ -271,6 +302,7 @@ def _evaluate_and_sample(
             _log_line(state, run, trackers, named)
             shown = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if not k.endswith("_standard_error"))
             log.info("step %d, validation, %s weights: %s", step, weights, shown)
+            _warn_of_validation(state, numbers, finished)
         if ruler is not None and measure:
             numbers = measure_run(ruler, family, state.dataset, trainer, seed, torch_device)
             _log_line(state, run, trackers, {f"samples/{name}": number for name, number in numbers.items()})
@@ -279,18 +311,22 @@ def _evaluate_and_sample(
         if sample:
             family.eval()
             with storage_errors(run.path):
-                _draw_samples(state, run, finished)
+                path = _draw_samples(state, run, finished)
+                log.info(
+                    "step %d: %s shows %s", step, path.relative_to(run.path), state.update.shown_weights()
+                )
                 if finished and state.dataset.size("validation") > 0:
                     write_pictures(family, state.dataset, "validation", run.samples, seed, torch_device)
             family.train()
 
 
-def _draw_samples(state: TrainingState, run: Run, finished: bool) -> None:
+def _draw_samples(state: TrainingState, run: Run, finished: bool) -> Path:
+    """Writes the pictures of a step, and returns where."""
     family, step = state.family, state.update.step
     path = run.samples / f"step-{step:08d}.png"
     if not family.generates:
         _draw_pictures(state, path)
-        return
+        return path
     n = state.config.trainer.sample_images if family.spec.pictured else _DRAWN_POINTS
     labels = row_labels(family, n)
     if labels is not None:  # whole rows only
@@ -302,6 +338,7 @@ def _draw_samples(state: TrainingState, run: Run, finished: bool) -> None:
         from genlab.report import figures
 
         figures.over_time(sorted(run.samples.glob("step-*.png")), run.samples / "over_time.png")
+    return path
 
 
 def _draw_pictures(state: TrainingState, path: Path) -> None:

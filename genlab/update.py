@@ -123,6 +123,14 @@ class Update:
             for player in self.averages:
                 setattr(family, player, self._modules[player])
 
+    def shown_weights(self) -> str:
+        """Says in words which weights sampling and evaluation use."""
+        if not self.averages:
+            return "the weights of this step"
+        average = next(iter(self.averages.values()))  # all have the same half-life in the end
+        growing = f" (growing to {self.trainer.ema_half_life_images:,})" if average.ramps else ""
+        return f"the weights' moving average, half-life {average.half_life_images:,.0f} images{growing}"
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of this machine."""
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -65,10 +65,10 @@ class Family(nn.Module):
         takes_importance_samples: whether `evaluate` takes their number, for an importance-weighted bound.
         adversarial: its players work against each other, so that the norms of their gradients are logged.
         generates: it has `sample`; without it a run shows its pictures in place of samples.
-        takes_fitted_prior: `prior=fit` stands in for a prior, where it has none.
         takes_codes: it is a model of codes too, whose order means nothing; see `genlab.data.codes`.
         encodes: it has `encode`.
         decodes: it has `decode`.
+        patience: in which logging interval in a row a warning is said; the second where not named.
         latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
             "uniform" (over [-1, 1]) or another's name; None for a family without a prior of its own.
         latent_classes: of each of the variables that a latent is made of, one after the other, as one-hot
@@ -83,10 +83,10 @@ class Family(nn.Module):
     takes_importance_samples: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
     generates: ClassVar[bool] = True
-    takes_fitted_prior: ClassVar[bool] = True
     takes_codes: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
     decodes: ClassVar[bool] = False
+    patience: ClassVar[dict[str, int]] = {}
     latent_prior: str | None = None
     latent_classes: int = 0
 
@@ -177,6 +177,15 @@ class Family(nn.Module):
         """What has gone wrong in training, name to plain words, from the metrics of a logging interval."""
         return {}
 
+    def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
+        """What is wrong with the model, name to plain words, from the numbers of the validation split."""
+        return {}
+
+    def batch_statistics(self) -> list[str]:
+        """What training computes over the images of a batch together, and so for each micro-batch anew."""
+        normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
+        return ["batch normalisation"] if normalized else []
+
     def judge(self, images: Tensor) -> Tensor | None:
         """What an adversarial family's opponent says of images (N, C, H, W): (N,), or None."""
         return None
@@ -193,6 +202,11 @@ class Family(nn.Module):
         if cls.decodes:
             return f"genlab sample ckpt={ckpt} prior=fit"
         return f"genlab evaluate ckpt={ckpt} per_image=true"
+
+    @classmethod
+    def prior_line(cls, ckpt: str | Path) -> str:
+        """How to get images out of a trained model of this family, where it has no prior."""
+        return "add prior=fit, or see genlab reconstruct"
 
     def compile_networks(self) -> None:
         """torch.compile, in place: the names of the weights stay."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -138,6 +139,7 @@ class CategoricalVAE(Autoencoder):
                 classes: the one of their mean code in Burda et al. 2016, 5.2.
             class_perplexity: exp H of a variable's classes over the split, from 1 to K; the mean of all
                 variables. A high one says that all classes are used.
+            prior_posterior_accuracy, sigma: see the methods of these names.
             class_usage: share of all classes that are some image's most probable one of their variable.
         """
         means = values["posterior_mean"].unflatten(1, (self.config.variables, self.config.classes))
@@ -146,11 +148,20 @@ class CategoricalVAE(Autoencoder):
         shares = means.mean(0)
         entropy = -torch.special.xlogy(shares, shares).sum(1)
         used = one_hot(means.argmax(2), self.config.classes).amax(0)
-        return {
-            "active_variables": int((means.var(0).sum(1) > _ACTIVE_VARIANCE).sum()),
-            "class_perplexity": entropy.exp().mean().item(),
-            "class_usage": used.mean().item(),
-        }
+        return (
+            self.sigma()
+            | self.prior_posterior_accuracy(values)
+            | {
+                "active_variables": int((means.var(0).sum(1) > _ACTIVE_VARIANCE).sum()),
+                "class_perplexity": entropy.exp().mean().item(),
+                "class_usage": used.mean().item(),
+            }
+        )
+
+    def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
+        """As a variational autoencoder, whose latents are the variables here."""
+        units = {"active_units": numbers.get("active_variables", math.inf)}
+        return super().validation_warnings({**numbers, **units})
 
     def next_lines(self, run: Path) -> list[str]:
         walk = [f"genlab traverse ckpt={run} around=image"] if self.spec.kind == "images" else []

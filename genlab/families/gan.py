@@ -23,6 +23,7 @@ from genlab.rng import SampleRng
 
 _SATURATED_LOGIT = math.log(99)  # its sigmoid is within 0.01 of 1
 _SATURATED_OUTPUT = 0.99
+_FAR_AHEAD = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ class GAN(Family):
     sampled_by = ("generator",)
     adversarial = True
     decodes = True
+    patience: ClassVar[dict[str, int]] = {"opponent_ahead": 10}
     conditioning: ClassVar[str] = "none"
     penalized: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("opponent_objective", "generator_objective")
@@ -323,6 +325,11 @@ class GAN(Family):
                 f"the {player} has won: it tells {min(accuracies):.1%} of data and of samples apart, and the "
                 f"generator learns little from it; {remedies['opponent_won']}"
             )
+        if min(accuracies) >= _FAR_AHEAD:
+            found["opponent_ahead"] = (
+                f"the {player} stays far ahead: it tells {min(accuracies):.1%} of data and of samples "
+                f"apart, for long now, and the generator does not catch up; {remedies['opponent_won']}"
+            )
         norm = means.get("generator_gradient_norm", math.inf)
         if norm < 1e-4:
             found["vanishing_gradient"] = (
@@ -336,6 +343,9 @@ class GAN(Family):
                 f"{remedies['collapse']}"
             )
         return found
+
+    def batch_statistics(self) -> list[str]:
+        return super().batch_statistics() + ["model.minibatch_std"] * self.config.minibatch_std
 
     def remedies(self) -> dict[str, str]:
         """What to try against each of the `warnings`: settings that this model has."""

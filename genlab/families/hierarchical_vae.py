@@ -6,6 +6,7 @@ and Vahdat and Kautz 2020 have in their bidirectional inference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -144,7 +145,6 @@ class HierarchicalVAE(VAE):
         """
         values = super().evaluate(batch, rng=rng, importance_samples=importance_samples)
         # The KL term has no three parts here: a layer's posterior is known on its own image's way down alone.
-        del values["posterior_sample"]
         posterior = DiagonalNormal(values["posterior_mean"], values.pop("posterior_log_variance"))
         return values | by_layer("kl_nats", self.kl_of_layers(posterior))
 
@@ -157,6 +157,18 @@ class HierarchicalVAE(VAE):
         return numbers | {
             f"active_units_layer_{k}": int(active(part).sum()) for k, part in enumerate(layers, 1)
         }
+
+    def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
+        """As a variational autoencoder; also layers of which no latent is used, while others are."""
+        found = super().validation_warnings(numbers)
+        layers = range(1, len(self.config.latents) + 1)
+        unused = [str(k) for k in layers if numbers.get(f"active_units_layer_{k}") == 0]
+        if unused and "posterior_collapse" not in found:
+            found["layer_collapse"] = (
+                f"no latent of layer {' and '.join(unused)} says anything of an image: the model "
+                f"works as one of fewer layers; {self.collapse_remedy()}"
+            )
+        return found
 
     def setting(self) -> dict[str, Any]:
         return super().setting() | {"stochastic_layers": len(self.config.latents)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -30,7 +31,15 @@ from genlab.latents import (
     VampPrior,
     kl_decomposition,
 )
-from genlab.likelihoods import SMALLEST_SPREAD, DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
+from genlab.likelihoods import (
+    SMALLEST_SIGMA,
+    SMALLEST_SPREAD,
+    DiscretizedLogistic,
+    Likelihood,
+    bits_per_dim,
+    make_likelihood,
+)
+from genlab.metrics.two_samples import accuracy_between
 from genlab.nets.autoencoder import (
     LARGEST_PIXELS,
     SMALLEST_PIXELS,
@@ -43,6 +52,8 @@ from genlab.nets.start import Offset, shrink
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
+_COMPARED_IMAGES, _FEWEST_COMPARED = 1000, 100
+_APART = 0.85  # of digits and MNIST that are well drawn 0.66 to 0.78; of noise 0.99 and more
 _DECOMPOSED_IMAGES = 1000  # a validation during training takes them too
 _ROWS_AT_ONCE = 2**13  # decoded for an importance-weighted bound, however few their pixels
 
@@ -192,6 +203,17 @@ def start_log_sigma(log_sigma: nn.Parameter | None, statistics: PixelStatistics)
             log_sigma.copy_(statistics.std.square().mean().clamp(min=SMALLEST_SPREAD**2).log() / 2)
 
 
+def sigma_warning(numbers: Mapping[str, float]) -> dict[str, str]:
+    """Of a learned standard deviation at its lower bound, from the numbers of a split."""
+    if numbers.get("sigma", math.inf) > SMALLEST_SIGMA * 1.01:
+        return {}
+    return {
+        "sigma_at_bound": f"sigma has fallen to its bound, {SMALLEST_SIGMA:.1g}: the density grows without "
+        "limit where pixels are the same in all images, so that its nats say little; use "
+        "dataset.dequantize=true, or fix it, e.g. model.sigma=0.05"
+    }
+
+
 class Autoencoder(Family):
     """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained.
 
@@ -315,8 +337,8 @@ class Autoencoder(Family):
             reconstruction_nats, kl_nats: its two terms.
             importance_weighted_nats, importance_weighted_bits_per_dim: see the method of that name; the
                 bits as above.
-            posterior_mean: (B, latent), for `summarize`; so are posterior_log_variance and posterior_sample,
-                of a diagonal posterior and a prior with independent dimensions.
+            posterior_mean: (B, latent), for `summarize`; so are posterior_sample and, of a diagonal posterior
+                and a prior with independent dimensions, posterior_log_variance.
         """
         images, labels, noise = batch.images, self.labels_of(batch), self.draw_noise(rng)
         posterior, log_likelihood = self.infer(images, noise, labels)
@@ -327,10 +349,9 @@ class Autoencoder(Family):
             nats = self.importance_weighted_nats(images, importance_samples, rng, labels)
             values["importance_weighted_nats"] = nats
             values |= self._bits_per_dim("importance_weighted", nats)
-        values["posterior_mean"] = posterior.mean
+        values |= {"posterior_mean": posterior.mean, "posterior_sample": posterior.sample(noise).flatten(1)}
         if isinstance(posterior, DiagonalNormal) and isinstance(self.vae.prior, FactorizedPrior):
             values["posterior_log_variance"] = posterior.spread
-            values["posterior_sample"] = posterior.sample(noise)
         return values
 
     def _bits_per_dim(self, name: str, nats: Tensor) -> dict[str, Tensor]:
@@ -342,14 +363,16 @@ class Autoencoder(Family):
 
         Returns:
             active_units: how many latents are; see `active`.
+            prior_posterior_accuracy, sigma: see the methods of these names.
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
                 1,000 images in three parts, see `genlab.latents.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:
             return {}
-        numbers: dict[str, float] = {"active_units": int(active(means).sum())}
-        if "posterior_sample" not in values:
+        numbers: dict[str, float] = {"active_units": int(active(means).sum())} | self.sigma()
+        numbers |= self.prior_posterior_accuracy(values)
+        if "posterior_log_variance" not in values:
             return numbers
         some = subset(len(means), _DECOMPOSED_IMAGES)
         of_some = [
@@ -359,6 +382,73 @@ class Autoencoder(Family):
         parts = kl_decomposition(DiagonalNormal(*of_some[:2]), of_some[2], self.vae.prior)
         names = ("index_code_mutual_information", "total_correlation", "dimension_wise_kl")
         return numbers | {f"{name}_nats": part for name, part in zip(names, parts, strict=True)}
+
+    @torch.no_grad()
+    def prior_posterior_accuracy(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """How well a classifier tells latents of images from draws of the prior; see `metrics.two_samples`.
+
+        1/2 says that the prior draws what images are encoded to, for all that the classifier sees; near 1,
+        the decoder was never shown what it gets in `sample`.
+
+        Args:
+            values: as `summarize` gets them; a thousand of their posterior_sample are taken.
+
+        Returns:
+            the share under that name; nothing for less than a hundred of them.
+        """
+        latents = values.get("posterior_sample")
+        if latents is None or len(latents) < _FEWEST_COMPARED:
+            return {}
+        latents = latents[subset(len(latents), _COMPARED_IMAGES)]
+        device = next(self.parameters()).device
+        drawn = self.vae.prior.sample(SampleRng(0, range(len(latents)), device, purpose="prior")).flatten(1)
+        return {"prior_posterior_accuracy": accuracy_between(latents, drawn.cpu())}
+
+    def sigma(self) -> dict[str, float]:
+        """The standard deviation of a Gaussian likelihood under that name, where it is learned."""
+        return {} if self.vae.log_sigma is None else {"sigma": self.vae.log_sigma.exp().item()}
+
+    def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
+        """Latents that say nothing, draws of the prior unlike them, and a standard deviation at its bound."""
+        found = sigma_warning(numbers)
+        if numbers.get("active_units", math.inf) == 0:
+            found["posterior_collapse"] = (
+                f"the posterior has collapsed: no latent says anything of an image (kl_nats "
+                f"{numbers['kl_nats']:.2g}), so that all samples are alike; {self.collapse_remedy()}"
+            )
+        accuracy = numbers.get("prior_posterior_accuracy", 0.0)
+        if accuracy > _APART:
+            found["prior_apart"] = (
+                f"prior and posterior are apart: a classifier tells draws of the prior from latents of "
+                f"images in {accuracy:.0%} of cases, so that samples will not look like the data; "
+                f"{self.prior_remedy()}"
+            )
+        return found
+
+    def collapse_remedy(self) -> str:
+        """What to try against a collapsed posterior: settings that this model has."""
+        tried = {
+            "kl_warmup": "model.kl_warmup=0.2",
+            "free_bits": "model.free_bits=0.1",
+            "beta": "a lower model.beta",
+        }
+        known = [words for name, words in tried.items() if name in self._settings]
+        return "try " + ", ".join([*known, "a lower optimizer.lr"])
+
+    def prior_remedy(self) -> str:
+        """What to try against a prior unlike the posterior: settings and commands for this model."""
+        remedies = []
+        if "prior" in self._settings and self.config.prior != "vampprior":
+            remedies.append("train with model.prior=vampprior")
+        elif "beta" in self._settings:
+            remedies.append("train with a higher model.beta")
+        if self.spec.kind == "images" and self.latent_classes == 0:
+            remedies.append("draw with genlab sample prior=fit")
+        return ", or ".join(remedies)
+
+    @property
+    def _settings(self) -> set[str]:
+        return {field.name for field in dataclasses.fields(self.config)}
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
         """Reconstructions: rows of originals, each above the row of what the model makes of them."""

@@ -85,6 +85,9 @@ class VAE(Autoencoder):
         }
         return reconstruction + kl_weight * penalty, metrics
 
+    def batch_statistics(self) -> list[str]:
+        return super().batch_statistics() + ["model.free_bits"] * (self.config.free_bits > 0)
+
     def negative_elbo(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
         metrics = self.loss(images, 1.0, labels)[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +17,14 @@ from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
-from genlab.families.latent_variable import choose_likelihood, start_log_sigma
+from genlab.families.latent_variable import choose_likelihood, sigma_warning, start_log_sigma
 from genlab.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
 from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity
 from genlab.rng import SampleRng
 
 _SMALLEST_MAP = 2  # places to a side
+_FEW_CODES = 0.05
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,6 @@ class VQVAE(Family):
     players = ("vqvae",)
     sampled_by = ("vqvae",)
     generates = False
-    takes_fitted_prior = False
     encodes = True
     decodes = True
 
@@ -198,9 +198,11 @@ class VQVAE(Family):
         Returns:
             codebook_perplexity: exp of the entropy of the codes, 1 to K.
             codes_used_share: of the K codes, those that any image has.
+            sigma: the standard deviation of a Gaussian likelihood, where it is learned.
         """
         counts = values["codes"].flatten().bincount(minlength=self.config.codes).double()
-        return {
+        sigma = self.vqvae.log_sigma
+        return ({} if sigma is None else {"sigma": sigma.exp().item()}) | {
             "codebook_perplexity": perplexity(counts).item(),
             "codes_used_share": (counts > 0).double().mean().item(),
         }
@@ -215,6 +217,18 @@ class VQVAE(Family):
             return {}
         return {"collapse": "nearly all codes are the same one; lower optimizer.lr or raise model.commitment"}
 
+    def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
+        """A codebook of which little is used, and a standard deviation at its bound."""
+        found, codes = sigma_warning(numbers), self.config.codes
+        if numbers["codebook_perplexity"] < _FEW_CODES * codes:
+            restarts = "" if self.config.restart_every else "model.restart_every=20, "
+            found["codebook_collapse"] = (
+                f"the codebook has collapsed: images use {numbers['codes_used_share']:.0%} of its {codes} "
+                f"codes, as if there were {numbers['codebook_perplexity']:.0f}, so images lose much; try "
+                f"{restarts}a lower optimizer.lr or fewer model.codes"
+            )
+        return found
+
     def next_lines(self, run: Path) -> list[str]:
         prior = f"{run}-prior"
         return [
@@ -227,6 +241,10 @@ class VQVAE(Family):
     @classmethod
     def show_line(cls, ckpt: str | Path) -> str:
         return f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={ckpt}"
+
+    @classmethod
+    def prior_line(cls, ckpt: str | Path) -> str:
+        return f"train one: {cls.show_line(ckpt)}; or, much worse, add prior=fit"
 
     def setting(self) -> dict[str, Any]:
         height, width = self.map_size

@@ -92,8 +92,7 @@ class WGAN(GAN):
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
         """A critic that tells all apart is a good one: only its slope teaches."""
         found = super().warnings(means)
-        found.pop("opponent_won", None)
-        return found
+        return {name: line for name, line in found.items() if name not in ("opponent_won", "opponent_ahead")}
 
     def remedies(self) -> dict[str, str]:
         """Weights within a small bound make a flat critic (Gulrajani et al. 2017, section 3.2)."""

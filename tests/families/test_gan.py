@@ -355,7 +355,9 @@ class TestHealth:
             "discriminator_saturated_share": 0.8,
         }
         assert family.warnings(fine) == family.warnings({}) == {}
-        assert family.warnings(fine | won).keys() == {"opponent_won"}
+        assert family.warnings(fine | won).keys() == {"opponent_won", "opponent_ahead"}
+        ahead = {"discriminator_accuracy_real": 0.96, "discriminator_accuracy_generated": 0.97}
+        assert family.warnings(fine | ahead).keys() == {"opponent_ahead"}
         assert family.warnings(fine | won | {"discriminator_accuracy_generated": 0.9}) == {}
         assert family.warnings(fine | {"generator_gradient_norm": 1e-6}).keys() == {"vanishing_gradient"}
         assert family.warnings(fine | {"sample_diversity": 0.001}).keys() == {"collapse"}

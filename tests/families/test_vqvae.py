@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import plain_config
@@ -20,8 +21,11 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families.vqvae import VQVAE, VQVAEConfig
+from genlab.fitting import fit
+from genlab.latent_space import codes_of_training
 from genlab.nets.vqvae import Codebook, Use, map_sizes, perplexity
 from genlab.rng import SampleRng
+from genlab.sampling import load_model, to_uint8
 from genlab.update import Update
 
 BINARY = DataSpec("mnist", 1, 8, 8, levels=2, binarization="dynamic")
@@ -418,11 +422,23 @@ def test_a_run_shows_reconstructions_and_says_how_to_go_on(run: str) -> None:
 
 
 def test_samples_need_a_prior_of_codes(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for more in ([], ["prior=fit"]):
-        assert one_line(capsys, "sample", f"ckpt={run}", *more) == (
-            f"genlab: ckpt={run}: vqvae has no prior; train one: "
-            f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={run}"
-        )
+    assert one_line(capsys, "sample", f"ckpt={run}") == (
+        f"genlab: ckpt={run}: vqvae has no prior to draw from; train one: "
+        f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={run}; or, much worse, add prior=fit"
+    )
+
+
+def test_gaussians_of_the_codes_vectors_stand_in_for_a_prior(run: str) -> None:
+    """What they draw is decoded from the nearest codes: each picture is one that codes stand for."""
+    genlab("sample", f"ckpt={run}", "prior=fit", "components=2", "n=3", "npz=true", "run_dir=fitted")
+    drawn = np.load("fitted/samples.npz")["images"]
+    model = load_model(run, "auto", torch.device("cpu"))
+    codes, _ = codes_of_training(model, {}, 256, 0, torch.device("cpu"))
+    latents = fit(codes, 2, 0).draw(SampleRng(0, range(3)))
+    assert isinstance(model.family, VQVAE)
+    vectors = latents.unflatten(1, (model.config.model.code_dimensions, *model.family.map_size))
+    expected = model.family.images_of(model.family.vqvae.codebook.nearest(vectors))
+    assert np.array_equal(drawn, to_uint8(expected).permute(0, 2, 3, 1).numpy())
 
 
 def test_the_commands_on_latents(run: str, capsys: pytest.CaptureFixture[str]) -> None:
