@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="+", default=list(SPACES), choices=SPACES)
     parser.add_argument("--samples", type=int, default=1000, help="at most half of the images not trained on")
     parser.add_argument("--unseen", type=int, default=10_000, help="at most so many images not trained on")
-    parser.add_argument("--repetitions", type=int, default=5000, help="without copies; a 25th with")
+    parser.add_argument("--repetitions", type=int, default=5000, help="without copies; a fifth with")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.datasets, arguments.repetitions = ["digits"], 300
@@ -153,7 +153,7 @@ def print_table(space: str, ranked: Ranked, samples: int, repetitions: int, seco
     )
     for name, copies in ranked.copies.items():
         rates = {
-            share: found_share(ranked, copies, share, samples, max(20, repetitions // 25)) for share in SHARES
+            share: found_share(ranked, copies, share, samples, max(20, repetitions // 5)) for share in SHARES
         }
         reliable = [share for share in SHARES if rates[share] >= RELIABLE]
         shown = ", ".join(f"{share:.0%} copies {rates[share]:5.1%}" for share in SHOWN)
