@@ -17,7 +17,7 @@ from torch import Tensor
 from genlab.data.statistics import PixelStatistics
 from genlab.likelihoods import SMALLEST_SPREAD
 
-_OVERLAP = 0.5  # of the components of a new mixture
+_OVERLAP = 0.7  # of the components of a new mixture: less makes tails thin, more makes components alike
 _STEEPEST = 100.0  # tilt of a new pixel's levels
 _MIN_LOG_SCALE = -7.0  # of values in [-1, 1]: under a tenth of an 8-bit level, where a bin is saturated
 _MAX_LOG_SCALE = 20.0  # where the two edges take half each and what lies between nothing
@@ -107,8 +107,11 @@ class Categorical:
         """
         assert statistics.frequencies is not None
         log_frequencies = statistics.frequencies.log()
-        pairs = zip(statistics.probability, log_frequencies, strict=True)
-        tilts = torch.stack([tilt_to(*pair) * statistics.ordered for pair in pairs], -1)
+        if statistics.ordered:
+            pairs = zip(statistics.probability, log_frequencies, strict=True)
+            tilts = torch.stack([tilt_to(*pair) for pair in pairs], -1)
+        else:
+            tilts = torch.zeros_like(statistics.mean).movedim(0, -1)
         levels = torch.linspace(0, 1, self.levels).to(tilts)
         return Start(log_frequencies.flatten(), tilts, torch.block_diag(*[levels[None]] * self.channels))
 

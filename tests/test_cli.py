@@ -624,15 +624,13 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
 
 def test_the_recipe_that_was_chosen_is_in_the_log() -> None:
     short = ["trainer.steps=1", "trainer.device=cpu"]
-    for words, line in (
+    for chosen, line in (
         (["model=vae"], "recipe vae_digits; recipe=none leaves it out"),
-        (["model=vae", "recipe=gan_digits"], "recipe gan_digits;"),
+        (["model=gan", "recipe=gan_digits"], "recipe gan_digits;"),
         (["model=vae", "recipe=none"], None),
         (["model=vae", "dataset=two_moons"], None),  # it has no recipe
     ):
         run = f"run{len(list(Path().glob('run*')))}"
-        if words[-1] == "recipe=gan_digits":
-            words[0] = "model=gan"
-        assert cli.main(["train", *words, *short, f"run_dir={run}"]) == 0
+        assert cli.main(["train", *chosen, *short, f"run_dir={run}"]) == 0
         text = Path(run, "train.log").read_text()
         assert (line in text) if line else ("recipe" not in text)

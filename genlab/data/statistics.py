@@ -44,19 +44,20 @@ def pixel_statistics(dataset: Dataset) -> PixelStatistics:
     """The statistics of up to 5,000 training images, as a model sees them; on the device of the dataset."""
     spec = dataset.spec
     count, levels = 0, 0 if spec.dequantized or spec.kind == "points" else spec.levels
-    total = squares = torch.zeros(())
+    total = squares = torch.zeros(spec.shape, dtype=torch.float64)
     seen = torch.ones(spec.channels, max(levels, 1), dtype=torch.float64)
+    device = torch.device("cpu")
     for _, batch in dataset.evaluation_batches("train", _BATCH, seed=0, limit=_IMAGES):
-        images = batch.images.double()
+        device = batch.images.device
+        images = batch.images.cpu().double()  # not every device has float64
         count += len(images)
         total = total + images.sum(0)
         squares = squares + images.square().sum(0)
         if levels:
             level = (images * (levels - 1)).round().long().transpose(0, 1).flatten(1)
-            seen = seen.to(level.device)
             for channel, values in enumerate(level):
                 seen[channel] += torch.bincount(values, minlength=levels)
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=0).sqrt()
-    frequencies = (seen / seen.sum(1, keepdim=True)).float() if levels else None
-    return PixelStatistics(mean.float(), std.float(), frequencies, count, ordered=spec.kind != "codes")
+    mean, std, shares = (x.float().to(device) for x in (mean, std, seen / seen.sum(1, keepdim=True)))
+    return PixelStatistics(mean, std, shares if levels else None, count, ordered=spec.kind != "codes")

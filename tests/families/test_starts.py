@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from genlab import build, device
 from genlab.config import from_plain
@@ -38,10 +39,11 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "grey": (1, {}),
     "colour": (3, {}),
     "dequantised": (3, {"dequantize": True}),
+    "black and white": (3, {}),  # stored as 0 and 255
 }
 
 
-def pictures(side: int, channels: int) -> Dataset:
+def pictures(side: int, channels: int) -> Tensor:
     """Discs of any brightness on a ground that is dark at the top: pixels differ in mean and in spread."""
     generator = torch.Generator().manual_seed(1)
     grid = torch.linspace(-1, 1, side)
@@ -56,6 +58,8 @@ def pictures(side: int, channels: int) -> Dataset:
 def dataset(side: int, kind: str) -> Dataset:
     channels, settings = KINDS[kind]
     images = pictures(side, channels)
+    if kind == "black and white":
+        images = torch.where(images > 90, 255, 0).to(torch.uint8)
     labels = torch.arange(len(images)) % 3
     config = DatasetConfig(name="discs", **settings)
     return from_arrays(

@@ -44,6 +44,9 @@ def tiny(
     family = build.family(config, spec)
     assert isinstance(family, Autoregressive)
     randomize(family)
+    assert family.network.offset is not None
+    for constant in family.network.offset.buffers():  # as those of a run are, not 0
+        constant.copy_(torch.randn_like(constant) * 0.5)
     return family
 
 
