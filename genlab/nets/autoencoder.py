@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.nets.precision import in_float32
 from genlab.nets.start import Offset, shrink
 
 Shape = tuple[int, int, int]
@@ -28,9 +29,13 @@ class FullyConnected(nn.Module):
         _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.layers[-1](self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last layer gets."""
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
-        return self.layers[-1](x)
+        return x
 
 
 def beside_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
@@ -82,7 +87,8 @@ class MLPDecoder(nn.Module):
         self.offset = Offset(*shape)
 
     def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.offset(self.net(beside_labels(latent, labels, self.classes)).view(-1, *self.shape))
+        hidden = self.net.hidden(beside_labels(latent, labels, self.classes))
+        return self.offset(in_float32(self.net.layers[-1], hidden).view(-1, *self.shape))
 
 
 def halvings(height: int, width: int) -> list[tuple[int, int]]:
@@ -146,9 +152,9 @@ class ConvDecoder(nn.Module):
 
     def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.into(beside_labels(latent, labels, self.classes)).view(-1, *self.start)
-        for convolution in self.convolutions:
+        for convolution in self.convolutions[:-1]:
             x = convolution(torch.relu(x))
-        return self.offset(x)
+        return self.offset(in_float32(self.convolutions[-1], torch.relu(x)))
 
 
 class NormalizedBlock(nn.Module):
@@ -238,9 +244,10 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.layers(beside_labels(latent, labels, self.classes)).view(-1, *self.start)
-        for block, norm, convolution in zip(self.blocks, self.norms, self.convolutions, strict=True):
+        for block, norm, convolution in zip(self.blocks, self.norms, self.convolutions[:-1], strict=False):
             x = convolution(F.silu(norm(block(x))))
-        return self.offset(x)
+        x = F.silu(self.norms[-1](self.blocks[-1](x)))
+        return self.offset(in_float32(self.convolutions[-1], x))
 
 
 ImageEncoder = MLPEncoder | ConvEncoder | ResidualEncoder

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.nets.causal import CausalConv, Ordered, Scan, channels_last
+from genlab.nets.precision import in_float32
 from genlab.nets.start import PixelOffset, shrink
 
 CODE_FEATURES = 32
@@ -165,7 +166,7 @@ class Head(nn.Module):
         hidden = self.features(nn.functional.elu(features))
         if self.own is not None:
             hidden = hidden + self.own(x)
-        return self.out(nn.functional.elu(hidden))
+        return in_float32(self.out, nn.functional.elu(hidden))
 
 
 def class_embedding(classes: int, features: int) -> nn.Embedding | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genlab.nets.autoregressive import PixelNet, add_class, class_embedding, gate, image_coordinates
 from genlab.nets.causal import CausalConv, Ordered, RowConv, Scan, shift_down
+from genlab.nets.precision import in_float32
 from genlab.nets.start import shrink
 
 
@@ -147,4 +148,4 @@ class GatedPixelCNN(PixelNet):
         """The horizontal stack, of the pixels and the vertical stack's links: parameters (..., P)."""
         for layer, link in zip(self.horizontal, links, strict=True):
             x = layer(x, link, labels, scan)
-        return self.out(F.relu(self.head(F.relu(x))))
+        return in_float32(self.out, F.relu(self.head(F.relu(x))))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genlab.nets.autoregressive import PixelNet, add_class, class_embedding
 from genlab.nets.causal import CausalConv, Ordered, Scan
+from genlab.nets.precision import in_float32
 from genlab.nets.start import shrink
 
 
@@ -74,7 +75,13 @@ class MaskedNet(PixelNet):
         x = self.first(x, scan)
         for layer in self.layers:
             x = cast(MaskedLayer, layer)(x, labels, scan)
-        return self.head(x)
+        return self.read(x)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Parameters (..., P) of features that have seen the pixels before."""
+        for layer in self.head[:-1]:
+            x = layer(x)
+        return in_float32(self.head[-1], x)
 
 
 class ResidualBlock(MaskedLayer):

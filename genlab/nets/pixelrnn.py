@@ -339,7 +339,7 @@ class DiagonalBiLSTMNet(MaskedNet):
         pixels, x = x, self.first(x)
         for layer in self.layers:
             x = layer(x, labels, pixels=pixels)
-        return self.head(x)
+        return self.read(x)
 
     def row(self, scan: Scan, above: Tensor) -> None:
         if self not in scan.caches:

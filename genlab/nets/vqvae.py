@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.nets.autoencoder import Shape
+from genlab.nets.precision import in_float32
 from genlab.nets.start import Offset, shrink
 
 _SMOOTHING = 1e-5  # vectors of an image that every code is thought to have beyond its own
@@ -208,6 +209,6 @@ class Decoder(nn.Module):
         x = self.into(vectors)
         for block in self.blocks:
             x = block(x)
-        for convolution in self.convolutions:
+        for convolution in self.convolutions[:-1]:
             x = convolution(torch.relu(x))
-        return self.offset(x)
+        return self.offset(in_float32(self.convolutions[-1], torch.relu(x)))
