@@ -65,6 +65,7 @@ class Autoregressive(Family):
         self.network.add_offset(self.distribution.ranks)
 
     def begin(self, statistics: PixelStatistics | None) -> None:
+        """Every pixel starts as an independent one with the mean, or the levels, of the training data."""
         assert statistics is not None
         assert self.network.offset is not None
         self.network.offset.set(*self.distribution.start(statistics))

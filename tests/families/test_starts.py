@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -194,6 +195,20 @@ class TestStartsOfPixels:
                 shares = torch.softmax(log_prob, -1)  # the others stay, so it is this channel's alone
                 found = (shares * values).sum(-1)
                 assert (found - known.mean[channel]).abs().max() < 0.06
+
+    def test_codes_have_the_frequencies_alone(self) -> None:
+        known = dataclasses.replace(pixel_statistics(dataset(8, "grey")), ordered=False)
+        start = Categorical(1, 256).start(known)
+        shares = (start.common + start.per_pixel @ start.basis).softmax(-1)
+        assert known.frequencies is not None
+        torch.testing.assert_close(shares, known.frequencies[0].expand(8, 8, -1))
+
+    def test_one_picture_and_pixels_that_never_vary_are_finite(self) -> None:
+        for image in (torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 255)):
+            images = (image.to(torch.uint8), None)
+            known = pixel_statistics(from_arrays(DatasetConfig(name="one"), images, images))
+            for distribution in (Categorical(3, 256), LogisticMixture(3, 256, 10)):
+                assert all(part.isfinite().all() for part in distribution.start(known))
 
     def test_bernoulli_has_the_probabilities(self) -> None:
         known = pixel_statistics(dataset(8, "binary"))
