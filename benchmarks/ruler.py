@@ -37,6 +37,9 @@ NOISE = (0.03, 0.06, 0.12, 0.24)
 BLUR = (0.05, 0.1, 0.2)
 """Standard deviations, in units of the image's side: 0.05 is 1.6 pixels of 32."""
 
+MISSING = (0.2, 0.5)
+"""Shares of the classes. One class of many is less than a few hundred images show."""
+
 METRICS = ("frechet", "kernel")
 
 
@@ -82,7 +85,7 @@ def spoiled(pool: PictureSet, count: int) -> dict[str, list[tuple[str, Tensor]]]
     }
     if pool.labels is not None:
         classes = int(pool.labels.max()) + 1
-        missing = sorted({1, max(1, classes // 4), max(1, classes // 2)})
+        missing = sorted({max(1, round(share * classes)) for share in MISSING})
         ways["missing classes"] = [good, *((str(m), without(pool, m, count)) for m in missing)]
     return ways
 
