@@ -79,6 +79,8 @@ def test_commands_of_the_readme(
         save_image(torch.rand(3, 40, 48), pictures / f"{k}.png")
     for command in commands():
         words = shlex.split(command)
+        if "dataset=fashion_mnist" in words and not Path("/usr/share/datasets/fashion-mnist").is_dir():
+            continue  # Debian's package, which CI installs
         match words[0]:
             case "genlab":
                 assert cli.main(shortened(words[1:])) == 0, f"{command}\n{capsys.readouterr().err[-2000:]}"
