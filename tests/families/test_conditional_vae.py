@@ -84,7 +84,7 @@ class TestNetworks:
         assert model_of().vae.decoder.net.layers[0].in_features == 9  # type: ignore[union-attr]
 
     def test_a_pass_is_one_graph_for_the_compiler(self) -> None:
-        model, (images, labels) = model_of(network="conv"), batch_of(BINARY, 4)
+        model, (images, labels, _) = model_of(network="conv"), batch_of(BINARY, 4)
         noise = torch.randn(4, 5)
         compiled = torch.compile(model.vae, backend="eager", fullgraph=True)
         found = zip(compiled(images, noise, labels), model.vae(images, noise, labels), strict=True)

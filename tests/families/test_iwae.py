@@ -162,8 +162,11 @@ def test_compiling_keeps_the_weights_names() -> None:
 
 @pytest.mark.parametrize("doubly", DOUBLY)
 def test_training_lowers_the_bound(doubly: bool) -> None:
-    plain = plain_config("iwae", steps=60, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0)
+    plain = plain_config(
+        "iwae", steps=400, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0
+    )
     plain["model"] |= {"hidden": [64], "latent": 4, "importance_samples": 5, "doubly_reparameterized": doubly}
+    plain["optimizer"]["lr"] = 1e-2
     run = train.start(plain, [], "run")
     rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     logged = [row for row in rows if "images_per_second" in row]
