@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from genlab.categorical_latents import one_hot
 from genlab.config import SampleConfig
 from genlab.errors import ConfigError
 from genlab.latent_space import check_has, codes_of_training, decode
@@ -79,15 +80,9 @@ def sampler(
         labels: (n,), for families that take labels, of all images that may be asked for; None for even ones.
 
     Raises:
-        ConfigError: the model has no encoder, its latents are no real numbers, or there are fewer images
-            than components, or than two.
+        ConfigError: the model has no encoder, or there are fewer images than components, or than two.
     """
     check_has(model, config.ckpt, "encodes", "decodes")
-    if model.family.latent_classes > 0:
-        raise ConfigError(
-            f"prior=fit: the latents of {model.config.model.name} are classes, to which no Gaussians are "
-            "fitted; leave prior out"
-        )
     codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, device)
     if len(codes) < 2:
         raise ConfigError(
@@ -104,6 +99,8 @@ def sampler(
     def draw(indices: range) -> Tensor:
         rng = SampleRng(config.seed, indices)
         latents, own = prior.draw(rng), None
+        if classes := model.family.latent_classes:  # Gaussians of probabilities: the likeliest class of each
+            latents = one_hot(latents.unflatten(1, (-1, classes)).argmax(2), classes).flatten(1)
         if model.family.takes_labels:
             own = rng.integers(model.spec.classes) if labels is None else labels[list(indices)]
         return decode(model.family, latents, device, config.batch_size, own)

@@ -438,11 +438,14 @@ class Autoencoder(Family):
     def prior_remedy(self) -> str:
         """What to try against a prior unlike the posterior: settings and commands for this model."""
         remedies = []
-        if "prior" in self._settings and self.config.prior != "vampprior":
-            remedies.append("train with model.prior=vampprior")
+        if "prior" in self._settings and self.config.prior not in ("vampprior", "mixture"):
+            learned = "mixture" if self.takes_labels else "vampprior"
+            # without a warm-up its posterior may collapse, and its KL term in training falls to 0 with it
+            warmup = " model.kl_warmup=0.2" if "kl_warmup" in self._settings else ""
+            remedies.append(f"train with model.prior={learned}{warmup}")
         elif "beta" in self._settings:
             remedies.append("train with a higher model.beta")
-        if self.spec.kind == "images" and self.latent_classes == 0:
+        if self.spec.kind == "images":
             remedies.append("draw with genlab sample prior=fit")
         return ", or ".join(remedies)
 
