@@ -16,7 +16,7 @@ from genlab import cli, encoding, latent_space
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
-TEXT = "\n".join(page.read_text() for page in PAGES)
+README = PAGES[0]
 SHORT = ["trainer.steps=3", "trainer.batch_size=8", "trainer.evaluate_images=8", "trainer.sample_images=4"]
 MEASURED = ["trainer.measure_images=16", "trainer.measure_every=2"]
 
@@ -28,12 +28,13 @@ FEWER_JOBS = {
 }
 
 
-def commands() -> list[str]:
+def commands(page: Path) -> list[str]:
     """What the ```bash blocks hold: a command a line, without the remarks; and the commands in tables."""
-    blocks = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    text = page.read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
     in_tables = [
-        c for line in TEXT.splitlines() if line.startswith("|") for c in re.findall(r"`(genlab .*?)`", line)
+        c for line in text.splitlines() if line.startswith("|") for c in re.findall(r"`(genlab .*?)`", line)
     ]
     parts = [part.strip() for line in lines for part in line.split("&&")]
     return [part for part in [*parts, *in_tables] if part and not part.startswith("#")]
@@ -59,13 +60,14 @@ def shortened(words: list[str]) -> list[str]:
 
 
 def test_the_readme_has_commands() -> None:
-    assert sum(command.startswith("genlab train") for command in commands()) >= 4
+    assert sum(command.startswith("genlab train") for command in commands(README)) >= 4
     for verb in ("sample", "evaluate", "resume", "list"):
-        assert any(command.startswith(f"genlab {verb}") for command in commands()), verb
+        assert any(command.startswith(f"genlab {verb}") for command in commands(README)), verb
 
 
-def test_commands_of_the_readme(
-    own_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page(
+    page: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not (TEST_DATA / "MNIST").is_dir():
         pytest.skip("needs the MNIST files; set GENLAB_TEST_DATA")
@@ -77,7 +79,7 @@ def test_commands_of_the_readme(
     pictures.mkdir()
     for k in range(40):
         save_image(torch.rand(3, 40, 48), pictures / f"{k}.png")
-    for command in commands():
+    for command in commands(page):
         words = shlex.split(command)
         if "dataset=fashion_mnist" in words and not Path("/usr/share/datasets/fashion-mnist").is_dir():
             continue  # Debian's package, which CI installs
