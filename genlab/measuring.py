@@ -273,7 +273,7 @@ def check_generates(family: Family, given: str) -> None:
         raise ConfigError(f"{given}: points are no pictures; their modes are counted without measure")
     if not family.generates:
         remedy = "add prior=fit to genlab sample, then measure its folder: genlab evaluate samples=FOLDER"
-        if not (family.decodes and family.takes_fitted_prior):
+        if not family.decodes:
             remedy = "leave measure out"
         raise ConfigError(f"{given}: has no prior to draw samples from; {remedy}")
 

@@ -121,7 +121,7 @@ def test_a_group_chosen_by_name_is_taken_as_it_stands(
 ) -> None:
     recipe = plain_of(performed, "train")
     smoke = plain_of(performed, "train", "trainer=smoke", "trainer.batch_size=16")
-    assert (recipe["trainer"]["steps"], smoke["trainer"]["steps"]) == (6000, 20)
+    assert (recipe["trainer"]["steps"], smoke["trainer"]["steps"]) == (1000, 20)
     assert smoke["trainer"]["batch_size"] == 16
     assert (smoke["model"], smoke["optimizer"]) == (recipe["model"], recipe["optimizer"])
     sgd = plain_of(performed, "train", "optimizer=sgd", "experiment=vae_beta", "recipe=vae_digits")
@@ -350,8 +350,9 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(denoising, "main", lambda *a: calls.append(("denoise", *a)))
     monkeypatch.setattr(evaluation, "main", lambda *a: calls.append(("evaluate", *a)))
     assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
-    name, plain, overrides, run_dir = calls.pop()
+    name, plain, overrides, run_dir, recipe = calls.pop()
     assert (name, overrides, run_dir) == ("start", ["run_dir=here", "seed=2"], "here")
+    assert recipe == "vae_digits"
     assert "run_dir" not in plain
     build.train_config(plain)
     assert cli.main(["sample", "ckpt=run", "n=3", "labels=[1,2]"]) == 0
