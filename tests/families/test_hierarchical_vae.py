@@ -148,7 +148,7 @@ class TestBound:
         ladder = model.vae.decoder
         model.vae.encoder = nn.Sequential(nn.Flatten(), encoder)
         ladder.rungs[1], ladder.priors[0], ladder.rungs[0] = nn.Identity(), prior, nn.Identity()
-        ladder.out = nn.Sequential(decoder, nn.Unflatten(1, (1, 4, 4)))
+        ladder.out = nn.Sequential(decoder, nn.Unflatten(1, (1, 4, 4)))  # type: ignore[assignment]
         of_first = (self.a.square() + self.s.square()).diag()
         covariance = weights @ of_first @ weights.T + self.sigma**2 * torch.eye(16)
         image = torch.rand(1, 1, 4, 4)
@@ -325,7 +325,7 @@ class TestLatents:
         """Ancestral samples by hand, z_1 of a two-layer linear model: their variance is a^2 + s^2."""
         model, _, _ = TestBound().model()
         decoder = model.vae.decoder
-        decoder.out = nn.Identity()
+        decoder.out = nn.Identity()  # type: ignore[assignment]
         with torch.no_grad():
             first = decoder(SampleRng(0, range(4000)).normal(4))[:, 2:]
         variance = TestBound.a.square() + TestBound.s.square()
