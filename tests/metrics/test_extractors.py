@@ -118,15 +118,6 @@ def test_halves_of_the_data_are_near_each_other(benchmark: ModuleType) -> None:
         assert near[f"coverage_{name}_500"] > 0.9
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["fashion_mnist", "emoji"])
-def test_clothes_and_emoji_are_ordered_rightly(name: str, benchmark: ModuleType) -> None:
-    dataset = build.dataset(build.look_up(build.DATASETS, name, "dataset").Config())
-    rows: list[str] = []
-    names = ["random_conv", "lenet", "lite0"]
-    assert benchmark.table(dataset, names, min(600, dataset.size("train") // 4), CPU, rows.append) == [], rows
-
-
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Weights of an untrained Inception, where torch-fidelity looks for the published ones."""
