@@ -62,7 +62,7 @@ class MovingAverage:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps, under the names that torch's AveragedModel has."""
+        """Returns what a checkpoint keeps, under the names that torch's AveragedModel has."""
         state = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         return {"n_averaged": torch.tensor(self.updates), **state}
 
@@ -78,7 +78,7 @@ def averaged_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _tensors(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """What is averaged of a module, and what is copied."""
+    """Returns the tensors of a module that are averaged, and those that are copied."""
     averaged: list[Tensor] = list(module.parameters())
     copied: list[Tensor] = []
     for owner in module.modules():

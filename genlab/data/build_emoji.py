@@ -28,8 +28,11 @@ FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 NAMES = Path("/usr/share/unicode/emoji/emoji-test.txt")
 
 COLOURS = 64
-"""Of one stored picture. On white these are 41 dB from the averages of the font's pixels, and 46 dB at 32x32;
-with all colours the archive would be more than twice as large."""
+"""The number of colours of one stored picture.
+
+On white these are 41 dB from the averages of the font's pixels, and 46 dB at 32x32; with all colours the
+archive would be more than twice as large.
+"""
 
 HELD_OUT = {"validation": 0.1, "test": 0.1}
 """Share of the bases of each class."""
@@ -156,8 +159,10 @@ def read_font(font: Any, names: dict[tuple[int, ...], tuple[str, str]]) -> list[
 
 
 def _known(sequence: tuple[int, ...], names: dict[tuple[int, ...], tuple[str, str]]) -> tuple[int, bool, int]:
-    """How well a sequence is known: the length of its longest beginning with a name, 0 for none; then what
-    tells the right order of a joined sequence from the other, as the font holds both.
+    """Returns how well a sequence is known, for the larger of two orders to win.
+
+    It is the length of its longest beginning with a name, 0 for none; then what tells the right order of a
+    joined sequence from the other, as the font holds both.
     """
     length = next((n for n in range(len(sequence), 0, -1) if sequence[:n] in names), 0)
     return length, sequence[0] not in _VARIATIONS, -sequence[0]

@@ -75,7 +75,7 @@ def averaged(images: Tensor, factor: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Archive:
-    """What the archive holds, a row for each picture, in an order drawn at random once.
+    """The archive's arrays have a row for each picture, in an order drawn at random once.
 
     Attributes:
         images: (N, SIZE, SIZE, 4) uint8: red, green and blue times alpha, and alpha.

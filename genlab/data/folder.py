@@ -157,7 +157,7 @@ def class_labels(names: list[str]) -> tuple[Tensor | None, int]:
 
 
 def _remark(config: FolderConfig, spec: DataSpec, sources: Mapping[str, Source]) -> str:
-    """What was made of the pictures, in one line."""
+    """Returns a line that says how the pictures were processed."""
     counts = ", ".join(f"{split} {len(source):,}" for split, source in sources.items())
     return (
         f"{config.path}: the middle square of each picture, {config.size}x{config.size} by "

@@ -20,7 +20,7 @@ from genlab.errors import DataError
 from genlab.run import log
 
 _SEED = 0
-"""Of what a split's dataset draws: a binarisation is the same in every comparison."""
+"""The seed of a dataset's draws: a binarisation is the same in every comparison."""
 
 
 _GREY = ("1", "L", "LA", "I", "I;16")

@@ -21,7 +21,7 @@ from genlab.rng import derive_seed
 _HELD_OUT = {"test": 10_000, "validation": 5_000}
 _COLOURS, _SIZES, _ROTATIONS, _POSITIONS = 8, 6, 24, 16
 _SMALLEST = 0.5
-"""Of the largest sprite's width."""
+"""This is a share of the largest sprite's width."""
 
 _SAMPLES = 512
 """Points in each direction of a picture at which it is asked what is inside: 256 a pixel of 32x32."""
