@@ -184,10 +184,10 @@ def _train(
 
             clock.start()
             metrics = state.family.step(state.batches, update)
-            rates = _learning_rates(state)
+            due = _due(update.step + 1, trainer.log_every) or update.step + 1 == update.steps
+            rates = _learning_rates(state) if due else {}  # those of this step, not of the coming one
             update.step += 1
             state.record(metrics)
-            due = _due(update.step, trainer.log_every) or update.step == update.steps
             means = state.read_window() if due else {}
             clock.stop()
             bar.update()
