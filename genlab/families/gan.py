@@ -328,7 +328,7 @@ class GAN(Family):
         if min(accuracies) >= _FAR_AHEAD:
             found["opponent_ahead"] = (
                 f"the {player} stays far ahead: it tells {min(accuracies):.1%} of data and of samples "
-                f"apart, for long now, and the generator does not catch up; {remedies['opponent_won']}"
+                f"apart, and has for a long time: the generator does not catch up; {remedies['opponent_won']}"
             )
         norm = means.get("generator_gradient_norm", math.inf)
         if norm < 1e-4:
