@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from genlab.latents import Prior
+from genlab.nets.start import PixelOffset
 
 _NEVER_DECAYED = (
     nn.modules.batchnorm._NormBase,  # batch and instance normalisation
@@ -15,6 +16,7 @@ _NEVER_DECAYED = (
     nn.RMSNorm,
     nn.Embedding,
     nn.EmbeddingBag,
+    PixelOffset,  # a bias for each pixel
     Prior,  # means of a mixture, pseudo-inputs: they are places, and 0 is not where they belong
 )
 """Modules whose own parameters are not shrunk, whatever their shape."""

@@ -29,16 +29,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 UNDECAYED = {
     "gated_pixelcnn": [
+        "network.offset.per_pixel",
         "network.vertical.0.label.weight",
         "network.vertical.1.label.weight",
         "network.horizontal.0.label.weight",
         "network.horizontal.1.label.weight",
     ],
-    "pixelcnn": [],
-    "pixelsnail": [],
-    "row_lstm": [],
-    "pixelcnnpp": [],
-    "diagonal_bilstm": [],
+    "pixelcnn": ["network.offset.per_pixel"],
+    "pixelsnail": ["network.offset.per_pixel"],
+    "row_lstm": ["network.offset.per_pixel"],
+    "pixelcnnpp": ["network.offset.per_pixel"],
+    "diagonal_bilstm": ["network.offset.per_pixel"],
     "vae": ["vae.log_sigma", "vae.prior.pseudo_inputs"],
     "iwae": ["vae.log_sigma", "vae.prior.logits", "vae.prior.means", "vae.prior.log_variances"],
     "conditional_vae": ["vae.log_sigma"],

@@ -49,7 +49,7 @@ class PixelNet(nn.Module):
         self.offset: PixelOffset | None = None
 
     def add_offset(self, ranks: int) -> PixelOffset:
-        """Gives the network constants to add to its parameters, 0 so far; see `PixelOffset`."""
+        """Gives the network numbers to add to its parameters, 0 so far; see `PixelOffset`."""
         _, height, width = self.shape
         self.offset = PixelOffset(height, width, self.parameters_per_pixel, ranks)
         return self.offset

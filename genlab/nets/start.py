@@ -30,10 +30,10 @@ def shrink(layer: nn.Module, factor: float = _SHRINK) -> nn.Module:
 
 
 class _Constants(nn.Module):
-    """Buffers that are 0 until a run sets them, and where a checkpoint of an older version has none."""
+    """Tensors that are 0 until a run sets them, and where a checkpoint of an older version has none."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, value in self.named_buffers():
+        for name, value in (*self.named_buffers(), *self.named_parameters()):
             state_dict.setdefault(prefix + name, torch.zeros_like(value))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -58,9 +58,10 @@ class Offset(_Constants):
 
 
 class PixelOffset(_Constants):
-    """The same for parameters of each pixel, (H, W, P), of which few numbers differ from pixel to pixel.
+    """Adds to parameters of each pixel, (H, W, P), of which few numbers differ from pixel to pixel.
 
-    The constant is `common` + `per_pixel` @ `basis`.
+    It is `common` + `per_pixel` @ `basis`. The numbers of a pixel are weights: a convolution does not know
+    where it is, and so could not take out again what it has no need of.
 
     Args:
         height, width, parameters: H, W and P.
@@ -68,21 +69,21 @@ class PixelOffset(_Constants):
     """
 
     common: Tensor
-    per_pixel: Tensor
     basis: Tensor
 
     def __init__(self, height: int, width: int, parameters: int, ranks: int) -> None:
         super().__init__()
         self.register_buffer("common", torch.zeros(parameters))
-        self.register_buffer("per_pixel", torch.zeros(height, width, ranks))
+        self.per_pixel = nn.Parameter(torch.zeros(height, width, ranks))
         self.register_buffer("basis", torch.zeros(ranks, parameters))
 
     def forward(self, row: int | None = None) -> Tensor:
-        """The constant, (H, W, P), or that of one row, (W, P); in full precision under autocast."""
+        """Returns what is added, (H, W, P), or in one row, (W, P); in full precision under autocast."""
         numbers = self.per_pixel if row is None else self.per_pixel[row]
         with torch.autocast(numbers.device.type, enabled=False):
             return self.common + numbers @ self.basis
 
+    @torch.no_grad()
     def set(self, common: Tensor, per_pixel: Tensor, basis: Tensor) -> None:
         """Sets (P,), (H, W, R) and (R, P)."""
         self.common.copy_(common)

@@ -185,7 +185,7 @@ def test_coordinates_tell_the_gated_pixelcnn_where_it_is() -> None:
         assert full[15:17, 15:17].std() > 1e-4  # all they see are zeros
         family = tiny("gated_pixelcnn", (1, 30, 30), 2)
         assert family.network.offset is not None
-        family.network.offset.per_pixel.zero_()
+        family.network.offset.per_pixel.data.zero_()
         assert family.network(images)[0, 15:17, 15:17, 0].std() < 1e-6
 
 
