@@ -71,8 +71,6 @@ def test_the_moments_of_its_optimizers_stay_with_their_weights(name: str, old_ru
         configured = state.update.settings(player).weight_decay
         assert (decayed["weight_decay"], rest["weight_decay"]) == (configured, 0)
         later = [name for name, _ in module.named_parameters() if name == "offset.per_pixel"]
-            name for name, _ in module.named_parameters() if name == "offset.per_pixel"
-        ]  # weights added later
         assert len(decayed["params"]) + len(rest["params"]) - len(later) == len(
             saved["optimizers"][player]["param_groups"][0]["params"]
         )
