@@ -21,6 +21,8 @@ from genlab.latents import DiagonalNormal, Posterior
 from genlab.nets.autoencoder import FullyConnected, Shape, make_decoder, make_encoder
 from genlab.nets.start import Offset, shrink
 
+_WIDE_LOG_VARIANCE = 1.0  # of a fresh estimate: its KL divergence from the prior is 0.02 nats a latent
+
 
 class Rung(nn.Module):
     """A layer's deterministic part, (n, units) >= 0: a map to that many units, then residual blocks.
@@ -75,7 +77,11 @@ class LadderEncoder(nn.Module):
         )
         for estimate in self.estimates:
             assert isinstance(estimate, FullyConnected)
-            shrink(estimate.layers[-1])
+            last = shrink(estimate.layers[-1])
+            assert isinstance(last, nn.Linear)
+            # The product of a wide estimate and the prior is close to the prior; an estimate as wide as
+            # the prior would cost 0.1 nats a latent.
+            nn.init.constant_(last.bias[last.out_features // 2 :], _WIDE_LOG_VARIANCE)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to the means of all layers, then their log-variances, (B, 2 D)."""

@@ -23,7 +23,7 @@ from genlab.rng import SampleRng
 SMALL: dict[str, dict[str, Any]] = {
     "vae": {},
     "iwae": {"importance_samples": 3},
-    "hierarchical_vae": {"latents": [8, 4], "hidden": [64, 32]},
+    "hierarchical_vae": {"hidden": [64, 32]},
     "categorical_vae": {"variables": 6, "classes": 4},
     "conditional_vae": {},
     "vqvae": {"width": 16, "codes": 16, "code_dimensions": 8, "halvings": 1},
