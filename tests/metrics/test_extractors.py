@@ -14,7 +14,7 @@ from genlab import build
 from genlab.data.digits import DigitsConfig
 from genlab.data.npz import NpzConfig
 from genlab.data.sets import PictureSet
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, DataError
 from genlab.measuring import Ruler
 from genlab.metrics import classifier, extractors
 
@@ -101,6 +101,20 @@ def test_digits_are_ordered_rightly(benchmark: ModuleType) -> None:
     wrong = benchmark.table(dataset, ["pixels", "random_conv", "lenet"], 280, CPU, rows.append)
     assert wrong == [], "\n".join(rows)
     assert sum("frechet" in row for row in rows) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extractor", ["random_conv", "lenet", "lite0"])
+@pytest.mark.parametrize("name", ["fashion_mnist", "emoji"])
+def test_clothes_and_emoji_are_ordered_rightly(benchmark: ModuleType, name: str, extractor: str) -> None:
+    try:
+        dataset = build.dataset(build.look_up(build.DATASETS, name, "dataset").Config())
+    except DataError as error:
+        pytest.skip(str(error))
+    rows: list[str] = []
+    wrong = benchmark.table(dataset, [extractor], 1000, CPU, rows.append)
+    assert wrong == [], "\n".join(rows)
+    assert sum("frechet" in row for row in rows) == 3
 
 
 def test_halves_of_the_data_are_near_each_other(benchmark: ModuleType) -> None:
