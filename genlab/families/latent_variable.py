@@ -48,7 +48,7 @@ from genlab.nets.autoencoder import (
     make_decoder,
     make_encoder,
 )
-from genlab.nets.start import Offset, shrink
+from genlab.nets.start import Offset, shrink_posterior
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
@@ -187,7 +187,7 @@ def make_networks(
     network = choose_network(config.network, *shape[1:])
     sizes: dict[str, Any] = {"hidden": config.hidden, "width": config.width, "classes": classes}
     encoder = make_encoder(network, shape, outputs=numbers, **sizes)
-    shrink(encoder.last)  # posteriors that start near N(0, I) cost nothing
+    shrink_posterior(encoder.last, latent)
     return encoder, make_decoder(network, out_shape, latent=latent, **sizes)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from genlab.latents import DiagonalNormal, Posterior
 from genlab.nets.autoencoder import FullyConnected, Shape, make_decoder, make_encoder
-from genlab.nets.start import Offset, shrink
+from genlab.nets.start import Offset, shrink_posterior
 
 _WIDE_LOG_VARIANCE = 1.0  # of a fresh estimate: its KL divergence from the prior is 0.02 nats a latent
 
@@ -77,8 +77,9 @@ class LadderEncoder(nn.Module):
         )
         for estimate in self.estimates:
             assert isinstance(estimate, FullyConnected)
-            last = shrink(estimate.layers[-1])
+            last = estimate.layers[-1]
             assert isinstance(last, nn.Linear)
+            shrink_posterior(last, last.out_features // 2)
             # The product of a wide estimate and the prior is close to the prior; an estimate as wide as
             # the prior would cost 0.1 nats a latent.
             nn.init.constant_(last.bias[last.out_features // 2 :], _WIDE_LOG_VARIANCE)

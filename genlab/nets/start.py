@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 _SHRINK = 0.01
+_SHRINK_MEANS = 0.3
 
 
-def shrink(layer: nn.Module, factor: float = _SHRINK) -> nn.Module:
+def shrink(layer: nn.Module, factor: float | Tensor = _SHRINK) -> nn.Module:
     """Makes the weights of a network's last layer small and its bias 0, and returns the layer.
 
     The initial values of He et al. 2015 are for a layer before a ReLU. As parameters of a pixel, whose values
@@ -18,7 +19,7 @@ def shrink(layer: nn.Module, factor: float = _SHRINK) -> nn.Module:
 
     Args:
         layer: with `weight` and `bias`.
-        factor: of the weights.
+        factor: of the weights, one for all or one for each output, (outputs, 1).
     """
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
@@ -27,6 +28,21 @@ def shrink(layer: nn.Module, factor: float = _SHRINK) -> nn.Module:
         if isinstance(bias, Tensor):
             bias.zero_()
     return layer
+
+
+def shrink_posterior(layer: nn.Module, latent: int) -> nn.Module:
+    """Makes a layer's posteriors start near the prior, N(0, I), and returns the layer.
+
+    The means keep some of their spread. Where all of them start at 0, latents are noise at first, and the
+    first gradients, alike for all of them, make them speak of the same few things.
+
+    Args:
+        layer: the last of an encoder; its first `latent` outputs are means or logits, the others spreads.
+    """
+    assert isinstance(layer.weight, Tensor)
+    factors = layer.weight.new_full((len(layer.weight), 1), _SHRINK)
+    factors[:latent] = _SHRINK_MEANS
+    return shrink(layer, factors)
 
 
 class _Constants(nn.Module):

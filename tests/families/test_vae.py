@@ -149,8 +149,8 @@ def in_float64(model: VAE) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, T
 def test_gradients_flow_through_the_sampled_latent(spec: DataSpec) -> None:
     """Against finite differences along random directions of the weights, at fixed noise."""
     model = vae(spec)
-    for part in ("encoder", "decoder"):  # a fresh model's last layers pass on too little for float32
-        model.get_parameter(f"vae.{part}.net.layers.1.weight").data.mul_(100)
+    # a fresh decoder's last layer passes on too little for float32
+    model.get_parameter("vae.decoder.net.layers.1.weight").data.mul_(100)
     images, noise = images_of(spec, 6), torch.randn(6, 5)
 
     def value() -> Tensor:
