@@ -148,12 +148,24 @@ def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: tor
     arrays |= {"train_codes": train.codes.numpy()}
     if labels is not None and train.labels is not None:
         arrays |= {"labels": labels.numpy(), "train_labels": train.labels.numpy()}
+    if dataset.spec.factors:
+        arrays |= {"factors": factors_of(dataset, config.split, config.count).numpy()}
+        facts |= {"factors": dataset.spec.factors}
     _write(folder, config, facts, arrays, codes, labels, f"{len(codes)} images of {name}")
     if test is not None:
         _print_table(rows)
         seen = ", ".join(f"{len(part.codes):,} {key} images" for key, part in counts.items() if part)
         print(f"on {seen} of {dataset.spec.name}{_why_no_probe(train)}")
     _end(folder, config, model)
+
+
+def factors_of(dataset: Dataset, split: str, limit: int | None) -> Tensor:
+    """What the images of a split were made from, (N, F) int64 on the CPU; see `Batch.factors`."""
+    parts = []
+    for _, batch in dataset.evaluation_batches(split, 1000, 0, limit):
+        assert batch.factors is not None
+        parts.append(batch.factors.cpu())
+    return torch.cat(parts)
 
 
 def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -> Dataset:

@@ -20,7 +20,7 @@ from genlab.data.dataset import Dataset
 from genlab.data.spec import check_codes_of
 from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
-from genlab.measuring import Comparison, check_generates, generate, readable
+from genlab.measuring import Comparison, check_generates, generate, readable, reading_of
 from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
@@ -210,7 +210,7 @@ def _evaluate_model(config: EvaluateConfig, ckpt: str, torch_device: torch.devic
     measured = None
     if config.measured or config.memorisation:
         check_generates(model.family, f"ckpt={ckpt}: {model.config.model.name}")
-        measured = Comparison(config, dataset, torch_device)
+        measured = Comparison(config, dataset, torch_device, reading=reading_of(model.config.dataset))
     log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
     values, labels = walk(limit=config.images, importance_samples=config.importance_samples)
     values |= dataset.more_numbers(values, config.split, config.batch_size)
@@ -266,16 +266,17 @@ def _evaluate_model(config: EvaluateConfig, ckpt: str, torch_device: torch.devic
 def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> None:
     """The numbers of pictures of any origin, beside a dataset's split or other pictures."""
     samples = str(config.samples)
-    dataset = None
+    dataset, reading = None, {}
     if config.against is None:
         kind = build.look_up(build.DATASETS, config.dataset["name"], "dataset").Config
-        dataset = build.dataset(from_plain(kind, config.dataset, "dataset"))
+        dataset_config = from_plain(kind, config.dataset, "dataset")
+        dataset, reading = build.dataset(dataset_config), reading_of(dataset_config)
         if dataset.spec.kind != "images":
             raise ConfigError(
                 f"dataset={dataset.spec.name}: holds no images to compare samples={samples} with"
             )
         check_split(dataset, config.split)
-    measured = Comparison(config, dataset, torch_device)
+    measured = Comparison(config, dataset, torch_device, reading=reading)
     levels = measured.given
     numbers = measured.numbers(levels)
     folder = create_folder("evaluate", config.run_dir, f"{Path(samples).stem}-{measured.reference.label}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +150,12 @@ class Ruler:
                 found = _compare(real.features, features, metrics)
                 numbers |= {_named(metric, name, count): value for metric, value in found.items()}
                 if extrapolate and "frechet" in metrics:
+                    if len(features) < features.shape[1]:
+                        log.warning(
+                            "extrapolate=true: %d images are fewer than the %d features of %s, so that its "
+                            "distance at infinity is too low; give n=%d or more, or look at kernel_%s",
+                            *(len(features), features.shape[1], name, features.shape[1], name),
+                        )
                     value, error = frechet_at_infinity(moments(real.features), features, seed=seed)
                     numbers |= {_named("frechet", name, "infinity"): value}
                     numbers |= {_named("frechet", name, "infinity", "standard_error"): error}
@@ -361,6 +367,12 @@ def measure_run(
     return ruler.measure(levels, seed=seed)
 
 
+def reading_of(dataset: Any) -> dict[str, str]:
+    """How a dataset's configuration says that pictures of a folder are read; nothing but for `folder`."""
+    keys = ("background", "resampling")
+    return {key: getattr(dataset, key) for key in keys if hasattr(dataset, key)}
+
+
 class Comparison:
     """What `genlab evaluate` measures of pictures, as its settings say.
 
@@ -368,6 +380,7 @@ class Comparison:
         config: of the command.
         dataset: whose split is the reference, or whose shape the pictures of `against` get; None for folders
             alone.
+        reading: `background` and `resampling` of folders, where a run has its own; see `reading_of`.
 
     Attributes:
         reference: the pictures that samples are compared with.
@@ -375,18 +388,27 @@ class Comparison:
         labels: those of the reference, if they are known.
     """
 
-    def __init__(self, config: EvaluateConfig, dataset: Dataset | None, torch_device: torch.device) -> None:
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        dataset: Dataset | None,
+        torch_device: torch.device,
+        *,
+        reading: Mapping[str, str] | None = None,
+    ) -> None:
+        reading = reading or {}
         self._config, self._device = config, torch_device
         self._dataset = images = None if dataset is None else dataset.originals
         self._given: PictureSet | None = None
         limit = min(config.n or MOST_IMAGES, config.images or config.n or MOST_IMAGES)
         shape = None if images is None else images.spec.shape
         if isinstance(config.samples, str):
-            self._given = set_at(config.samples, "samples", shape, limit=config.n or MOST_IMAGES)
+            most = config.n or MOST_IMAGES
+            self._given = set_at(config.samples, "samples", shape, limit=most, **reading)
             channels, height, width = self._given.levels.shape[1:]
             shape = channels, height, width
         if config.against is not None:
-            self.reference = set_at(config.against, "against", shape, limit=limit)
+            self.reference = set_at(config.against, "against", shape, limit=limit, **reading)
         else:
             assert images is not None
             self.reference = set_of_split(images, config.split, limit)

@@ -13,7 +13,7 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import write_picture
 from torch import Tensor
 
-from genlab import build, cli, encoding, sampling, train
+from genlab import build, cli, encoding, evaluation, sampling, train
 from genlab.data.subsets import shuffled
 from genlab.encoding import Features, compare, places_of
 from genlab.report import figures
@@ -362,3 +362,19 @@ def labelled_images(run: str) -> tuple[Tensor, Tensor]:
     batch = next(dataset.evaluation_batches("test", 10_000, 0))[1]
     assert batch.labels is not None
     return batch.images, batch.labels
+
+
+def test_what_shapes_were_made_from_stands_beside_their_codes() -> None:
+    data = ["dataset=shapes", "dataset.size=32", "dataset.images=200"]
+    small = ["model.network=mlp", "model.hidden=[16]", "model.latent=4", "trainer.steps=2"]
+    words = ["model=vae", *data, *small, "trainer.device=cpu", "run_dir=shapes", "recipe=none"]
+    assert cli.main(["train", *words]) == 0
+    genlab("encode", "ckpt=shapes", "map=pca", "count=1000", "run_dir=out", "device=cpu")
+    known, names = np.load("out/codes.npz"), facts_of("out")["factors"]
+    assert known["factors"].shape == (len(known["codes"]), len(names))
+    dataset = sampling.load_model("shapes", "auto", torch.device("cpu"))
+    found = evaluation.dataset_of(dataset, {}, "test")
+    batch = next(found.evaluation_batches("test", 1000, 0, 1000))[1]
+    assert batch.factors is not None
+    assert np.array_equal(known["factors"], batch.factors.numpy())
+    assert (known["factors"].max(0) < np.array(list(names.values()))).all()

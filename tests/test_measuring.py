@@ -146,7 +146,9 @@ def test_two_folders(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["frechet_pixels_20"] > 0
     assert found["frechet_random_conv_infinity"] < found["frechet_random_conv_20"]
     assert "frechet_random_conv_infinity_standard_error" in found
-    assert "frechet_random_conv_infinity " in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "frechet_random_conv_infinity " in captured.out
+    assert "extrapolate=true: 20 images are fewer than the " in captured.err
 
 
 def test_counts_that_differ_are_both_said(toy: Any) -> None:
@@ -285,3 +287,19 @@ def test_classes_come_as_often_as_in_the_data(monkeypatch: pytest.MonkeyPatch) -
     dataset = build.dataset(DigitsConfig())
     generate(model.family, dataset, 16, seed=0, torch_device=CPU, batch_size=5, labels=labels)
     assert torch.cat(asked).bincount(minlength=10).tolist() == [0, 0, 0, 12, 0, 0, 0, 4, 0, 0]
+
+
+def test_folders_are_read_as_the_run_s_own() -> None:
+    """Transparent pictures of another size, on the dataset's background and with its resampling."""
+    Path("pictures").mkdir()
+    generator = np.random.default_rng(0)
+    for k in range(6):
+        pixels = generator.integers(0, 256, (16, 16, 4), np.uint8)
+        pixels[..., 3] = 255 * (pixels[..., 3] > 128)
+        Image.fromarray(pixels).save(f"pictures/{k}.png")
+    dataset = ["dataset=folder", "dataset.path=pictures", "dataset.size=8"]
+    dataset += ["dataset.background=black", "dataset.resampling=nearest"]
+    words = ["samples=pictures", "measure=[frechet_pixels]", "split=train", "device=cpu"]
+    dataset += ["dataset.validation_share=0", "dataset.test_share=0"]
+    assert cli.main(["evaluate", *words, *dataset, "run_dir=a"]) == 0
+    assert numbers_of("a")["frechet_pixels_6"] == pytest.approx(0, abs=1e-6)

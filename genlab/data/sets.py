@@ -75,6 +75,8 @@ def set_at(
     shape: tuple[int, int, int] | None = None,
     *,
     limit: int | None = None,
+    background: str = "white",
+    resampling: str = "lanczos",
 ) -> PictureSet:
     """The pictures of a folder and its subfolders, or of an .npz file's array `images`.
 
@@ -86,13 +88,15 @@ def set_at(
         shape: (C, H, W) that they get, the middle square of each and resized, where they have another; None
             for that of the first picture.
         limit: only so many, see `genlab.data.subsets`; None for all.
+        background: what shows where a picture is transparent, see `genlab.data.folder.colour_of`.
+        resampling: how a picture of a folder gets another size, as `folder` has it.
 
     Raises:
         DataError: it is not there, holds no pictures, or one cannot be read.
     """
     path = Path(where).expanduser()
     if path.is_dir():
-        levels = _of_folder(path, where, key, shape, limit)
+        levels = _of_folder(path, where, key, shape, limit, background, resampling)
     elif path.is_file() and path.suffix == ".npz":
         levels = _of_npz(path, where, key)
         levels = levels[subset(len(levels), limit)]
@@ -109,7 +113,13 @@ def set_at(
 
 
 def _of_folder(
-    path: Path, where: str, key: str, shape: tuple[int, int, int] | None, limit: int | None
+    path: Path,
+    where: str,
+    key: str,
+    shape: tuple[int, int, int] | None,
+    limit: int | None,
+    background: str,
+    resampling: str,
 ) -> Tensor:
     if (path / "samples.json").is_file() and (path / "images").is_dir():
         path = path / "images"
@@ -125,12 +135,13 @@ def _of_folder(
                 with Image.open(path / name) as first:
                     shape = 1 if first.mode in _GREY else 3, first.height, first.width
             channels, height, width = shape
-            picture = np.asarray(open_picture(path / name, channels))
+            picture = np.asarray(open_picture(path / name, channels, background))
             if picture.shape[:2] != (height, width):
                 if height != width:
                     raise ValueError(f"its size is not {_size(shape)}")
                 changed += 1
-                picture = read_picture(path / name, height, channels).transpose(1, 2, 0)
+                fitted = read_picture(path / name, height, channels, background, resampling)
+                picture = fitted.transpose(1, 2, 0)
         except Exception as error:  # a broken file can fail in any way
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{key}={where}: {name} cannot be used ({reason}); take it out") from error

@@ -216,3 +216,17 @@ class Family(nn.Module):
     def setting(self) -> dict[str, Any]:
         """What a reader must know of `evaluate`'s numbers: likelihood, bound, samples per image."""
         return {}
+
+
+def labels_remedy(spec: DataSpec, model: str) -> str:
+    """What to do where a family needs labels of two classes and there are fewer, for an error message.
+
+    Args:
+        spec: of the dataset.
+        model: a family that needs none.
+    """
+    own = {
+        "folder": "put the pictures of each class into a subfolder of its own, or ",
+        "npz": "add an array of labels to the file, or " if not spec.classes else "",
+    }
+    return f"{own.get(spec.name, '')}use model={model}" + ("" if spec.name in own else " or dataset=mnist")

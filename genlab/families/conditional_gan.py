@@ -12,7 +12,7 @@ from genlab import adversarial
 from genlab.config import setting
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
-from genlab.families.base import Metrics
+from genlab.families.base import Metrics, labels_remedy
 from genlab.families.gan import GAN, GANConfig
 
 
@@ -45,9 +45,7 @@ class ProjectionGAN(GAN):
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         if spec.classes < 2:
-            raise ConfigError(
-                f"model={config.name}: {spec.name} has no labels; use model=gan or dataset=mnist"
-            )
+            raise ConfigError(f"model={config.name}: {spec.name} has no labels; {labels_remedy(spec, 'gan')}")
         super().__init__(config, spec)
 
 

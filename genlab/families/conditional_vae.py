@@ -13,6 +13,7 @@ from torch import Tensor
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
+from genlab.families.base import labels_remedy
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 
@@ -43,7 +44,7 @@ class ConditionalVAE(VAE):
     def __init__(self, config: ConditionalVAEConfig, spec: DataSpec) -> None:
         if spec.classes < 2 and spec.kind != "none":
             lacks = "no labels" if spec.classes == 0 else "a single class"
-            raise ConfigError(f"model={config.name}: {spec.name} has {lacks}; use model=vae or dataset=mnist")
+            raise ConfigError(f"model={config.name}: {spec.name} has {lacks}; {labels_remedy(spec, 'vae')}")
         super().__init__(config, spec)
 
     def log_evidence(self, images: Tensor, noise: Tensor) -> Tensor:

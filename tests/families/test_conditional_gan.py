@@ -225,9 +225,22 @@ class TestLabels:
     ) -> None:
         images = np.zeros((20, 8, 8), np.uint8)
         np.savez("pictures.npz", train_images=images, test_images=images)
-        for words, data in (
-            (["dataset=two_moons"], "two_moons"),
-            (["dataset=npz", "dataset.path=pictures.npz"], "npz"),
+        Path("pictures").mkdir()
+        for k in range(8):
+            Image.fromarray(images[k]).save(f"pictures/{k}.png")
+        folder = ["dataset=folder", "dataset.path=pictures", "dataset.size=8"]
+        for words, lacks, remedy in (
+            (["dataset=two_moons"], "two_moons", "use model=gan or dataset=mnist"),
+            (
+                ["dataset=npz", "dataset.path=pictures.npz"],
+                "npz",
+                "add an array of labels to the file, or use model=gan",
+            ),
+            (
+                folder,
+                "folder",
+                "put the pictures of each class into a subfolder of its own, or use model=gan",
+            ),
         ):
             command = [
                 "train",
@@ -239,7 +252,7 @@ class TestLabels:
             ]
             assert cli.main(command) == 2
             error = capsys.readouterr().err.splitlines()
-            assert error == [f"genlab: model={name}: {data} has no labels; use model=gan or dataset=mnist"]
+            assert error[-1] == f"genlab: model={name}: {lacks} has no labels; {remedy}"
             assert not Path("run").exists()
 
     def test_after_training_samples_of_a_label_lie_at_the_mode_of_that_label(self, name: str) -> None:

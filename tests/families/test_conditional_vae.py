@@ -374,7 +374,8 @@ def test_the_report_says_that_the_bound_is_given_the_label(run: str) -> None:
     report = json.loads(Path("out/evaluation.json").read_text())
     assert "log p(x | label)" in report["setting"]["bound"]
     assert 0 <= report["label_accuracy"] <= 1
-    assert report["importance_weighted_nats"] < report["elbo_nats"]
+    error = report["elbo_nats_standard_error"]  # after two steps all samples weigh about the same
+    assert report["importance_weighted_nats"] == pytest.approx(report["elbo_nats"], abs=error)
     assert Path("out/analogies.png").is_file()
 
 
@@ -387,7 +388,8 @@ def test_a_dataset_without_labels_is_refused_in_a_line(
     words = ["train", "model=conditional_vae", "dataset=npz", f"dataset.path={tmp_path}/mine.npz"]
     assert cli.main([*words, "trainer.device=cpu", "run_dir=run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "genlab: model=conditional_vae: npz has no labels; use model=vae or dataset=mnist"
+    remedy = "add an array of labels to the file, or use model=vae"
+    assert line == f"genlab: model=conditional_vae: npz has no labels; {remedy}"
     assert not Path("run").exists()
 
 
