@@ -18,6 +18,7 @@ from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
 from genlab.metrics import cache, classifier, extractors
+from genlab.metrics.appearance import appearance
 from genlab.metrics.coverage import overlap
 from genlab.metrics.distances import frechet_at_infinity, frechet_distance, kernel_distance, moments
 from genlab.metrics.extractors import Extractor
@@ -441,6 +442,8 @@ class Comparison:
         if self._ruler is not None:
             config = self._config
             found |= self._ruler.measure(levels, extrapolate=config.extrapolate, seed=config.seed)
+            for of, pictures in ((count_name(len(levels)), levels), ("real", self.reference.levels)):
+                found |= {f"{name}_{of}": value for name, value in appearance(pictures).items()}
         if self._memory is not None:
             found |= self._memory.numbers(levels)
         return found

@@ -125,7 +125,7 @@ def test_a_model_and_the_folder_of_its_samples_measure_alike(toy: Any) -> None:
         assert cli.main(["evaluate", f"samples={where}", "dataset=digits", *words, f"run_dir=b{k}"]) == 0
         from_model, from_folder = numbers_of("a"), numbers_of(f"b{k}")
         names = [name for name in from_model if name.endswith("_300") or "_real" in name]
-        assert len(names) == 16
+        assert len(names) == 20
         assert {name: from_folder[name] for name in names} == pytest.approx({n: from_model[n] for n in names})
     setting = numbers_of("a")["setting"]
     assert setting["compared_with"] == "300 images of digits test"
