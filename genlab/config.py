@@ -350,7 +350,7 @@ class SampleConfig:
     """`genlab sample`."""
 
     ckpt: str = setting(help="a run folder or one checkpoint file")
-    n: int = setting(64, at_least=1, help="images")
+    n: int | None = setting(None, at_least=1, help="images; null: one for each of labels, else 64")
     seed: int = setting(0, at_least=0)
     labels: tuple[int, ...] | None = setting(
         None, at_least=0, help="one class for each image, repeated as needed"
@@ -370,6 +370,11 @@ class SampleConfig:
         {}, help="where the files are now: dataset.root=... for prior=fit, dataset.ckpt=... for codes"
     )
     run_dir: str | None = setting(None)
+
+    @property
+    def count(self) -> int:
+        """Images to draw: `n`, or as many as there are labels, or 64."""
+        return self.n or len(self.labels or ()) or 64
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ usage: genlab sample ckpt=PATH [key=value ...] [flags]
 
 keys used most:
   ckpt=PATH                    a run folder (its newest checkpoint) or one checkpoint file
-  n=64                         how many images
+  n=64                         how many images; without it one for each of labels, else 64
   seed=0                       image k depends on the seed and k alone
   labels=[3,3,7]               one class for each image, for models that take labels
   temperature=0.8              below 1 keeps to what is likely, for autoregressive models

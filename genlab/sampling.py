@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from genlab import build, checkpoint, device
@@ -27,6 +26,9 @@ from genlab.run import create_folder, last_validation, log, log_to_console, stor
 
 _TILE_PIXELS = 48
 """Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""
+
+_GAP_PIXELS = 2
+"""Between the images of a grid, and around them."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def main(plain: Mapping[str, Any]) -> None:
         from genlab.data import codes  # which imports this module
 
         decoder = codes.decoder_of(model, config.dataset, torch_device)
-    log.info("sampling %d images with the %s weights of %s", config.n, model.weights, model.path)
+    log.info("sampling %d images with the %s weights of %s", config.count, model.weights, model.path)
     if config.prior == "model":
         _warn_of_validation(model)
     folder = create_folder("sample", config.run_dir, model.label)
@@ -121,11 +123,11 @@ def main(plain: Mapping[str, Any]) -> None:
     with storage_errors(folder):
         if not points:
             (folder / "images").mkdir()
-        digits = max(5, len(str(config.n - 1)))
+        digits = max(5, len(str(config.count - 1)))
         kept = []
-        with tqdm(total=config.n, unit="image", disable=None) as bar:
-            for start in range(0, config.n, config.batch_size):
-                indices = range(start, min(start + config.batch_size, config.n))
+        with tqdm(total=config.count, unit="image", disable=None) as bar:
+            for start in range(0, config.count, config.batch_size):
+                indices = range(start, min(start + config.batch_size, config.count))
                 drawn = draw_part(indices)
                 if decoder is not None:
                     drawn = decoder(drawn)
@@ -145,13 +147,13 @@ def main(plain: Mapping[str, Any]) -> None:
             if labels is not None:
                 arrays["labels"] = labels.numpy()
             np.savez_compressed(folder / "samples.npz", **arrays)
-        facts = model.describe() | {"n": config.n, "seed": config.seed, "temperature": config.temperature}
+        facts = model.describe() | {"n": config.count, "seed": config.seed, "temperature": config.temperature}
         if config.prior == "fit":
             facts |= {"prior": "Gaussians fitted to codes", "components": config.components}
         if decoder is not None:
             facts |= {"vqvae": decoder.model.describe()}
         (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
-    files = "points.csv" if points else f"images/ ({config.n} files)"
+    files = "points.csv" if points else f"images/ ({config.count} files)"
     print(f"wrote {folder}: grid.png, {files}{', samples.npz' if config.npz else ''}")
     print(f"next: genlab evaluate ckpt={config.ckpt}")
 
@@ -250,10 +252,10 @@ def check_labels(labels: Sequence[int], model: TrainedModel, key: str = "labels"
 
 def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
     if config.labels is None:
-        return row_labels(model.family, config.n)
+        return row_labels(model.family, config.count)
     check_labels(config.labels, model)
-    repeats = math.ceil(config.n / len(config.labels))
-    return torch.tensor((list(config.labels) * repeats)[: config.n])
+    repeats = math.ceil(config.count / len(config.labels))
+    return torch.tensor((list(config.labels) * repeats)[: config.count])
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -272,8 +274,18 @@ def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
     columns = columns or math.ceil(math.sqrt(len(pixels)))
     factor = max(1, round(_TILE_PIXELS / max(pixels.shape[-2:])))
     enlarged = pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-    sheet = make_grid(enlarged, nrow=columns, padding=2, pad_value=128)
-    return sheet if pixels.shape[1] == 3 else sheet[:1]  # make_grid turns grey into colour
+    count, channels, height, width = enlarged.shape
+    if count == 1:
+        return enlarged[0]
+    columns = min(columns, count)
+    across, down = width + _GAP_PIXELS, height + _GAP_PIXELS
+    size = (-(-count // columns) * down + _GAP_PIXELS, columns * across + _GAP_PIXELS)
+    sheet = enlarged.new_full((channels, *size), 128)
+    for k, tile in enumerate(enlarged):
+        row, column = divmod(k, columns)
+        top, left = row * down + _GAP_PIXELS, column * across + _GAP_PIXELS
+        sheet[:, top : top + height, left : left + width] = tile
+    return sheet
 
 
 def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Path, title: str = "") -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import plain_config
 from PIL import Image
+from torchvision.utils import make_grid
 
 from genlab import checkpoint, evaluation, sampling, train
 from genlab.errors import CheckpointError, ConfigError, UserError
@@ -134,6 +135,14 @@ def test_streams_of_random_numbers() -> None:
     assert u.max() < 1
     assert sorted(k.unique().tolist()) == [0, 1, 2, 3, 4]
     assert derive_seed(1, "a", 2) == derive_seed(1, "a", 2) != derive_seed(1, "a", 3)
+
+
+@pytest.mark.parametrize(("count", "channels", "columns"), [(1, 1, 1), (5, 3, 3), (7, 1, 3), (12, 3, 20)])
+def test_grid_is_torchvision_s(count: int, channels: int, columns: int) -> None:
+    """Whose import costs more than that of all else but torch."""
+    pixels = torch.randint(256, (count, channels, 48, 40), dtype=torch.uint8)
+    expected = make_grid(pixels, nrow=columns, padding=2, pad_value=128)
+    assert torch.equal(sampling.grid(pixels, columns), expected[:channels])
 
 
 def test_grid_is_enlarged_and_row_by_row() -> None:

@@ -304,6 +304,12 @@ class TestCommand:
         assert np.array_equal(np.stack(pictures), file["images"][..., 0])
         assert json.loads(Path("five/samples.json").read_text())["n"] == 5
 
+    def test_without_a_count_there_is_an_image_for_each_label(self, run: Path) -> None:
+        assert cli.main(["sample", "ckpt=run", "device=cpu", "labels=[3,3,7]", "run_dir=three"]) == 0
+        assert len(list(Path("three/images").iterdir())) == 3
+        assert cli.main(["sample", "ckpt=run", "device=cpu", "run_dir=some"]) == 0
+        assert len(list(Path("some/images").iterdir())) == 64
+
     def test_a_grid_has_a_class_a_row(self, run: Path) -> None:
         """Unless labels are given. Tiles of 8x8 pixels are enlarged 6 times, with 2 pixels between them."""
         assert cli.main(["sample", "ckpt=run", "device=cpu", "n=30", "npz=true", "run_dir=rows"]) == 0
