@@ -121,7 +121,7 @@ def test_a_group_chosen_by_name_is_taken_as_it_stands(
 ) -> None:
     recipe = plain_of(performed, "train")
     smoke = plain_of(performed, "train", "trainer=smoke", "trainer.batch_size=16")
-    assert (recipe["trainer"]["steps"], smoke["trainer"]["steps"]) == (1000, 20)
+    assert (recipe["trainer"]["steps"], smoke["trainer"]["steps"]) == (1300, 20)
     assert smoke["trainer"]["batch_size"] == 16
     assert (smoke["model"], smoke["optimizer"]) == (recipe["model"], recipe["optimizer"])
     sgd = plain_of(performed, "train", "optimizer=sgd", "experiment=vae_beta", "recipe=vae_digits")
@@ -132,7 +132,7 @@ def test_a_group_chosen_by_name_is_taken_as_it_stands(
     performed.clear()
     assert cli.main(["train", "-m", "optimizer=sgd,adam", "recipe=vae_digits,vae_mnist", "seed=1"]) == 0
     found = [(job.plain["optimizer"]["lr"], job.plain["trainer"]["steps"]) for _, job, _ in performed]
-    assert found == [(0.1, 1000), (0.1, 15000), (1e-3, 1000), (1e-3, 15000)]
+    assert found == [(0.1, 1300), (0.1, 15000), (1e-3, 1300), (1e-3, 15000)]
 
 
 def test_what_was_typed_gives_way_to_no_model_s_own_optimizer(performed: list, tmp_path: Path) -> None:
