@@ -17,9 +17,10 @@ from genlab.errors import ConfigError
 from genlab.given import given_images
 from genlab.latent_space import check_has, for_json, labels_of, reconstruct, table, write_images
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
+from genlab.report.pictures import save_bands
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.sampling import TrainedModel, load_model, save_bands
+from genlab.trained.model import TrainedModel, load_model
 
 _PICTURED_IMAGES = 200
 _DEFAULT_NOISE, _DEFAULT_LEVEL = "gaussian", 0.3

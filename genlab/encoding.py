@@ -24,7 +24,7 @@ from genlab.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decod
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.sampling import TrainedModel, load_model
+from genlab.trained.model import TrainedModel, load_model
 
 _NEIGHBOURED = 2000
 """Images of a map by t-SNE, whose time grows with their number: about a minute on a slow core."""

@@ -22,9 +22,11 @@ from genlab.errors import ConfigError, DataError
 from genlab.families.base import Family
 from genlab.measuring import Comparison, check_generates, generate, readable, reading_of
 from genlab.metrics.modes import class_coverage, point_coverage
+from genlab.report.pictures import save_grid
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.sampling import TrainedModel, draw, load_model, save_grid
+from genlab.trained.draw import draw
+from genlab.trained.model import TrainedModel, load_model
 
 _PICTURED_IMAGES = 40
 _SAMPLES_AT_ONCE = 2**15

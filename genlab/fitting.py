@@ -14,7 +14,7 @@ from genlab.errors import ConfigError
 from genlab.latent_space import check_has, codes_of_training, decode
 from genlab.rng import SampleRng
 from genlab.run import log
-from genlab.sampling import TrainedModel
+from genlab.trained.model import TrainedModel
 
 _MOST_DIMENSIONS = 64
 """In which Gaussians are fitted: covariances of more have too many numbers for ten thousand codes."""
@@ -74,7 +74,7 @@ def fit(codes: Tensor, components: int, seed: int) -> Mixture:
 def sampler(
     config: SampleConfig, model: TrainedModel, device: torch.device, labels: Tensor | None = None
 ) -> Callable[[range], Tensor]:
-    """Draws images number so and so by way of a fitted prior, as `genlab.sampling.draw` does by the model's.
+    """Draws images number so and so by way of a fitted prior, as `genlab.trained.draw.draw` does by the model's.
 
     Args:
         labels: (n,), for families that take labels, of all images that may be asked for; None for even ones.

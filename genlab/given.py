@@ -14,7 +14,7 @@ from genlab.data.folder import find_pictures, open_picture
 from genlab.errors import ConfigError, DataError
 from genlab.evaluation import dataset_of
 from genlab.run import log
-from genlab.sampling import TrainedModel
+from genlab.trained.model import TrainedModel
 
 
 class Given(NamedTuple):

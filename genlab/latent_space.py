@@ -17,9 +17,10 @@ from genlab.errors import ConfigError
 from genlab.evaluation import dataset_of
 from genlab.families.base import Family
 from genlab.given import Given
+from genlab.report.pictures import to_picture, to_uint8
 from genlab.rng import SampleRng
 from genlab.run import log
-from genlab.sampling import TrainedModel, to_picture, to_uint8
+from genlab.trained.model import TrainedModel
 
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
 

@@ -23,9 +23,10 @@ from genlab.metrics.coverage import overlap
 from genlab.metrics.distances import frechet_at_infinity, frechet_distance, kernel_distance, moments
 from genlab.metrics.extractors import Extractor
 from genlab.metrics.memorisation import Closest, closest_images, copying, likeliest_copies
+from genlab.report.pictures import save_grid
 from genlab.rng import derive_seed
 from genlab.run import log, storage_errors
-from genlab.sampling import draw, save_grid
+from genlab.trained.draw import draw
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 """What two sets of features are compared by."""

@@ -11,8 +11,9 @@ from genlab.config import ReconstructConfig, from_plain
 from genlab.given import given_images
 from genlab.latent_space import check_has, for_json, labels_of, reconstruct, table, write_images
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
+from genlab.report.pictures import save_bands
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.sampling import load_model, save_bands
+from genlab.trained.model import load_model
 
 _PICTURED_IMAGES = 200
 

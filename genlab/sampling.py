@@ -4,94 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab import build, checkpoint, device
-from genlab.averaging import averaged_weights
-from genlab.config import SampleConfig, TrainConfig, from_plain
-from genlab.data.spec import DataSpec
-from genlab.errors import CheckpointError, ConfigError
-from genlab.families.base import Family
-from genlab.rng import SampleRng
+from genlab import device
+from genlab.config import SampleConfig, from_plain
+from genlab.errors import ConfigError
+from genlab.report.pictures import to_picture, to_uint8, write_samples
 from genlab.run import create_folder, last_validation, log, log_to_console, storage_errors
-
-_TILE_PIXELS = 48
-"""Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""
-
-_GAP_PIXELS = 2
-"""Between the images of a grid, and around them."""
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A family with a checkpoint's weights, ready to sample and evaluate.
-
-    Attributes:
-        weights: "average" (of the moving average) or "raw".
-        path: the checkpoint file.
-        step, images: of training, when it was written.
-    """
-
-    family: Family
-    config: TrainConfig
-    spec: DataSpec
-    weights: str
-    path: Path
-    step: int
-    images: int
-
-    @property
-    def label(self) -> str:
-        return f"{self.config.model.name}-{self.config.dataset.name}"
-
-    def describe(self) -> dict[str, Any]:
-        """What a file of results says of the model behind it."""
-        return {
-            "checkpoint": str(self.path),
-            "model": self.config.model.name,
-            "trained_on": self.config.dataset.name,
-            "step": self.step,
-            "images_seen": self.images,
-            "weights": self.weights,
-        }
-
-
-def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedModel:
-    """The model of a run folder or checkpoint file.
-
-    Args:
-        ckpt: a run folder (its newest whole checkpoint) or a file.
-        weights: "average", "raw", or "auto" for the average where there is one.
-
-    Raises:
-        CheckpointError: missing, damaged, or without the average that was asked for.
-    """
-    path, state = checkpoint.find(ckpt)
-    config = build.train_config(state["config"])
-    spec = from_plain(DataSpec, state["spec"], "spec")
-    family = build.family(config.model, spec)
-    averages = state["averages"]
-    if weights == "average" and not averages:
-        raise CheckpointError(f"weights=average: {path} has no moving average; use weights=raw")
-    used = "raw" if weights == "raw" or not averages else "average"
-    try:
-        family.load_state_dict(state["weights"])
-        for player in averages if used == "average" else ():
-            family.get_submodule(player).load_state_dict(averaged_weights(averages[player]))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"ckpt={path}: its weights do not fit its configuration ({reason})") from error
-    family.to(torch_device).eval().requires_grad_(False)
-    return TrainedModel(family, config, spec, used, path, state["step"], state["images"])
+from genlab.trained.draw import check_labels, check_temperature, draw, row_labels
+from genlab.trained.model import TrainedModel, load_model
 
 
 def main(plain: Mapping[str, Any]) -> None:
@@ -187,143 +114,9 @@ def _warn_of_validation(model: TrainedModel) -> None:
             log.warning("%s", line)
 
 
-def draw(
-    family: Family,
-    indices: range,
-    seed: int,
-    torch_device: torch.device,
-    labels: Tensor | None = None,
-    temperature: float = 1.0,
-    progress: bool = False,
-) -> Tensor:
-    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on seed and number alone.
-
-    Args:
-        temperature, progress: for a family that takes a temperature; others draw as they always do.
-    """
-    rng = SampleRng(seed, indices, torch_device)
-    if labels is not None:
-        labels = labels[list(indices)].to(torch_device)
-    more: dict[str, Any] = {"temperature": temperature, "progress": progress}
-    with torch.no_grad():
-        return family.sample(len(indices), rng=rng, labels=labels, **more if family.takes_temperature else {})
-
-
-def row_labels(family: Family, n: int) -> Tensor | None:
-    """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
-
-    Rows are of n // classes samples, the last class takes what is over; with more classes than samples they
-    are drawn by the family.
-    """
-    classes = family.spec.classes
-    if not family.takes_labels or classes > n:
-        return None
-    return (torch.arange(n) // (n // classes)).clamp(max=classes - 1)
-
-
-def check_temperature(temperature: float, model: TrainedModel) -> None:
-    """Refuses a temperature for a family that has none.
-
-    Raises:
-        ConfigError: it is not 1, and the family draws no pixel from a distribution of its own.
-    """
-    if temperature != 1 and not model.family.takes_temperature:
-        name = model.config.model.name
-        raise ConfigError(f"temperature={temperature:g}: {name} takes none; leave temperature out")
-
-
-def check_labels(labels: Sequence[int], model: TrainedModel, key: str = "labels") -> None:
-    """Refuses labels for a model that takes none, or of a class that there is not.
-
-    Args:
-        key: of the setting that they are; "label" for one alone.
-
-    Raises:
-        ConfigError: see above; also for no labels at all.
-    """
-    given = f"{key}={labels[0] if key == 'label' else list(labels)}"
-    if not labels:
-        raise ConfigError("labels=[]: give at least one class, e.g. labels=[3,3,7]")
-    if not model.family.takes_labels:
-        raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave {key} out")
-    if max(labels) >= model.spec.classes:
-        raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {model.spec.classes - 1}")
-
-
 def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
     if config.labels is None:
         return row_labels(model.family, config.count)
     check_labels(config.labels, model)
     repeats = math.ceil(config.count / len(config.labels))
     return torch.tensor((list(config.labels) * repeats)[: config.count])
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [0, 1] as 8-bit levels on the CPU, same shape."""
-    return (images.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-
-
-def to_picture(pixels: Tensor) -> Image.Image:
-    """(C, H, W) uint8 with 1 or 3 channels as a picture."""
-    array = pixels.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-
-
-def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
-    """Images (n, C, H, W) uint8 as one, row by row: (C, H', W'); as good as square unless told."""
-    columns = columns or math.ceil(math.sqrt(len(pixels)))
-    factor = max(1, round(_TILE_PIXELS / max(pixels.shape[-2:])))
-    enlarged = pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-    count, channels, height, width = enlarged.shape
-    if count == 1:
-        return enlarged[0]
-    columns = min(columns, count)
-    across, down = width + _GAP_PIXELS, height + _GAP_PIXELS
-    size = (-(-count // columns) * down + _GAP_PIXELS, columns * across + _GAP_PIXELS)
-    sheet = enlarged.new_full((channels, *size), 128)
-    for k, tile in enumerate(enlarged):
-        row, column = divmod(k, columns)
-        top, left = row * down + _GAP_PIXELS, column * across + _GAP_PIXELS
-        sheet[:, top : top + height, left : left + width] = tile
-    return sheet
-
-
-def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Path, title: str = "") -> None:
-    """Writes one picture of samples: a grid of images, or points over the density that they should have.
-
-    Args:
-        samples: as `draw` gives them, codes as the images they stand for; images may be uint8 already.
-    """
-    if family.spec.pictured:
-        pixels = samples if samples.dtype == torch.uint8 else to_uint8(samples)
-        columns = len(pixels) // family.spec.classes if row_labels(family, len(pixels)) is not None else None
-        to_picture(grid(pixels, columns)).save(path)
-        return
-    from genlab.report import figures  # brings matplotlib, which images do without
-
-    if family.spec.kind == "points":
-        with torch.no_grad():
-            figures.points(samples, config.dataset.mixture(), path, title, family.judge)
-    else:
-        figures.game(samples, path, title)
-
-
-def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Writes images (n, C, H, W) in [0, 1] as one picture."""
-    to_picture(grid(to_uint8(images), columns)).save(path)
-
-
-def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
-    """Writes several versions of the same images below one another: a row of each version in turn.
-
-    Args:
-        bands: versions, (N, C, H, W) in [0, 1] each, e.g. originals and reconstructions.
-        columns: images of a row; the last row may have fewer.
-    """
-    rows = [
-        part for parts in zip(*(band.cpu().split(columns) for band in bands), strict=True) for part in parts
-    ]
-    grey = torch.full((columns, *bands[0].shape[1:]), 0.5)  # the grid's own colour
-    columns = min(columns, len(bands[0]))
-    full = [torch.cat([row, grey[: columns - len(row)]]) for row in rows]
-    save_grid(torch.cat(full), path, columns)

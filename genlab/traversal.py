@@ -24,9 +24,11 @@ from genlab.latent_space import (
     table,
     write_images,
 )
+from genlab.report.pictures import save_grid
 from genlab.rng import SampleRng
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.sampling import TrainedModel, check_labels, load_model, save_grid
+from genlab.trained.draw import check_labels
+from genlab.trained.model import TrainedModel, load_model
 
 _DIMENSIONS = 16
 """Rows where the user names no dimensions."""

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from genlab import build, cli, sampling, train
+from genlab import build, cli, train
 from genlab.evaluation import write_per_image
+from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 
@@ -74,10 +76,10 @@ def samples(folder: str) -> np.ndarray:
 def test_a_temperature_reaches_the_model_and_the_file(run: str) -> None:
     genlab("sample", f"ckpt={run}", "n=3", "temperature=0.1", "npz=true", "run_dir=cold")
     genlab("sample", f"ckpt={run}", "n=3", "npz=true", "run_dir=warm")
-    family = sampling.load_model(run, "auto", CPU).family
+    family = load_model(run, "auto", CPU).family
     with torch.no_grad():
         expected = family.sample(3, rng=SampleRng(0, range(3)), temperature=0.1)  # type: ignore[call-arg]
-    assert np.array_equal(samples("cold"), sampling.to_uint8(expected).permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(samples("cold"), to_uint8(expected).permute(0, 2, 3, 1).numpy())
     assert not np.array_equal(samples("cold"), samples("warm"))
     assert json.loads(Path("cold/samples.json").read_text())["temperature"] == 0.1
     assert json.loads(Path("warm/samples.json").read_text())["temperature"] == 1.0
@@ -95,10 +97,10 @@ def test_mistakes_of_temperature(run: str, vae: str, capsys: pytest.CaptureFixtu
 
 def test_labels_of_a_class_conditional_model(conditional: str, capsys: pytest.CaptureFixture[str]) -> None:
     genlab("sample", f"ckpt={conditional}", "n=3", "labels=[3,7]", "npz=true", "run_dir=given")
-    family = sampling.load_model(conditional, "auto", CPU).family
+    family = load_model(conditional, "auto", CPU).family
     with torch.no_grad():
         expected = family.sample(3, rng=SampleRng(0, range(3)), labels=torch.tensor([3, 7, 3]))
-    assert np.array_equal(samples("given"), sampling.to_uint8(expected).permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(samples("given"), to_uint8(expected).permute(0, 2, 3, 1).numpy())
     genlab("sample", f"ckpt={conditional}", "n=20", "npz=true", "run_dir=rows")
     assert np.load("rows/samples.npz")["labels"].tolist() == [k for k in range(10) for _ in range(2)]
     line = one_line(capsys, "sample", f"ckpt={conditional}", "labels=[10]")
@@ -108,7 +110,7 @@ def test_labels_of_a_class_conditional_model(conditional: str, capsys: pytest.Ca
 def test_mean_and_standard_error_are_those_of_one_batch_in_float64(run: str) -> None:
     genlab("evaluate", f"ckpt={run}", "images=10", "batch_size=4", "run_dir=numbers")
     numbers = json.loads(Path("numbers/evaluation.json").read_text())
-    model = sampling.load_model(run, "auto", CPU)
+    model = load_model(run, "auto", CPU)
     _, batch = build.dataset(model.config.dataset).examples("test", 10, 0)
     images = batch.images.double()
     with torch.no_grad():
@@ -142,7 +144,7 @@ def test_each_image_has_a_line_and_the_mean_of_a_column_is_the_reported_one(
         assert f"wrote {folder}: evaluation.json, per_image.csv" in capsys.readouterr().out
         rows = read_csv(f"{folder}/per_image.csv")
         assert list(rows[0]) == ["index", "label", *names]
-        model = sampling.load_model(ckpt, "auto", CPU)
+        model = load_model(ckpt, "auto", CPU)
         dataset = build.dataset(model.config.dataset)
         indices, batch = next(dataset.evaluation_batches("test", 10, 0, 10))
         assert [int(row["index"]) for row in rows] == indices

@@ -13,11 +13,12 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import write_picture
 from torch import Tensor
 
-from genlab import build, cli, encoding, evaluation, sampling, train
+from genlab import build, cli, encoding, evaluation, train
 from genlab.data.subsets import shuffled
 from genlab.encoding import Features, compare, places_of
 from genlab.report import figures
 from genlab.rng import SampleRng
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 
@@ -58,7 +59,7 @@ def facts_of(folder: str) -> dict[str, Any]:
 
 def split_of(run: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Images, codes and labels, in one batch and without the command."""
-    model = sampling.load_model(run, "auto", CPU)
+    model = load_model(run, "auto", CPU)
     dataset = build.dataset(model.config.dataset)
     batch = next(dataset.evaluation_batches(split, 10_000, 0, limit))[1]
     assert batch.labels is not None
@@ -109,7 +110,7 @@ def test_the_table_compares_codes_components_and_pixels(vae: str, capsys: pytest
         probe = f"{row['probe_accuracy']:.4f} +- {row['probe_accuracy_standard_error']:.4f}"
         assert probe in line
     images, _, _ = split_of(vae, "test", 300)
-    family = sampling.load_model(vae, "auto", CPU).family
+    family = load_model(vae, "auto", CPU).family
     with torch.no_grad():
         error = (family.decode(family.encode(images)) - images).double().square().mean().item()
     assert codes["mean_squared_error"] == pytest.approx(error, rel=1e-5)
@@ -123,7 +124,7 @@ def test_the_table_compares_codes_components_and_pixels(vae: str, capsys: pytest
 
 def test_principal_components_lose_what_linear_algebra_says(vae: str) -> None:
     """The error of the best three dimensions, by a singular value decomposition of the training images."""
-    model = sampling.load_model(vae, "auto", CPU)
+    model = load_model(vae, "auto", CPU)
     train, test, validation = (Features(*split_of(vae, s)) for s in ("train", "test", "validation"))
     _, components, _ = compare(model, train, test, validation, 100, CPU)
     rows = train.images.flatten(1).double()
@@ -208,7 +209,7 @@ def test_another_dataset_s_images(vae: str) -> None:
 
     images = next(Npz.load(NpzConfig(path="mine.npz")).evaluation_batches("train", 100, 0))[1].images
     with torch.no_grad():
-        codes = sampling.load_model(vae, "auto", CPU).family.encode(images)
+        codes = load_model(vae, "auto", CPU).family.encode(images)
     np.testing.assert_allclose(arrays["codes"], codes.numpy(), atol=1e-6)
     assert facts["compared_on"]["training_images"] == len(codes)
 
@@ -229,7 +230,7 @@ def test_another_dataset_is_binarised_as_the_model_s_own() -> None:
     }
     train.start(plain, [], "run")
     write_npz("mine.npz")
-    model = sampling.load_model("run", "auto", CPU)
+    model = load_model("run", "auto", CPU)
     dataset = encoding.other_dataset(model, {"name": "npz", "path": "mine.npz"}, "test")
     assert (dataset.spec.levels, dataset.spec.binarization) == (2, "threshold")
     changed = encoding.other_dataset(model, {"name": "npz", "path": "mine.npz", "threshold": 0.9}, "test")
@@ -265,7 +266,7 @@ def test_one_s_own_pictures(vae: str, drawn: list[tuple], capsys: pytest.Capture
     levels = torch.tensor([round(5 * k * 17 / 255 * 16) / 16 for k in range(3)])
     images = levels.view(3, 1, 1, 1).expand(3, 1, 8, 8)
     with torch.no_grad():
-        codes = sampling.load_model(vae, "auto", CPU).family.encode(images)
+        codes = load_model(vae, "auto", CPU).family.encode(images)
     np.testing.assert_allclose(arrays["codes"], codes.numpy(), atol=1e-6)
     assert drawn[0][0].shape == (3, 2)
     assert "representations" not in facts_of("out")
@@ -334,7 +335,7 @@ def test_pictures_for_a_model_with_labels_get_the_likeliest_one(tmp_path: Path) 
         write_picture(f"mine/{k}.png", np.full((8, 8), 80 * k))
     genlab("encode", f"ckpt={run}", "images=mine", "run_dir=out")
     codes = np.load("out/codes.npz")["codes"]
-    family = sampling.load_model(run, "auto", CPU).family
+    family = load_model(run, "auto", CPU).family
     levels = torch.tensor([0.0, 80.0, 160.0]).mul(16 / 255).round() / 16
     images = levels.view(3, 1, 1, 1).expand(3, 1, 8, 8)
     with torch.no_grad():
@@ -346,7 +347,7 @@ def test_pictures_for_a_model_with_labels_get_the_likeliest_one(tmp_path: Path) 
 def test_the_probe_of_a_model_with_labels_gets_none_from_them(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", "conditional_vae", hidden=[8], latent=3)
     genlab("encode", f"ckpt={run}", "batch_size=100", "run_dir=out")
-    family = sampling.load_model(run, "auto", CPU).family
+    family = load_model(run, "auto", CPU).family
     images, true = labelled_images(run)
     with torch.no_grad():
         inferred = family.infer_labels(images, rng=SampleRng(0, range(len(images)), CPU, purpose="label"))
@@ -358,7 +359,7 @@ def test_the_probe_of_a_model_with_labels_gets_none_from_them(tmp_path: Path) ->
 
 def labelled_images(run: str) -> tuple[Tensor, Tensor]:
     """The test images of a run, and their labels."""
-    dataset = build.dataset(sampling.load_model(run, "auto", CPU).config.dataset)
+    dataset = build.dataset(load_model(run, "auto", CPU).config.dataset)
     batch = next(dataset.evaluation_batches("test", 10_000, 0))[1]
     assert batch.labels is not None
     return batch.images, batch.labels
@@ -372,7 +373,7 @@ def test_what_shapes_were_made_from_stands_beside_their_codes() -> None:
     genlab("encode", "ckpt=shapes", "map=pca", "count=1000", "run_dir=out", "device=cpu")
     known, names = np.load("out/codes.npz"), facts_of("out")["factors"]
     assert known["factors"].shape == (len(known["codes"]), len(names))
-    dataset = sampling.load_model("shapes", "auto", torch.device("cpu"))
+    dataset = load_model("shapes", "auto", torch.device("cpu"))
     found = evaluation.dataset_of(dataset, {}, "test")
     batch = next(found.evaluation_batches("test", 1000, 0, 1000))[1]
     assert batch.factors is not None

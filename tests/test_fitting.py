@@ -11,9 +11,11 @@ import pytest
 import torch
 from test_autoregressive_verbs import genlab, one_line, samples, trained
 
-from genlab import build, cli, fitting, sampling, traversal
+from genlab import build, cli, fitting, traversal
 from genlab.fitting import Mixture
+from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 
@@ -71,11 +73,11 @@ def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixtu
     words = ["sample", f"ckpt={ae}", "prior=fit", "components=2", "npz=true"]
     genlab(*words, "n=5", "batch_size=2", "run_dir=few")
     assert "fitting 2 Gaussians to the codes of 1197 training images" in capsys.readouterr().err
-    model = sampling.load_model(ae, "auto", CPU)
+    model = load_model(ae, "auto", CPU)
     _, batch = next(build.dataset(model.config.dataset).evaluation_batches("train", 1197, 0))
     with torch.no_grad():
         latents = fitting.fit(model.family.encode(batch.images), 2, 0).draw(SampleRng(0, range(5)))
-        expected = sampling.to_uint8(model.family.decode(latents)).permute(0, 2, 3, 1).numpy()
+        expected = to_uint8(model.family.decode(latents)).permute(0, 2, 3, 1).numpy()
     assert (np.abs(samples("few").astype(int) - expected) <= 2).all()
     genlab(*words, "n=3", "run_dir=fewer")
     assert (np.abs(samples("few")[:3].astype(int) - samples("fewer")) <= 1).all()

@@ -12,6 +12,7 @@ import torch
 from conftest import plain_config
 
 from genlab import build, checkpoint, device, sampling, train
+from genlab.trained.model import load_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,7 +44,7 @@ def test_resume_is_exact_on_a_gpu() -> None:
 def test_no_wait_for_the_device_within_a_step() -> None:
     """torch raises at any synchronisation of a step when told to; log lines are the one place that waits."""
     path = train.start(plain(deterministic=False, steps=3, log_every=100), [], "run")
-    state = train.TrainingState(sampling.load_model(str(path), "raw", torch.device("cpu")).config, _alone())
+    state = train.TrainingState(load_model(str(path), "raw", torch.device("cpu")).config, _alone())
     state.family.step(state.batches, state.update)  # first use allocates
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

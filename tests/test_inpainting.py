@@ -14,10 +14,12 @@ from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, trained
 from torch import Tensor
 
-from genlab import build, given, inpainting, sampling
+from genlab import build, given, inpainting
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
 from genlab.families.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
+from genlab.report.pictures import to_uint8
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 
@@ -177,9 +179,9 @@ def test_upper_halves_of_test_images(run: str, capsys: pytest.CaptureFixture[str
     assert "looked ahead" not in err
     names = [f"0000{i}-0{k}.png" for i in range(3) for k in range(4)]
     assert sorted(p.name for p in Path("out/images").iterdir()) == names
-    model = sampling.load_model(run, "auto", CPU)
+    model = load_model(run, "auto", CPU)
     numbers, batch = build.dataset(model.config.dataset).examples("test", 3, 0)
-    originals = sampling.to_uint8(batch.images)[:, 0].numpy()
+    originals = to_uint8(batch.images)[:, 0].numpy()
     pictures = np.stack([picture(f"out/images/{name}") for name in names]).reshape(3, 4, 8, 8)
     assert (pictures[:, :, :4] == originals[:, None, :4]).all()
     assert all(len({p.tobytes() for p in row}) == 4 for row in pictures)  # no two alike
@@ -266,7 +268,7 @@ def test_labels_are_the_user_s_the_image_s_or_drawn(labelled: str) -> None:
         return [row["label"] for row in facts_of(folder)["completions"]]
 
     genlab("complete", f"ckpt={labelled}", "count=3", "n=2", "run_dir=own")
-    model = sampling.load_model(labelled, "auto", CPU)
+    model = load_model(labelled, "auto", CPU)
     _, batch = build.dataset(model.config.dataset).examples("test", 3, 0)
     assert batch.labels is not None
     assert labels_in("own") == batch.labels.repeat_interleave(2).tolist()

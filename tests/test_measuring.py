@@ -20,7 +20,7 @@ from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
 from genlab.measuring import Ruler, count_name, generate, inception_score, parse
 from genlab.metrics import classifier
-from genlab.sampling import load_model
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 GREY = DataSpec("digits", 1, 8, 8, levels=17, classes=10)

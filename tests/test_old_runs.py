@@ -16,8 +16,8 @@ import torch
 
 from genlab import build, checkpoint, cli
 from genlab.device import Processes
-from genlab.sampling import load_model
 from genlab.state import TrainingState
+from genlab.trained.model import load_model
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 NAMES = sorted(path.name for path in OLD_RUNS.iterdir() if path.is_dir())

@@ -13,9 +13,10 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import picture, write_picture
 from torch import Tensor
 
-from genlab import build, sampling
+from genlab import build
 from genlab.data.subsets import shuffled
-from genlab.sampling import save_bands, to_uint8
+from genlab.report.pictures import save_bands, to_uint8
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 
@@ -35,7 +36,7 @@ def facts_of(folder: str, verb: str = "reconstructions") -> dict:
 
 
 def originals(run: str, count: int, split: str = "test") -> Tensor:
-    dataset = build.dataset(sampling.load_model(run, "auto", CPU).config.dataset)
+    dataset = build.dataset(load_model(run, "auto", CPU).config.dataset)
     return dataset.examples(split, count, 0)[1].images
 
 
@@ -56,7 +57,7 @@ def test_originals_stand_above_reconstructions(vae: str, capsys: pytest.CaptureF
     ]
     assert out.splitlines()[2].startswith("next: genlab ")
     assert "reconstructing 12 images" in err
-    model, images = sampling.load_model(vae, "auto", CPU), originals(vae, 12)
+    model, images = load_model(vae, "auto", CPU), originals(vae, 12)
     with torch.no_grad():
         restored = model.family.decode(model.family.encode(images))
     names = [f"{k:05d}.png" for k in range(12)]
@@ -97,7 +98,7 @@ def test_one_s_own_pictures(vae: str) -> None:
     assert facts["images"] == "mine"
     assert [row["image"] for row in facts["reconstructions"]] == ["mine/a.png", "mine/more/b.png"]
     levels = torch.from_numpy(np.round(grey / 255 * 16) / 16).float()[None, None]
-    family = sampling.load_model(vae, "auto", CPU).family
+    family = load_model(vae, "auto", CPU).family
     with torch.no_grad():
         error = (family.decode(family.encode(levels)) - levels).square().mean().item()
     assert facts["reconstructions"][0]["mean_squared_error"] == pytest.approx(error, rel=1e-5)

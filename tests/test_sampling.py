@@ -14,7 +14,9 @@ from torchvision.utils import make_grid
 
 from genlab import checkpoint, evaluation, sampling, train
 from genlab.errors import CheckpointError, ConfigError, UserError
+from genlab.report.pictures import grid, to_uint8
 from genlab.rng import SampleRng, derive_seed
+from genlab.trained.model import load_model
 
 pytestmark = pytest.mark.usefixtures("toy")
 CPU = torch.device("cpu")
@@ -51,18 +53,18 @@ def test_a_checkpoint_file_and_its_run_give_the_same_images(run: Path) -> None:
 def test_average_and_raw_weights_differ_and_are_those_of_training(run: Path) -> None:
     state = checkpoint.find(run)[1]
     for weights in ("average", "raw"):
-        model = sampling.load_model("run", weights, CPU)
+        model = load_model("run", weights, CPU)
         stored = (
             state["averages"]["one"]["module.first.weight"]
             if weights == "average"
             else state["weights"]["one.first.weight"]
         )
         assert torch.equal(model.family.get_parameter("one.first.weight"), stored)
-    assert sampling.load_model("run", "auto", CPU).weights == "average"
+    assert load_model("run", "auto", CPU).weights == "average"
     train.start(plain_config(ema_half_life_images=0), [], "without")
-    assert sampling.load_model("without", "auto", CPU).weights == "raw"
+    assert load_model("without", "auto", CPU).weights == "raw"
     with pytest.raises(CheckpointError, match="weights=raw"):
-        sampling.load_model("without", "average", CPU)
+        load_model("without", "average", CPU)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(run: Path) -> None:
 def test_mean_and_standard_error_by_hand(run: Path) -> None:
     from genlab import build
 
-    model = sampling.load_model("run", "auto", CPU)
+    model = load_model("run", "auto", CPU)
     dataset = build.dataset(model.config.dataset).to(CPU)
     errors = torch.cat(
         [
@@ -142,18 +144,18 @@ def test_grid_is_torchvision_s(count: int, channels: int, columns: int) -> None:
     """Whose import costs more than that of all else but torch."""
     pixels = torch.randint(256, (count, channels, 48, 40), dtype=torch.uint8)
     expected = make_grid(pixels, nrow=columns, padding=2, pad_value=128)
-    assert torch.equal(sampling.grid(pixels, columns), expected[:channels])
+    assert torch.equal(grid(pixels, columns), expected[:channels])
 
 
 def test_grid_is_enlarged_and_row_by_row() -> None:
     pixels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
     pixels[1] = 255
-    sheet = sampling.grid(pixels, columns=3)
+    sheet = grid(pixels, columns=3)
     assert sheet.shape == (1, 2 * 50 + 2, 3 * 50 + 2)
     assert sheet[0, 20, 20] == 0
     assert sheet[0, 20, 70] == 255
     assert sheet[0, 70, 70] == 0
     assert torch.equal(
-        sampling.to_uint8(torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0])),
+        to_uint8(torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0])),
         torch.tensor([0, 0, 128, 255, 255], dtype=torch.uint8),
     )

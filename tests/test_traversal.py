@@ -17,8 +17,9 @@ from test_latent_verbs import cells, drawn, near, pictures
 from test_reconstruction import numbers, originals
 from torch import Tensor
 
-from genlab import build, sampling, train
+from genlab import build, train
 from genlab.rng import SampleRng
+from genlab.trained.model import load_model
 from genlab.traversal import Space, along_dimensions, along_direction, manifold
 
 CPU = torch.device("cpu")
@@ -77,7 +78,7 @@ def facts_of(folder: str) -> dict[str, Any]:
 
 def encoded(run: str, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return sampling.load_model(run, "auto", CPU).family.encode(images)
+        return load_model(run, "auto", CPU).family.encode(images)
 
 
 def test_a_row_for_each_dimension_and_the_manifold(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +107,7 @@ def test_around_an_image_and_along_the_way_between_two_classes(vae: str) -> None
     words = ["traverse", f"ckpt={vae}", "around=image", "number=4", "steps=3"]
     genlab(*words, "direction=[3,8]", "dimensions=[1]", "run_dir=out")
     centre = encoded(vae, originals(vae, 5))[4]
-    dataset = build.dataset(sampling.load_model(vae, "auto", CPU).config.dataset)
+    dataset = build.dataset(load_model(vae, "auto", CPU).config.dataset)
     _, batch = next(dataset.evaluation_batches("train", 2000, 0))
     assert batch.labels is not None
     codes = encoded(vae, batch.images)

@@ -24,7 +24,7 @@ from genlab.families.vqvae import VQVAE
 from genlab.likelihoods import bits_per_dim
 from genlab.rng import SampleRng
 from genlab.run import log
-from genlab.sampling import TrainedModel, load_model
+from genlab.trained.model import TrainedModel, load_model
 
 _SEED = 0
 """Of what the images' dataset draws: a binarisation is drawn once, and the same for every prior."""

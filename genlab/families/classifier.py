@@ -25,7 +25,7 @@ from genlab.nets.autoencoder import MLPEncoder
 from genlab.nets.stacked import LayeredEncoder, Units
 from genlab.rng import SampleRng
 from genlab.run import log
-from genlab.sampling import load_model
+from genlab.trained.model import load_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,16 @@ from conftest import plain_config
 from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, samples
 
-from genlab import build, checkpoint, cli, sampling, train
+from genlab import build, checkpoint, cli, train
 from genlab.config import from_plain
 from genlab.data.codes import CodeMaps, Codes, CodesConfig, fingerprint, vqvae_of
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
 from genlab.evaluation import dataset_of
+from genlab.report.pictures import save_grid, to_uint8
 from genlab.rng import SampleRng
-from genlab.sampling import load_model, to_uint8
+from genlab.trained.draw import draw
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 CODES = 300  # more than a byte holds
@@ -143,7 +145,7 @@ def test_training_shows_decoded_codes(prior: str, vqvae: str) -> None:
     config = build.train_config(checkpoint.find(prior)[1]["config"])
     dataset = build.dataset(config.dataset)
     _, batch = dataset.examples("train", 12, 0)
-    sampling.save_grid(dataset.pictures(batch.images), Path("expected.png"))
+    save_grid(dataset.pictures(batch.images), Path("expected.png"))
     assert Path("expected.png").read_bytes() == Path(prior, "samples/real.png").read_bytes()
     width, height = Image.open(Path(prior, "samples/step-00000002.png")).size
     assert (width, height) == (1 * 50 + 2, 10 * 50 + 2)  # 10 classes, a row of one each; 8x8 pixels enlarged
@@ -153,7 +155,7 @@ def test_samples_are_decoded_and_both_checkpoints_named(prior: str, vqvae: str) 
     genlab("sample", f"ckpt={prior}", "n=6", "labels=[3,7]", "npz=true", "temperature=0.9", "run_dir=out")
     model = load_model(prior, "auto", CPU)
     labels = torch.tensor([3, 7] * 3)
-    drawn = sampling.draw(model.family, range(6), 0, CPU, labels, 0.9)
+    drawn = draw(model.family, range(6), 0, CPU, labels, 0.9)
     assert drawn.shape == (6, 1, 4, 4)
     family = vqvae_of(load_model(vqvae, "auto", CPU))
     with torch.no_grad():

@@ -24,7 +24,7 @@ from genlab.data.points import Ring, RingConfig
 from genlab.data.shapes import SHAPES, Shapes, ShapesConfig, Sprites, choose, draw_stamps, factors_of
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
-from genlab.sampling import load_model
+from genlab.trained.model import load_model
 
 FEW = {"test": 30, "validation": 20}
 stamps_of = functools.cache(draw_stamps)

@@ -18,12 +18,13 @@ from test_vae import BINARY, COLOUR, CONTINUOUS, GREY, SPECS, Constant, Recorder
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from genlab import checkpoint, cli, sampling, train
+from genlab import checkpoint, cli, train
 from genlab.categorical_latents import gumbel_noise, one_hot
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.categorical_vae import CategoricalVAE, CategoricalVAEConfig
 from genlab.rng import SampleRng
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 TINY = DataSpec("tiny", 1, 3, 4, levels=2)
@@ -302,7 +303,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 class TestCommands:
     def test_a_walk_shows_every_class_of_a_variable(self, run: str) -> None:
         genlab("traverse", f"ckpt={run}", "around=image", "number=2", "dimensions=[2,0]", "run_dir=out")
-        family = sampling.load_model(run, "auto", CPU).family
+        family = load_model(run, "auto", CPU).family
         with torch.no_grad():
             code = family.encode(originals(run, 3))[2]
         latents = code.repeat(8, 1)
@@ -314,7 +315,7 @@ class TestCommands:
 
     def test_a_way_between_images_mixes_their_probabilities(self, run: str) -> None:
         genlab("interpolate", f"ckpt={run}", "between=images", "n=1", "steps=3", "run_dir=out")
-        family = sampling.load_model(run, "auto", CPU).family
+        family = load_model(run, "auto", CPU).family
         with torch.no_grad():
             one, other = family.encode(originals(run, 2))
         latents = torch.stack([one, (one + other) / 2, other])

@@ -22,8 +22,8 @@ from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families.classifier import Classifier, ClassifierConfig
 from genlab.rng import SampleRng
-from genlab.sampling import load_model
 from genlab.state import TrainingState
+from genlab.trained.model import load_model
 
 GREY = DataSpec("digits", 1, 8, 8, levels=17, classes=10)
 CPU = torch.device("cpu")

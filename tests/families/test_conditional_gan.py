@@ -17,11 +17,13 @@ from games import DIGITS, MNIST, batches, gradients, make
 from PIL import Image
 from torch import Tensor
 
-from genlab import adversarial, cli, sampling, train
+from genlab import adversarial, cli, train
 from genlab import config as c
 from genlab.data.points import RingConfig
 from genlab.data.spec import Batch, DataSpec
+from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.trained.model import load_model
 
 THREE = DataSpec("ring", 2, 1, 1, levels=0, classes=3, kind="points")
 BOTH = ("acgan", "projection_gan")
@@ -293,12 +295,10 @@ class TestCommand:
         file = np.load("five/samples.npz")
         assert file["labels"].tolist() == [3, 3, 7, 3, 3]  # repeated as needed
         assert np.array_equal(np.load("three/samples.npz")["images"], file["images"][:3])
-        family = sampling.load_model("run", "auto", torch.device("cpu")).family
+        family = load_model("run", "auto", torch.device("cpu")).family
         for k, label in enumerate(file["labels"]):
             expected = family.sample(1, rng=SampleRng(4, range(k, k + 1)), labels=torch.tensor([label]))
-            difference = (
-                sampling.to_uint8(expected)[0, 0].int() - torch.tensor(file["images"][k, :, :, 0]).int()
-            )
+            difference = to_uint8(expected)[0, 0].int() - torch.tensor(file["images"][k, :, :, 0]).int()
             assert difference.abs().max() <= 1  # rounding of another batch size
         pictures = [np.asarray(Image.open(f"five/images/0000{k}.png")) for k in range(5)]
         assert np.array_equal(np.stack(pictures), file["images"][..., 0])

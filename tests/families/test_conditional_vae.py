@@ -20,14 +20,15 @@ from test_vae import Recorder, images_of
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from genlab import build, checkpoint, cli, fitting, sampling, train
+from genlab import build, checkpoint, cli, fitting, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.conditional_vae import ConditionalVAE, ConditionalVAEConfig
 from genlab.nets.autoencoder import beside_labels
+from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
-from genlab.sampling import to_uint8
+from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
 BINARY = DataSpec("mnist", 1, 8, 8, levels=2, classes=4)
@@ -274,7 +275,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def of_dataset(run: str, split: str, count: int) -> tuple[Tensor, Tensor]:
-    dataset = build.dataset(sampling.load_model(run, "auto", CPU).config.dataset)
+    dataset = build.dataset(load_model(run, "auto", CPU).config.dataset)
     _, batch = dataset.examples(split, count, 0)
     assert batch.labels is not None
     return batch.images, batch.labels
@@ -282,7 +283,7 @@ def of_dataset(run: str, split: str, count: int) -> tuple[Tensor, Tensor]:
 
 def encoded(run: str, images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
-        return sampling.load_model(run, "auto", CPU).family.encode(images, labels)
+        return load_model(run, "auto", CPU).family.encode(images, labels)
 
 
 def rows_of(folder: str, verb: str) -> Any:
@@ -312,7 +313,7 @@ def test_one_s_own_pictures_get_the_likeliest_class(run: str, capsys: pytest.Cap
         write_picture(f"mine/{k}.png", image[0].numpy())
     genlab("reconstruct", f"ckpt={run}", "images=mine", "batch_size=2", "seed=1", "run_dir=out")
     assert "no labels: each image gets the class under which" in capsys.readouterr().err
-    family = sampling.load_model(run, "auto", CPU).family
+    family = load_model(run, "auto", CPU).family
     with torch.no_grad():
         labels = family.infer_labels(images, rng=SampleRng(1, range(3), purpose="label"))
     rows = rows_of("out", "reconstructions")["reconstructions"]

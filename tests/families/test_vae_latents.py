@@ -16,7 +16,7 @@ from genlab.errors import ConfigError
 from genlab.families.vae import VAE
 from genlab.latents import StandardNormal, VampPrior
 from genlab.rng import SampleRng
-from genlab.sampling import load_model
+from genlab.trained.model import load_model
 
 
 class TestFullCovariance:

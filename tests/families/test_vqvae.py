@@ -24,8 +24,9 @@ from genlab.families.vqvae import VQVAE, VQVAEConfig
 from genlab.fitting import fit
 from genlab.latent_space import codes_of_training
 from genlab.nets.vqvae import Codebook, Use, map_sizes, perplexity
+from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
-from genlab.sampling import load_model, to_uint8
+from genlab.trained.model import load_model
 from genlab.update import Update
 
 BINARY = DataSpec("mnist", 1, 8, 8, levels=2, binarization="dynamic")

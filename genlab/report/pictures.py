@@ -1,0 +1,92 @@
+"""Pictures of images: single ones, grids and bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genlab.config import TrainConfig
+from genlab.families.base import Family
+from genlab.trained.draw import row_labels
+
+_TILE_PIXELS = 48
+"""Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""
+
+_GAP_PIXELS = 2
+"""Between the images of a grid, and around them."""
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [0, 1] as 8-bit levels on the CPU, same shape."""
+    return (images.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """(C, H, W) uint8 with 1 or 3 channels as a picture."""
+    array = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
+    """Images (n, C, H, W) uint8 as one, row by row: (C, H', W'); as good as square unless told."""
+    columns = columns or math.ceil(math.sqrt(len(pixels)))
+    factor = max(1, round(_TILE_PIXELS / max(pixels.shape[-2:])))
+    enlarged = pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+    count, channels, height, width = enlarged.shape
+    if count == 1:
+        return enlarged[0]
+    columns = min(columns, count)
+    across, down = width + _GAP_PIXELS, height + _GAP_PIXELS
+    size = (-(-count // columns) * down + _GAP_PIXELS, columns * across + _GAP_PIXELS)
+    sheet = enlarged.new_full((channels, *size), 128)
+    for k, tile in enumerate(enlarged):
+        row, column = divmod(k, columns)
+        top, left = row * down + _GAP_PIXELS, column * across + _GAP_PIXELS
+        sheet[:, top : top + height, left : left + width] = tile
+    return sheet
+
+
+def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Path, title: str = "") -> None:
+    """Writes one picture of samples: a grid of images, or points over the density that they should have.
+
+    Args:
+        samples: as `draw` gives them, codes as the images they stand for; images may be uint8 already.
+    """
+    if family.spec.pictured:
+        pixels = samples if samples.dtype == torch.uint8 else to_uint8(samples)
+        columns = len(pixels) // family.spec.classes if row_labels(family, len(pixels)) is not None else None
+        to_picture(grid(pixels, columns)).save(path)
+        return
+    from genlab.report import figures  # brings matplotlib, which images do without
+
+    if family.spec.kind == "points":
+        with torch.no_grad():
+            figures.points(samples, config.dataset.mixture(), path, title, family.judge)
+    else:
+        figures.game(samples, path, title)
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
+    """Writes images (n, C, H, W) in [0, 1] as one picture."""
+    to_picture(grid(to_uint8(images), columns)).save(path)
+
+
+def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
+    """Writes several versions of the same images below one another: a row of each version in turn.
+
+    Args:
+        bands: versions, (N, C, H, W) in [0, 1] each, e.g. originals and reconstructions.
+        columns: images of a row; the last row may have fewer.
+    """
+    rows = [
+        part for parts in zip(*(band.cpu().split(columns) for band in bands), strict=True) for part in parts
+    ]
+    grey = torch.full((columns, *bands[0].shape[1:]), 0.5)  # the grid's own colour
+    columns = min(columns, len(bands[0]))
+    full = [torch.cat([row, grey[: columns - len(row)]]) for row in rows]
+    save_grid(torch.cat(full), path, columns)

@@ -1,0 +1,77 @@
+"""Samples of a family, one random stream for each image, and what they may be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.errors import ConfigError
+from genlab.families.base import Family
+from genlab.rng import SampleRng
+from genlab.trained.model import TrainedModel
+
+
+def draw(
+    family: Family,
+    indices: range,
+    seed: int,
+    torch_device: torch.device,
+    labels: Tensor | None = None,
+    temperature: float = 1.0,
+    progress: bool = False,
+) -> Tensor:
+    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on seed and number alone.
+
+    Args:
+        temperature, progress: for a family that takes a temperature; others draw as they always do.
+    """
+    rng = SampleRng(seed, indices, torch_device)
+    if labels is not None:
+        labels = labels[list(indices)].to(torch_device)
+    more: dict[str, Any] = {"temperature": temperature, "progress": progress}
+    with torch.no_grad():
+        return family.sample(len(indices), rng=rng, labels=labels, **more if family.takes_temperature else {})
+
+
+def row_labels(family: Family, n: int) -> Tensor | None:
+    """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
+
+    Rows are of n // classes samples, the last class takes what is over; with more classes than samples they
+    are drawn by the family.
+    """
+    classes = family.spec.classes
+    if not family.takes_labels or classes > n:
+        return None
+    return (torch.arange(n) // (n // classes)).clamp(max=classes - 1)
+
+
+def check_temperature(temperature: float, model: TrainedModel) -> None:
+    """Refuses a temperature for a family that has none.
+
+    Raises:
+        ConfigError: it is not 1, and the family draws no pixel from a distribution of its own.
+    """
+    if temperature != 1 and not model.family.takes_temperature:
+        name = model.config.model.name
+        raise ConfigError(f"temperature={temperature:g}: {name} takes none; leave temperature out")
+
+
+def check_labels(labels: Sequence[int], model: TrainedModel, key: str = "labels") -> None:
+    """Refuses labels for a model that takes none, or of a class that there is not.
+
+    Args:
+        key: of the setting that they are; "label" for one alone.
+
+    Raises:
+        ConfigError: see above; also for no labels at all.
+    """
+    given = f"{key}={labels[0] if key == 'label' else list(labels)}"
+    if not labels:
+        raise ConfigError("labels=[]: give at least one class, e.g. labels=[3,3,7]")
+    if not model.family.takes_labels:
+        raise ConfigError(f"{given}: {model.config.model.name} takes no labels; leave {key} out")
+    if max(labels) >= model.spec.classes:
+        raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {model.spec.classes - 1}")
