@@ -32,10 +32,10 @@ from genlab.data.pixels import Pixels
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Resident
 from genlab.device import resolve
-from genlab.evaluation import values_of_split
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 from genlab.run import describe_environment
+from genlab.trained.numbers import values_of_split
 
 CHUNK = 100
 TOLERANCE_NATS = 1e-3

@@ -18,13 +18,12 @@ from genlab.config import EncodeConfig, from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.subsets import subset
 from genlab.errors import ConfigError, DataError
-from genlab.evaluation import check_split, dataset_of
 from genlab.given import read_images
 from genlab.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, for_json, labels_of
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
 from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.trained.model import TrainedModel, load_model
+from genlab.trained.model import TrainedModel, check_split, dataset_of, load_model
 
 _NEIGHBOURED = 2000
 """Images of a map by t-SNE, whose time grows with their number: about a minute on a slow core."""

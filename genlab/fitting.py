@@ -74,7 +74,7 @@ def fit(codes: Tensor, components: int, seed: int) -> Mixture:
 def sampler(
     config: SampleConfig, model: TrainedModel, device: torch.device, labels: Tensor | None = None
 ) -> Callable[[range], Tensor]:
-    """Draws images number so and so by way of a fitted prior, as `genlab.trained.draw.draw` does by the model's.
+    """Draws images number so and so by way of a fitted prior, as `genlab.trained.draw` does by the model's.
 
     Args:
         labels: (n,), for families that take labels, of all images that may be asked for; None for even ones.

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from genlab.data.folder import find_pictures, open_picture
 from genlab.errors import ConfigError, DataError
-from genlab.evaluation import dataset_of
 from genlab.run import log
-from genlab.trained.model import TrainedModel
+from genlab.trained.model import TrainedModel, dataset_of
 
 
 class Given(NamedTuple):

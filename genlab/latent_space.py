@@ -14,13 +14,12 @@ from tqdm import tqdm
 from genlab import build
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
-from genlab.evaluation import dataset_of
 from genlab.families.base import Family
 from genlab.given import Given
 from genlab.report.pictures import to_picture, to_uint8
 from genlab.rng import SampleRng
 from genlab.run import log
-from genlab.trained.model import TrainedModel
+from genlab.trained.model import TrainedModel, dataset_of
 
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
 

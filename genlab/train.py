@@ -13,15 +13,15 @@ from tqdm import tqdm
 from genlab import build, checkpoint, device
 from genlab.config import TrainConfig, to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
-from genlab.evaluation import evaluate_samples, evaluate_split, write_pictures
 from genlab.measuring import Ruler, measure_run, ruler_of_run
-from genlab.report.pictures import save_grid, write_samples
+from genlab.report.pictures import save_grid, write_pictures, write_samples
 from genlab.rng import SampleRng
 from genlab.run import Run, create_folder, log, log_to_console, storage_errors
 from genlab.state import TrainingState
 from genlab.stop import Stop
 from genlab.trackers import Trackers, check_installed
 from genlab.trained.draw import draw, row_labels
+from genlab.trained.numbers import evaluate_samples, evaluate_split
 
 _STOP_CHECK_STEPS = 8
 """How often the processes of a group ask each other whether one of them was told to stop."""

@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from genlab import build
 from genlab.averaging import MovingAverage
 from genlab.device import Processes
-from genlab.evaluation import evaluate_split
 from genlab.nets.adversarial import make_generator
 from genlab.state import TrainingState
+from genlab.trained.numbers import evaluate_split
 
 CPU = torch.device("cpu")
 IMAGES = 32

@@ -13,12 +13,12 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import write_picture
 from torch import Tensor
 
-from genlab import build, cli, encoding, evaluation, train
+from genlab import build, cli, encoding, train
 from genlab.data.subsets import shuffled
 from genlab.encoding import Features, compare, places_of
 from genlab.report import figures
 from genlab.rng import SampleRng
-from genlab.trained.model import load_model
+from genlab.trained.model import dataset_of, load_model
 
 CPU = torch.device("cpu")
 
@@ -374,7 +374,7 @@ def test_what_shapes_were_made_from_stands_beside_their_codes() -> None:
     known, names = np.load("out/codes.npz"), facts_of("out")["factors"]
     assert known["factors"].shape == (len(known["codes"]), len(names))
     dataset = load_model("shapes", "auto", torch.device("cpu"))
-    found = evaluation.dataset_of(dataset, {}, "test")
+    found = dataset_of(dataset, {}, "test")
     batch = next(found.evaluation_batches("test", 1000, 0, 1000))[1]
     assert batch.factors is not None
     assert np.array_equal(known["factors"], batch.factors.numpy())

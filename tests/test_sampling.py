@@ -17,6 +17,7 @@ from genlab.errors import CheckpointError, ConfigError, UserError
 from genlab.report.pictures import grid, to_uint8
 from genlab.rng import SampleRng, derive_seed
 from genlab.trained.model import load_model
+from genlab.trained.numbers import evaluate_split
 
 pytestmark = pytest.mark.usefixtures("toy")
 CPU = torch.device("cpu")
@@ -110,7 +111,7 @@ def test_mean_and_standard_error_by_hand(run: Path) -> None:
         ]
     )
     assert len(errors) == 100  # 64 + an incomplete batch of 36
-    numbers = evaluation.evaluate_split(
+    numbers = evaluate_split(
         model.family, dataset, "test", batch_size=64, seed=5, torch_device=CPU, limit=100, quiet=True
     )
     assert numbers["squared_error"] == pytest.approx(errors.mean().item(), rel=1e-6)

@@ -18,13 +18,12 @@ from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec, check_codes_of
 from genlab.data.stream import Levels, Resident, Source
 from genlab.errors import CheckpointError, ConfigError
-from genlab.evaluation import dataset_of, relocated
 from genlab.families.base import Family
 from genlab.families.vqvae import VQVAE
 from genlab.likelihoods import bits_per_dim
 from genlab.rng import SampleRng
 from genlab.run import log
-from genlab.trained.model import TrainedModel, load_model
+from genlab.trained.model import TrainedModel, dataset_of, load_model, relocated
 
 _SEED = 0
 """Of what the images' dataset draws: a binarisation is drawn once, and the same for every prior."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from genlab.config import TrainConfig
+from genlab.data.dataset import Dataset
 from genlab.families.base import Family
+from genlab.rng import SampleRng
+from genlab.run import storage_errors
 from genlab.trained.draw import row_labels
 
 _TILE_PIXELS = 48
 """Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""
+
+_PICTURED_IMAGES = 40
 
 _GAP_PIXELS = 2
 """Between the images of a grid, and around them."""
@@ -90,3 +96,17 @@ def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
     columns = min(columns, len(bands[0]))
     full = [torch.cat([row, grey[: columns - len(row)]]) for row in rows]
     save_grid(torch.cat(full), path, columns)
+
+
+def write_pictures(
+    family: Family, dataset: Dataset, split: str, folder: Any, seed: int, torch_device: torch.device
+) -> list[str]:
+    """Writes the family's pictures of some of a split's images; gives the files' names."""
+    names = []
+    indices, batch = dataset.examples(split, _PICTURED_IMAGES, seed)
+    rng = SampleRng(seed, indices, torch_device, purpose="pictures")
+    with torch.no_grad(), storage_errors(folder):
+        for name, sheet in family.pictures(batch, rng=rng).items():
+            save_grid(sheet.flatten(0, 1), folder / f"{name}.png", columns=sheet.shape[1])
+            names.append(f"{name}.png")
+    return names

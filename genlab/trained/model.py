@@ -1,7 +1,9 @@
-"""A family with the weights of a checkpoint."""
+"""A family with the weights of a checkpoint, and the dataset that it was trained on."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import torch
 
 from genlab import build, checkpoint
 from genlab.averaging import averaged_weights
-from genlab.config import TrainConfig, from_plain
-from genlab.data.spec import DataSpec
-from genlab.errors import CheckpointError
+from genlab.config import TrainConfig, from_plain, suggest, to_plain
+from genlab.data.dataset import Dataset
+from genlab.data.spec import DataSpec, check_codes_of
+from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.families.base import Family
 
 
@@ -77,3 +80,51 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedMo
         raise CheckpointError(f"ckpt={path}: its weights do not fit its configuration ({reason})") from error
     family.to(torch_device).eval().requires_grad_(False)
     return TrainedModel(family, config, spec, used, path, state["step"], state["images"])
+
+
+def dataset_of(model: TrainedModel, changes: Mapping[str, Any], split: str) -> Dataset:
+    """The dataset that a model was trained on.
+
+    Args:
+        changes: settings that say where its files are now.
+        split: one that is wanted of it.
+
+    Raises:
+        ConfigError: `changes` would make other data of it.
+        DataError: its images are others now, or there are none in the split.
+    """
+    config = relocated(model.config.dataset, changes)
+    dataset = build.dataset(config)
+    if model.spec.kind == "codes":
+        check_codes_of(config.ckpt, dataset.spec.codes_of, model.spec.codes_of)
+    if dataset.spec != model.spec:
+        raise DataError(f"dataset.name={dataset.spec.name}: its images are not like those of {model.path}")
+    check_split(dataset, split)
+    return dataset
+
+
+def check_split(dataset: Dataset, split: str) -> None:
+    """Refuses a split without images.
+
+    Raises:
+        DataError: it has none; names one that has.
+    """
+    if dataset.size(split) == 0:
+        other = next(name for name in ("test", "validation", "train") if dataset.size(name))
+        raise DataError(f"split={split}: {dataset.spec.name} has no such images; use split={other}")
+
+
+def relocated(stored: Any, changes: Mapping[str, Any]) -> Any:
+    """The dataset's settings with what says where the files are now.
+
+    Raises:
+        ConfigError: `changes` would make other data of it.
+    """
+    known = {field.name for field in dataclasses.fields(stored)}
+    movable = {"root", "path", "ckpt", "download", "memory_limit_gib"} & known
+    for key in changes:
+        if key not in movable:
+            raise ConfigError(
+                f"dataset.{key}: the data stay as in training{suggest(key, movable, 'dataset.')}"
+            )
+    return from_plain(type(stored), to_plain(stored) | dict(changes), "dataset")

@@ -21,11 +21,10 @@ from genlab.config import from_plain
 from genlab.data.codes import CodeMaps, Codes, CodesConfig, fingerprint, vqvae_of
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
-from genlab.evaluation import dataset_of
 from genlab.report.pictures import save_grid, to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.draw import draw
-from genlab.trained.model import load_model
+from genlab.trained.model import dataset_of, load_model
 
 CPU = torch.device("cpu")
 CODES = 300  # more than a byte holds

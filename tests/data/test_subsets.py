@@ -16,8 +16,8 @@ from genlab.data.dataset import Dataset, from_arrays
 from genlab.data.digits import DigitsConfig
 from genlab.data.subsets import shuffled, subset
 from genlab.data.torchvision_sets import MNIST, MNISTConfig
-from genlab.evaluation import numbers_of_images, values_of_split
 from genlab.trained.model import load_model
+from genlab.trained.numbers import numbers_of_images, values_of_split
 
 CPU = torch.device("cpu")
 CLASSES, EACH = 10, 50

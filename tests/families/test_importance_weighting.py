@@ -14,13 +14,15 @@ from test_vae import BINARY, CONTINUOUS, GREY, images_of, vae
 from test_vae_latents import PRIORS
 from torch import Tensor, nn
 
-from genlab import build, cli, evaluation, train
+from genlab import build, cli, train
 from genlab.data.digits import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import NUMBERS_AT_ONCE
 from genlab.families import latent_variable
 from genlab.families.vae import VAE
 from genlab.rng import SampleRng
+from genlab.trained import numbers
+from genlab.trained.numbers import values_of_split
 
 SIGMA = 0.5
 COPIES = 300
@@ -155,8 +157,8 @@ class TestParts:
         found = []
         for most, sizes in ((2**15, [10]), (50, [6, 4]), (3, [1] * 10)):
             seen.clear()
-            monkeypatch.setattr(evaluation, "_SAMPLES_AT_ONCE", most)
-            values, _ = evaluation.values_of_split(
+            monkeypatch.setattr(numbers, "_SAMPLES_AT_ONCE", most)
+            values, _ = values_of_split(
                 model, dataset, "test", batch_size=500, seed=0, torch_device=torch.device("cpu"), limit=10,
                 quiet=True, importance_samples=8,
             )  # fmt: skip

@@ -22,11 +22,11 @@ from genlab.data.spec import DataSpec
 from genlab.data.stacked_mnist import StackedMNISTConfig
 from genlab.data.torchvision_sets import MNISTConfig
 from genlab.errors import ConfigError
-from genlab.evaluation import evaluate_samples
 from genlab.metrics import cache
 from genlab.metrics import classifier as module
 from genlab.metrics.classifier import Classifier, of_digits, stacked_modes
 from genlab.rng import SampleRng
+from genlab.trained.numbers import evaluate_samples
 
 CPU = torch.device("cpu")
 DIGITS = DigitsConfig(size=28)
