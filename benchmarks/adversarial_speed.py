@@ -34,7 +34,7 @@ from genlab import build
 from genlab.data.dataset import Dataset
 from genlab.device import Processes, resolve
 from genlab.families.gan import GAN
-from genlab.update import Update
+from genlab.training.update import Update
 
 UNROLLED: dict[str, Any] = {
     "name": "unrolled_gan", "network": "mlp", "unrolled_steps": 5, "hidden": [128, 128], "latent": 256,

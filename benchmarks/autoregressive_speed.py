@@ -32,8 +32,8 @@ from genlab import build
 from genlab.data.spec import DataSpec
 from genlab.device import resolve
 from genlab.families.autoregressive import Autoregressive
+from genlab.nets.scanning import Scanner, draw_naively
 from genlab.rng import SampleRng
-from genlab.scanning import Scanner, draw_naively
 
 MODELS = ("pixelcnn", "row_lstm", "diagonal_bilstm", "gated_pixelcnn", "pixelcnnpp", "pixelsnail")
 NAIVE_STEPS = 3

@@ -34,7 +34,7 @@ from genlab.data.stream import Resident
 from genlab.device import resolve
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
-from genlab.run import describe_environment
+from genlab.runs.folder import describe_environment
 from genlab.trained.numbers import values_of_split
 
 CHUNK = 100

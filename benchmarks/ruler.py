@@ -28,8 +28,8 @@ from genlab import build
 from genlab.config import from_plain
 from genlab.data.dataset import Dataset
 from genlab.data.sets import PictureSet, set_of_split
-from genlab.measuring import Ruler, readable
 from genlab.metrics.extractors import NAMES
+from genlab.trained.ruler import Ruler, readable
 
 NOISE = (0.03, 0.06, 0.12, 0.24)
 """Standard deviations, in units of [0, 1]."""

@@ -59,7 +59,7 @@ DATASETS: dict[str, str | type] = {
     "shapes": "genlab.data.shapes:Shapes",
     "folder": "genlab.data.folder:Folder",
     "npz": "genlab.data.npz:Npz",
-    "codes": "genlab.data.codes:Codes",
+    "codes": "genlab.trained.codes:Codes",
     "ring": "genlab.data.points:Ring",
     "grid": "genlab.data.points:Grid",
     "gaussian1d": "genlab.data.points:Gaussian1D",

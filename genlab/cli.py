@@ -33,14 +33,14 @@ _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of direct
 )
 
 _MODULES = {
-    "sample": "genlab.sampling",
-    "complete": "genlab.inpainting",
-    "reconstruct": "genlab.reconstruction",
-    "encode": "genlab.encoding",
-    "interpolate": "genlab.interpolation",
-    "traverse": "genlab.traversal",
-    "denoise": "genlab.denoising",
-    "evaluate": "genlab.evaluation",
+    "sample": "genlab.commands.sample",
+    "complete": "genlab.commands.complete",
+    "reconstruct": "genlab.commands.reconstruct",
+    "encode": "genlab.commands.encode",
+    "interpolate": "genlab.commands.interpolate",
+    "traverse": "genlab.commands.traverse",
+    "denoise": "genlab.commands.denoise",
+    "evaluate": "genlab.commands.evaluate",
 }
 
 
@@ -284,7 +284,7 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
     Returns:
         the exit code of the first job that failed, 0 if none did.
     """
-    from genlab.run import create_folder
+    from genlab.runs.folder import create_folder
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("--multirun: a sweep runs in one process; start torchrun once for each job")
@@ -309,7 +309,7 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
     print(help.table(rows))
     if verb == "train":
         from genlab.report.summary import write_summary
-        from genlab.run import storage_errors
+        from genlab.runs.folder import storage_errors
 
         with storage_errors(folder):
             write_summary(folder / "summary.csv", runs)

@@ -30,8 +30,8 @@ class InnerOptimizer:
     """One step of the optimizer that `settings` describe, as a pure function.
 
     Args:
-        settings: of the player, as in `genlab.update.player_settings`; its rate is not used.
-        decayed: names of the parameters that weight decay shrinks; see `genlab.decay`.
+        settings: of the player, as in `genlab.training.update.player_settings`; its rate is not used.
+        decayed: names of the parameters that weight decay shrinks; see `genlab.training.decay`.
     """
 
     settings: c.AdamConfig | c.RMSpropConfig | c.SGDConfig

@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from genlab import build, checkpoint, device
+from genlab import build, device
 from genlab.config import TrainConfig, to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
-from genlab.measuring import Ruler, measure_run, ruler_of_run
 from genlab.report.pictures import save_grid, write_pictures, write_samples
 from genlab.rng import SampleRng
-from genlab.run import Run, create_folder, log, log_to_console, storage_errors
-from genlab.state import TrainingState
-from genlab.stop import Stop
-from genlab.trackers import Trackers, check_installed
+from genlab.runs import checkpoint
+from genlab.runs.folder import Run, create_folder, log, log_to_console, storage_errors
 from genlab.trained.draw import draw, row_labels
 from genlab.trained.numbers import evaluate_samples, evaluate_split
+from genlab.trained.ruler import Ruler, measure_run, ruler_of_run
+from genlab.training.state import TrainingState
+from genlab.training.stop import Stop
+from genlab.training.trackers import Trackers, check_installed
 
 _STOP_CHECK_STEPS = 8
 """How often the processes of a group ask each other whether one of them was told to stop."""

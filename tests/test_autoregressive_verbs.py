@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from genlab import build, cli, train
-from genlab.evaluation import write_per_image
+from genlab.commands.evaluate import write_per_image
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.model import load_model

@@ -12,11 +12,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genlab import build
-from genlab.averaging import MovingAverage
 from genlab.device import Processes
 from genlab.nets.adversarial import make_generator
-from genlab.state import TrainingState
 from genlab.trained.numbers import evaluate_split
+from genlab.training.averaging import MovingAverage
+from genlab.training.state import TrainingState
 
 CPU = torch.device("cpu")
 IMAGES = 32

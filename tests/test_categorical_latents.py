@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Dirichlet, OneHotCategorical, RelaxedOneHotCategorical, kl_divergence
 
-from genlab.categorical_latents import Categorical, EvenCategorical, gumbel_noise, one_hot, temperature_at
+from genlab.distributions.categorical import (
+    Categorical,
+    EvenCategorical,
+    gumbel_noise,
+    one_hot,
+    temperature_at,
+)
 from genlab.rng import SampleRng
 
 CPU = torch.device("cpu")

@@ -326,29 +326,29 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 
 
 def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genlab import (
-        denoising,
-        encoding,
-        evaluation,
-        inpainting,
-        interpolation,
-        reconstruction,
-        sampling,
-        train,
-        traversal,
+    from genlab import train
+    from genlab.commands import (
+        complete,
+        denoise,
+        encode,
+        evaluate,
+        interpolate,
+        reconstruct,
+        sample,
+        traverse,
     )
 
     calls: list[tuple] = []
     monkeypatch.setattr(train, "start", lambda *a: calls.append(("start", *a)))
     monkeypatch.setattr(train, "resume", lambda *a: calls.append(("resume", *a)))
-    monkeypatch.setattr(sampling, "main", lambda *a: calls.append(("sample", *a)))
-    monkeypatch.setattr(inpainting, "main", lambda *a: calls.append(("complete", *a)))
-    monkeypatch.setattr(reconstruction, "main", lambda *a: calls.append(("reconstruct", *a)))
-    monkeypatch.setattr(encoding, "main", lambda *a: calls.append(("encode", *a)))
-    monkeypatch.setattr(interpolation, "main", lambda *a: calls.append(("interpolate", *a)))
-    monkeypatch.setattr(traversal, "main", lambda *a: calls.append(("traverse", *a)))
-    monkeypatch.setattr(denoising, "main", lambda *a: calls.append(("denoise", *a)))
-    monkeypatch.setattr(evaluation, "main", lambda *a: calls.append(("evaluate", *a)))
+    monkeypatch.setattr(sample, "main", lambda *a: calls.append(("sample", *a)))
+    monkeypatch.setattr(complete, "main", lambda *a: calls.append(("complete", *a)))
+    monkeypatch.setattr(reconstruct, "main", lambda *a: calls.append(("reconstruct", *a)))
+    monkeypatch.setattr(encode, "main", lambda *a: calls.append(("encode", *a)))
+    monkeypatch.setattr(interpolate, "main", lambda *a: calls.append(("interpolate", *a)))
+    monkeypatch.setattr(traverse, "main", lambda *a: calls.append(("traverse", *a)))
+    monkeypatch.setattr(denoise, "main", lambda *a: calls.append(("denoise", *a)))
+    monkeypatch.setattr(evaluate, "main", lambda *a: calls.append(("evaluate", *a)))
     assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
     name, plain, overrides, run_dir, recipe = calls.pop()
     assert (name, overrides, run_dir) == ("start", ["run_dir=here", "seed=2"], "here")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.corruption import DefaultDraws, check_level, corrupt, lowest
+from genlab.data.corruption import DefaultDraws, check_level, corrupt, lowest
 from genlab.errors import ConfigError
 from genlab.rng import SampleRng
 

@@ -11,9 +11,9 @@ from torch import nn
 from genlab import build
 from genlab import config as c
 from genlab.data.spec import DataSpec
-from genlab.decay import decay_groups, decayed_names, in_groups
 from genlab.families.base import Family
-from genlab.update import make_optimizer
+from genlab.training.decay import decay_groups, decayed_names, in_groups
+from genlab.training.update import make_optimizer
 
 DIGITS = DataSpec("digits", 1, 8, 8, levels=17, classes=10)
 DEQUANTIZED = DataSpec("digits", 1, 8, 8, levels=17, classes=10, dequantized=True)

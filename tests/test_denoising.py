@@ -14,11 +14,11 @@ from test_inpainting import picture, write_picture
 from test_reconstruction import numbers, originals
 from torch import Tensor
 
-from genlab.corruption import Noise, corrupt
-from genlab.denoising import median_filter
-from genlab.latent_space import families_that
+from genlab.commands.denoise import median_filter
+from genlab.data.corruption import Noise, corrupt
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.trained.latent_space import families_that
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")

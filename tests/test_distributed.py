@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab import checkpoint
+from genlab.runs import checkpoint
 
 CHECKOUT = Path(__file__).parents[1]
 

@@ -13,9 +13,10 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import write_picture
 from torch import Tensor
 
-from genlab import build, cli, encoding, train
+from genlab import build, cli, train
+from genlab.commands import encode
+from genlab.commands.encode import Features, compare, places_of
 from genlab.data.subsets import shuffled
-from genlab.encoding import Features, compare, places_of
 from genlab.report import figures
 from genlab.rng import SampleRng
 from genlab.trained.model import dataset_of, load_model
@@ -36,7 +37,7 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough for a table."""
-    monkeypatch.setattr(encoding, "ENCODED_IMAGES", 300)
+    monkeypatch.setattr(encode, "ENCODED_IMAGES", 300)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_the_codes_are_the_family_s_own(
     assert facts["map"] == {"method": "pca", "images": 500, "explained_variance": pytest.approx(share)}
     assert "encoding 500 images (digits, test split)" in err
     lines = out.splitlines()
-    assert lines[-2:] == ["wrote out: codes.npz, map.png, encoding.json", f"next: genlab traverse ckpt={vae}"]
+    assert lines[-2:] == ["wrote out: codes.npz, map.png, encode.json", f"next: genlab traverse ckpt={vae}"]
 
 
 def test_the_table_compares_codes_components_and_pixels(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +174,7 @@ def test_t_sne_keeps_clusters_together_and_repeats() -> None:
 def test_t_sne_takes_some_images_and_says_so(
     vae: str, drawn: list[tuple], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "_NEIGHBOURED", 30)
+    monkeypatch.setattr(encode, "_NEIGHBOURED", 30)
     genlab("encode", f"ckpt={vae}", "map=tsne", "split=validation", "count=40", "run_dir=out")
     ((places, labels, _, title),) = drawn
     assert places.shape == (30, 2)
@@ -231,14 +232,14 @@ def test_another_dataset_is_binarised_as_the_model_s_own() -> None:
     train.start(plain, [], "run")
     write_npz("mine.npz")
     model = load_model("run", "auto", CPU)
-    dataset = encoding.other_dataset(model, {"name": "npz", "path": "mine.npz"}, "test")
+    dataset = encode.other_dataset(model, {"name": "npz", "path": "mine.npz"}, "test")
     assert (dataset.spec.levels, dataset.spec.binarization) == (2, "threshold")
-    changed = encoding.other_dataset(model, {"name": "npz", "path": "mine.npz", "threshold": 0.9}, "test")
+    changed = encode.other_dataset(model, {"name": "npz", "path": "mine.npz", "threshold": 0.9}, "test")
     shares = [next(d.evaluation_batches("train", 50, 0))[1].images.mean() for d in (dataset, changed)]
     assert shares[0] > 0.6 > 0.2 > shares[1]
     changes = {"name": "npz", "path": "mine.npz", "binarize": "none"}
-    with pytest.raises(encoding.DataError, match=r"256 levels.*add dataset.binarize=threshold"):
-        encoding.other_dataset(model, changes, "test")
+    with pytest.raises(encode.DataError, match=r"256 levels.*add dataset.binarize=threshold"):
+        encode.other_dataset(model, changes, "test")
 
 
 def test_images_without_labels_have_no_probe(

@@ -11,10 +11,12 @@ import pytest
 import torch
 from test_autoregressive_verbs import genlab, one_line, samples, trained
 
-from genlab import build, cli, fitting, traversal
-from genlab.fitting import Mixture
+from genlab import build, cli
+from genlab.commands import traverse
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.trained import fitted_prior
+from genlab.trained.fitted_prior import Mixture
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -39,7 +41,7 @@ def test_draws_have_the_mixture_s_shares_and_moments() -> None:
 
 def test_one_component_has_the_codes_mean_and_covariance() -> None:
     codes = torch.randn(300, 3, dtype=torch.float64) @ torch.randn(3, 3, dtype=torch.float64) + 5
-    mixture = fitting.fit(codes.float(), 1, seed=0)
+    mixture = fitted_prior.fit(codes.float(), 1, seed=0)
     assert mixture.weights.tolist() == [1]
     torch.testing.assert_close(mixture.means[0], codes.mean(0), rtol=1e-5, atol=1e-5)
     covariance = codes.T.cov(correction=0) + 1e-6 * torch.eye(3)  # scikit-learn keeps it from being singular
@@ -49,7 +51,7 @@ def test_one_component_has_the_codes_mean_and_covariance() -> None:
 def test_long_codes_are_fitted_in_their_principal_components() -> None:
     directions = torch.linalg.qr(torch.randn(200, 3, dtype=torch.float64)).Q.T
     codes = torch.randn(500, 3, dtype=torch.float64) * torch.tensor([3.0, 2.0, 1.0]) @ directions + 7
-    mixture = fitting.fit(codes.float(), 1, seed=0)
+    mixture = fitted_prior.fit(codes.float(), 1, seed=0)
     assert mixture.means.shape == (1, 64)
     drawn = mixture.draw(SampleRng(0, range(4000))).double()
     assert drawn.shape == (4000, 200)
@@ -76,7 +78,7 @@ def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixtu
     model = load_model(ae, "auto", CPU)
     _, batch = next(build.dataset(model.config.dataset).evaluation_batches("train", 1197, 0))
     with torch.no_grad():
-        latents = fitting.fit(model.family.encode(batch.images), 2, 0).draw(SampleRng(0, range(5)))
+        latents = fitted_prior.fit(model.family.encode(batch.images), 2, 0).draw(SampleRng(0, range(5)))
         expected = to_uint8(model.family.decode(latents)).permute(0, 2, 3, 1).numpy()
     assert (np.abs(samples("few").astype(int) - expected) <= 2).all()
     genlab(*words, "n=3", "run_dir=fewer")
@@ -100,7 +102,7 @@ def test_mistakes_of_fitting(ae: str, gan: str, capsys: pytest.CaptureFixture[st
 def test_a_model_of_one_image_has_no_spread_of_codes(
     words: str, given: str, ae: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (fitting, traversal):
+    for module in (fitted_prior, traverse):
         monkeypatch.setattr(module, "codes_of_training", lambda *_: (torch.zeros(1, 3), None))
     verb, *more = words.split()
     line = one_line(capsys, verb, f"ckpt={ae}", *more)

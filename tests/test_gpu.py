@@ -11,7 +11,9 @@ import pytest
 import torch
 from conftest import plain_config
 
-from genlab import build, checkpoint, device, sampling, train
+from genlab import build, device, train
+from genlab.commands import sample
+from genlab.runs import checkpoint
 from genlab.trained.model import load_model
 
 pytestmark = [
@@ -85,7 +87,7 @@ def _alone() -> device.Processes:
 def test_a_gpus_checkpoint_samples_on_a_cpu() -> None:
     train.start(plain(), [], "run")
     for name in ("cpu", "cuda"):
-        sampling.main({"ckpt": "run", "n": 4, "npz": True, "device": name, "run_dir": name})
+        sample.main({"ckpt": "run", "n": 4, "npz": True, "device": name, "run_dir": name})
     cpu, cuda = (np.load(f"{name}/samples.npz")["images"].astype(int) for name in ("cpu", "cuda"))
     assert np.abs(cpu - cuda).max() <= 1  # of 255: rounding
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from genlab import config as c
-from genlab.decay import decay_groups, decayed_names
 from genlab.inner_optimizer import InnerOptimizer
-from genlab.update import make_optimizer
+from genlab.training.decay import decay_groups, decayed_names
+from genlab.training.update import make_optimizer
 
 SETTINGS: dict[str, Any] = {
     "adam": c.AdamConfig(betas=(0.5, 0.9)),

@@ -15,7 +15,7 @@ from test_inpainting import picture, write_picture
 from test_reconstruction import numbers, originals
 from torch import Tensor
 
-from genlab.interpolation import PATHS, spherical, straight
+from genlab.commands.interpolate import PATHS, spherical, straight
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.model import load_model

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from genlab.device import NUMBERS_AT_ONCE
-from genlab.latents import (
+from genlab.distributions.latents import (
     DiagonalNormal,
     FactorizedPrior,
     FullNormal,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian
+from genlab.distributions.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian
 from genlab.rng import SampleRng
 
 HEAD = math.log(0.1)  # the logarithm of the scale that outputs of 0 stand for

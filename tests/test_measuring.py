@@ -18,9 +18,9 @@ from genlab.data.digits import DigitsConfig
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
-from genlab.measuring import Ruler, count_name, generate, inception_score, parse
 from genlab.metrics import classifier
 from genlab.trained.model import load_model
+from genlab.trained.ruler import Ruler, count_name, generate, inception_score, parse
 
 CPU = torch.device("cpu")
 GREY = DataSpec("digits", 1, 8, 8, levels=17, classes=10)

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab import build, checkpoint, cli
+from genlab import build, cli
 from genlab.device import Processes
-from genlab.state import TrainingState
+from genlab.runs import checkpoint
 from genlab.trained.model import load_model
+from genlab.training.state import TrainingState
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 NAMES = sorted(path.name for path in OLD_RUNS.iterdir() if path.is_dir())

@@ -18,7 +18,7 @@ from torch.distributions import (
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 
-from genlab.pixel_distributions import Bernoulli, Categorical, LogisticMixture, PixelDistribution
+from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, PixelDistribution
 from genlab.rng import SampleRng
 
 LARGEST_UNIFORM = 1 - 2.0**-24  # of float32

@@ -12,7 +12,9 @@ import torch
 from conftest import TEST_DATA
 from torchvision.utils import save_image
 
-from genlab import cli, encoding, latent_space
+from genlab import cli
+from genlab.commands import encode
+from genlab.trained import latent_space
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -73,7 +75,7 @@ def test_commands_of_a_page(
         pytest.skip("needs the MNIST files; set GENLAB_TEST_DATA")
     monkeypatch.setenv("GENLAB_DATA", str(TEST_DATA))
     monkeypatch.setenv("GENLAB_CACHE", str(own_folder / "cache"))
-    for module in (encoding, latent_space):  # a probe of few images, and directions and priors of few codes
+    for module in (encode, latent_space):  # a probe of few images, and directions and priors of few codes
         monkeypatch.setattr(module, "ENCODED_IMAGES", 200)
     pictures = own_folder / "my_pictures"
     pictures.mkdir()

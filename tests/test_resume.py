@@ -17,8 +17,9 @@ import pytest
 import torch
 from conftest import plain_config
 
-from genlab import checkpoint, train
+from genlab import train
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, UserError
+from genlab.runs import checkpoint
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -120,7 +121,8 @@ KILLER = """
     import os, sys
     sys.path[:0] = {paths!r}
     import conftest
-    from genlab import build, checkpoint, train
+    from genlab import build, train
+    from genlab.runs import checkpoint
     build.FAMILIES["toy"] = conftest.ToyFamily
     calls = 0
     def dying(function):

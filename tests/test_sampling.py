@@ -12,10 +12,12 @@ from conftest import plain_config
 from PIL import Image
 from torchvision.utils import make_grid
 
-from genlab import checkpoint, evaluation, sampling, train
+from genlab import train
+from genlab.commands import evaluate, sample
 from genlab.errors import CheckpointError, ConfigError, UserError
 from genlab.report.pictures import grid, to_uint8
 from genlab.rng import SampleRng, derive_seed
+from genlab.runs import checkpoint
 from genlab.trained.model import load_model
 from genlab.trained.numbers import evaluate_split
 
@@ -29,9 +31,9 @@ def run(own_folder: Path) -> Path:
 
 
 def test_sample_depends_on_seed_and_number_alone(run: Path) -> None:
-    sampling.main({"ckpt": "run", "n": 7, "seed": 3, "batch_size": 7, "npz": True, "run_dir": "a"})
-    sampling.main({"ckpt": "run", "n": 5, "seed": 3, "batch_size": 2, "npz": True, "run_dir": "b"})
-    sampling.main({"ckpt": "run", "n": 5, "seed": 4, "batch_size": 2, "npz": True, "run_dir": "c"})
+    sample.main({"ckpt": "run", "n": 7, "seed": 3, "batch_size": 7, "npz": True, "run_dir": "a"})
+    sample.main({"ckpt": "run", "n": 5, "seed": 3, "batch_size": 2, "npz": True, "run_dir": "b"})
+    sample.main({"ckpt": "run", "n": 5, "seed": 4, "batch_size": 2, "npz": True, "run_dir": "c"})
     a, b, c = (np.load(f"{folder}/samples.npz")["images"] for folder in "abc")
     assert a.shape == (7, 8, 8, 1)
     assert a.dtype == np.uint8
@@ -46,8 +48,8 @@ def test_sample_depends_on_seed_and_number_alone(run: Path) -> None:
 
 def test_a_checkpoint_file_and_its_run_give_the_same_images(run: Path) -> None:
     file = checkpoint.list_checkpoints(run / "checkpoints")[0]
-    sampling.main({"ckpt": str(file), "n": 2, "npz": True, "run_dir": "a"})
-    sampling.main({"ckpt": "run", "n": 2, "npz": True, "run_dir": "b"})
+    sample.main({"ckpt": str(file), "n": 2, "npz": True, "run_dir": "a"})
+    sample.main({"ckpt": "run", "n": 2, "npz": True, "run_dir": "b"})
     assert np.array_equal(np.load("a/samples.npz")["images"], np.load("b/samples.npz")["images"])
 
 
@@ -82,15 +84,13 @@ def test_average_and_raw_weights_differ_and_are_those_of_training(run: Path) -> 
 def test_mistakes(run: Path, changes: dict, message: str) -> None:
     before = sorted(Path().rglob("*"))
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
-        sampling.main({"ckpt": "run", "n": 2} | changes)
+        sample.main({"ckpt": "run", "n": 2} | changes)
     assert sorted(Path().rglob("*")) == before
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(run: Path) -> None:
     for batch_size in (500, 7):
-        evaluation.main(
-            {"ckpt": "run", "split": "test", "batch_size": batch_size, "run_dir": f"b{batch_size}"}
-        )
+        evaluate.main({"ckpt": "run", "split": "test", "batch_size": batch_size, "run_dir": f"b{batch_size}"})
     a, b = (json.loads(Path(f"b{n}/evaluation.json").read_text()) for n in (500, 7))
     assert a["images"] == b["images"] > 100
     assert a["squared_error"] == pytest.approx(b["squared_error"], rel=1e-6)
@@ -120,7 +120,7 @@ def test_mean_and_standard_error_by_hand(run: Path) -> None:
 
 def test_evaluate_refuses_other_data(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.flip: the data stay as in training"):
-        evaluation.main({"ckpt": "run", "dataset": {"flip": True}})
+        evaluate.main({"ckpt": "run", "dataset": {"flip": True}})
 
 
 def test_streams_of_random_numbers() -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_configs import composed, names, needed, read
 
-from genlab import build, checkpoint, cli, train
+from genlab import build, cli, train
+from genlab.runs import checkpoint
 
 STEPS = 4
 SHORT = [

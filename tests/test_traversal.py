@@ -18,9 +18,9 @@ from test_reconstruction import numbers, originals
 from torch import Tensor
 
 from genlab import build, train
+from genlab.commands.traverse import Space, along_dimensions, along_direction, manifold
 from genlab.rng import SampleRng
 from genlab.trained.model import load_model
-from genlab.traversal import Space, along_dimensions, along_direction, manifold
 
 CPU = torch.device("cpu")
 

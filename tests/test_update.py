@@ -18,8 +18,8 @@ from genlab import train
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError, DivergedError
-from genlab.schedule import multiplier
-from genlab.update import Update, make_optimizer, player_settings
+from genlab.training.schedule import multiplier
+from genlab.training.update import Update, make_optimizer, player_settings
 
 SPEC = DataSpec("toy", 1, 2, 2)
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -41,7 +41,7 @@ class DataSpec:
         kind: "images", or "points": real numbers without bounds, a dimension in each channel, (D, 1, 1); or
             "codes" of images, (1, h, w), of which `levels` are different, in no order; or "none" for a game
             without data.
-        codes_of: of codes, what tells the model apart whose they are; see `genlab.data.codes`.
+        codes_of: of codes, what tells the model apart whose they are; see `genlab.trained.codes`.
         factors: name of each factor of variation to how many values it takes, in the order of
             `Batch.factors`; empty where they are not known.
     """

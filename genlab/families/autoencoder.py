@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.config import setting
-from genlab.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
+from genlab.data.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
@@ -63,7 +63,7 @@ class AENet(nn.Module):
         self.decoder = make_decoder(network, shape, latent=config.latent, **sizes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Outputs (B, C, H, W): logits, or means less 1/2, as `genlab.likelihoods` has them."""
+        """Outputs (B, C, H, W): logits, or means less 1/2, as `genlab.distributions.likelihoods` has them."""
         return self.decoder(self.encoder(images))
 
 

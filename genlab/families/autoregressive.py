@@ -13,12 +13,12 @@ from torch import Tensor
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
+from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, PixelDistribution
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.nets.autoregressive import PixelNet
-from genlab.pixel_distributions import Bernoulli, Categorical, LogisticMixture, PixelDistribution
+from genlab.nets.scanning import Held, Scanner
 from genlab.rng import SampleRng
-from genlab.scanning import Held, Scanner
 
 SMALLEST_PIXELS, LARGEST_PIXELS = 8, 64
 

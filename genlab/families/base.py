@@ -22,7 +22,7 @@ A loss may also give tensors that its family's `step` takes out again: an update
 
 
 class UpdateProtocol(Protocol):
-    """One optimizer step on one player; see `genlab.update.Update`."""
+    """One optimizer step on one player; see `genlab.training.update.Update`."""
 
     step: int
     """Steps of the algorithm box completed so far."""
@@ -65,7 +65,7 @@ class Family(nn.Module):
         takes_importance_samples: whether `evaluate` takes their number, for an importance-weighted bound.
         adversarial: its players work against each other, so that the norms of their gradients are logged.
         generates: it has `sample`; without it a run shows its pictures in place of samples.
-        takes_codes: it is a model of codes too, whose order means nothing; see `genlab.data.codes`.
+        takes_codes: it is a model of codes too, whose order means nothing; see `genlab.trained.codes`.
         encodes: it has `encode`.
         decodes: it has `decode`.
         patience: in which logging interval in a row a warning is said; the second where not named.

@@ -11,9 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.categorical_latents import Categorical, EvenCategorical, gumbel_noise, one_hot, temperature_at
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
+from genlab.distributions.categorical import (
+    Categorical,
+    EvenCategorical,
+    gumbel_noise,
+    one_hot,
+    temperature_at,
+)
+from genlab.distributions.latents import Posterior
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.latent_variable import (
     Autoencoder,
@@ -23,7 +30,6 @@ from genlab.families.latent_variable import (
     make_networks,
 )
 from genlab.families.vae import kl_weight
-from genlab.latents import Posterior
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01

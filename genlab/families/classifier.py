@@ -24,7 +24,7 @@ from genlab.families.stacked_dae import StackedDAE, check_hidden, check_images
 from genlab.nets.autoencoder import MLPEncoder
 from genlab.nets.stacked import LayeredEncoder, Units
 from genlab.rng import SampleRng
-from genlab.run import log
+from genlab.runs.folder import log
 from genlab.trained.model import load_model
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from genlab.config import setting
 from genlab.data.spec import Batch
+from genlab.distributions.latents import DiagonalNormal, FactorizedPrior, Posterior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics
 from genlab.families.latent_variable import NetworkName, VAENet, active
 from genlab.families.vae import VAE
-from genlab.latents import DiagonalNormal, FactorizedPrior, Posterior
 from genlab.nets.autoencoder import Shape, choose_network
 from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior
 from genlab.rng import SampleRng

@@ -16,9 +16,7 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.data.subsets import subset
 from genlab.device import numbers_at_once
-from genlab.errors import ConfigError
-from genlab.families.base import Family
-from genlab.latents import (
+from genlab.distributions.latents import (
     POSTERIORS,
     DiagonalNormal,
     FactorizedPrior,
@@ -31,7 +29,7 @@ from genlab.latents import (
     VampPrior,
     kl_decomposition,
 )
-from genlab.likelihoods import (
+from genlab.distributions.likelihoods import (
     SMALLEST_SIGMA,
     SMALLEST_SPREAD,
     DiscretizedLogistic,
@@ -39,6 +37,8 @@ from genlab.likelihoods import (
     bits_per_dim,
     make_likelihood,
 )
+from genlab.errors import ConfigError
+from genlab.families.base import Family
 from genlab.metrics.two_samples import accuracy_between
 from genlab.nets.autoencoder import (
     LARGEST_PIXELS,
@@ -144,7 +144,7 @@ class VAENet(LatentNet):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The posterior's mean and spread, float32, and the decoder's outputs for one latent of each image.
 
-        The latent is that of standard normal noise (B, latent); see `genlab.latents.Posterior`.
+        The latent is that of standard normal noise (B, latent); see `genlab.distributions.latents.Posterior`.
         """
         posterior = self.encode(images, labels)
         return posterior.mean, posterior.spread, self.decode(posterior.sample(noise), labels)
@@ -365,7 +365,7 @@ class Autoencoder(Family):
             active_units: how many latents are; see `active`.
             prior_posterior_accuracy, sigma: see the methods of these names.
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
-                1,000 images in three parts, see `genlab.latents.kl_decomposition`.
+                1,000 images in three parts, see `genlab.distributions.latents.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:

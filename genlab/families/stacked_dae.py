@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.config import TrainConfig, setting
-from genlab.corruption import DefaultDraws, Noise, check_level, corrupt
+from genlab.data.corruption import DefaultDraws, Noise, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError

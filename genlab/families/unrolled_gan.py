@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from genlab import adversarial
 from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch
-from genlab.decay import decayed_names
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.gan import GAN, GANConfig
 from genlab.inner_optimizer import InnerOptimizer, Moments, Tensors
+from genlab.training.decay import decayed_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch
+from genlab.distributions.latents import DiagonalNormal, FactorizedPrior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.latent_variable import Autoencoder, AutoencoderConfig
-from genlab.latents import DiagonalNormal, FactorizedPrior
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
+from genlab.distributions.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.families.latent_variable import choose_likelihood, sigma_warning, start_log_sigma
-from genlab.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
 from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity
 from genlab.rng import SampleRng

@@ -17,7 +17,7 @@ from genlab.data.stacked_mnist import StackedMNISTConfig, modes
 from genlab.errors import ConfigError, DataError
 from genlab.metrics import cache
 from genlab.rng import derive_seed
-from genlab.run import log
+from genlab.runs.folder import log
 
 FORMAT = 2
 """Version of the file. Raise it with every change of the network or of how it is trained."""

@@ -26,7 +26,7 @@ from genlab.config import suggest
 from genlab.errors import ConfigError
 from genlab.metrics import cache
 from genlab.rng import derive_seed
-from genlab.run import log
+from genlab.runs.folder import log
 
 if TYPE_CHECKING:
     from genlab.metrics.classifier import Classifier

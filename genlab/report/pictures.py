@@ -15,7 +15,7 @@ from genlab.config import TrainConfig
 from genlab.data.dataset import Dataset
 from genlab.families.base import Family
 from genlab.rng import SampleRng
-from genlab.run import storage_errors
+from genlab.runs.folder import storage_errors
 from genlab.trained.draw import row_labels
 
 _TILE_PIXELS = 48

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from genlab import build, checkpoint
-from genlab.averaging import averaged_weights
+from genlab import build
 from genlab.config import TrainConfig, from_plain, suggest, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.spec import DataSpec, check_codes_of
 from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.families.base import Family
+from genlab.runs import checkpoint
+from genlab.training.averaging import averaged_weights
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from conftest import plain_config
 from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, samples
 
-from genlab import build, checkpoint, cli, train
+from genlab import build, cli, train
 from genlab.config import from_plain
-from genlab.data.codes import CodeMaps, Codes, CodesConfig, fingerprint, vqvae_of
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
 from genlab.report.pictures import save_grid, to_uint8
 from genlab.rng import SampleRng
+from genlab.runs import checkpoint
+from genlab.trained.codes import CodeMaps, Codes, CodesConfig, fingerprint, vqvae_of
 from genlab.trained.draw import draw
 from genlab.trained.model import dataset_of, load_model
 

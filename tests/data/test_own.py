@@ -25,7 +25,7 @@ from genlab.data.folder import Folder, find_pictures, read_picture, split_of
 from genlab.data.npz import Npz
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
-from genlab.given import read_images
+from genlab.trained.given import read_images
 
 TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SPLITS = ("train", "validation", "test")

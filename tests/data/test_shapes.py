@@ -15,7 +15,8 @@ from conftest import plain_config
 from PIL import Image
 from torch import Tensor
 
-from genlab import build, evaluation, train
+from genlab import build, train
+from genlab.commands import evaluate
 from genlab.config import from_plain
 from genlab.data import shapes
 from genlab.data.dataset import Dataset
@@ -235,7 +236,7 @@ def test_a_model_of_shapes_is_trained_and_evaluated(few: None, own_folder: Path,
     plain = plain_config(steps=2)
     plain["dataset"] = {"name": "shapes", "images": 60}
     train.start(plain, [], "run")
-    evaluation.main({"ckpt": "run", "split": "test", "run_dir": "numbers"})
+    evaluate.main({"ckpt": "run", "split": "test", "run_dir": "numbers"})
     model = load_model("run", "auto", torch.device("cpu"))
     assert model.spec == build.dataset(model.config.dataset).spec
     assert model.spec.factors == factors_of(3)

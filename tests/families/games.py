@@ -15,7 +15,7 @@ from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.families.gan import GAN
-from genlab.update import Update
+from genlab.training.update import Update
 
 POINTS = DataSpec("ring", 2, 1, 1, levels=0, kind="points")
 DIGITS = DataSpec("digits", 1, 8, 8, levels=17, classes=10)

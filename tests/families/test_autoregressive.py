@@ -12,8 +12,8 @@ from torch import Tensor
 
 from genlab.data.spec import Batch
 from genlab.families.autoregressive import Autoregressive
+from genlab.nets.scanning import Held, Scanner, draw_naively
 from genlab.rng import SampleRng
-from genlab.scanning import Held, Scanner, draw_naively
 
 MODELS = sorted(TINY)
 CASES = {  # (C, H, W), levels, classes, output

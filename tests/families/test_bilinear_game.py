@@ -16,7 +16,7 @@ from conftest import plain_config
 from PIL import Image
 from test_resume import assert_same_run
 
-from genlab import build, checkpoint, cli, train
+from genlab import build, cli, train
 from genlab import config as c
 from genlab.config import from_plain
 from genlab.data.spec import DataSpec
@@ -24,7 +24,8 @@ from genlab.device import Processes
 from genlab.families.bilinear_game import BilinearGame
 from genlab.report import figures
 from genlab.rng import SampleRng
-from genlab.update import Update
+from genlab.runs import checkpoint
+from genlab.training.update import Update
 
 NOTHING = DataSpec("none", 1, 1, 1, levels=0, kind="none")
 DYNAMICS = ("simultaneous", "alternating", "extragradient", "optimistic", "consensus")

@@ -18,12 +18,13 @@ from test_vae import BINARY, COLOUR, CONTINUOUS, GREY, SPECS, Constant, Recorder
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from genlab import checkpoint, cli, train
-from genlab.categorical_latents import gumbel_noise, one_hot
+from genlab import cli, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
+from genlab.distributions.categorical import gumbel_noise, one_hot
 from genlab.families.categorical_vae import CategoricalVAE, CategoricalVAEConfig
 from genlab.rng import SampleRng
+from genlab.runs import checkpoint
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")

@@ -15,15 +15,16 @@ from test_resume import assert_same_run
 from torch import Tensor
 from torch.distributions import Categorical
 
-from genlab import build, checkpoint, cli, device, train
+from genlab import build, cli, device, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families.classifier import Classifier, ClassifierConfig
 from genlab.rng import SampleRng
-from genlab.state import TrainingState
+from genlab.runs import checkpoint
 from genlab.trained.model import load_model
+from genlab.training.state import TrainingState
 
 GREY = DataSpec("digits", 1, 8, 8, levels=17, classes=10)
 CPU = torch.device("cpu")

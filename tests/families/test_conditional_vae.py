@@ -20,7 +20,7 @@ from test_vae import Recorder, images_of
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from genlab import build, checkpoint, cli, fitting, train
+from genlab import build, cli, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
@@ -28,6 +28,8 @@ from genlab.families.conditional_vae import ConditionalVAE, ConditionalVAEConfig
 from genlab.nets.autoencoder import beside_labels
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.runs import checkpoint
+from genlab.trained import fitted_prior
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -353,7 +355,7 @@ def test_a_fitted_prior_is_of_codes_with_their_labels(run: str) -> None:
     genlab(*words, "labels=[3,7]", "run_dir=out")
     codes = encoded(run, *of_dataset(run, "train", 1197))
     rng = SampleRng(0, range(4))
-    latents = fitting.fit(codes, 1, 0).draw(rng)
+    latents = fitted_prior.fit(codes, 1, 0).draw(rng)
     expected = drawn(run, latents, torch.tensor([3, 7, 3, 7]))
     for k in range(4):
         assert np.abs(picture(f"out/images/{k:05d}.png").astype(int) - expected[k]).max() <= 2

@@ -18,14 +18,15 @@ from games import ALL, COLOUR, DIGITS, MNIST, POINTS, Recorder, batches, make, s
 from test_resume import assert_same, assert_same_run
 from torch import Tensor
 
-from genlab import adversarial, checkpoint, cli, train
+from genlab import adversarial, cli, train
 from genlab import config as c
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError, Interrupted
 from genlab.families.gan import GANConfig
 from genlab.rng import SampleRng
-from genlab.update import Update
+from genlab.runs import checkpoint
+from genlab.training.update import Update
 
 NETWORKS: list[tuple[DataSpec, dict[str, Any]]] = [
     (POINTS, {}),

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from genlab import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
+from genlab.distributions.latents import POSTERIORS
 from genlab.families.iwae import IWAE, IWAEConfig
-from genlab.latents import POSTERIORS
 from genlab.rng import SampleRng
 
 

@@ -14,8 +14,8 @@ from genlab import build
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
+from genlab.nets.scanning import Scanner, draw_naively
 from genlab.rng import SampleRng
-from genlab.scanning import Scanner, draw_naively
 
 MODELS = sorted(TINY)
 MAPS = {"5x6": (5, 6, 40), "4x4": (4, 4, 300), "2x5": (2, 5, 2)}  # height, width, codes

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from test_resume import assert_same_run
 from torch import Tensor, nn
 
-from genlab import build, checkpoint, cli
+from genlab import build, cli
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.rng import SampleRng
+from genlab.runs import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from test_resume import assert_same_run
 from torch import Tensor
 from torch.distributions import Bernoulli
 
-from genlab import build, checkpoint, cli, train
+from genlab import build, cli, train
 from genlab import config as c
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
@@ -24,7 +24,8 @@ from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families.stacked_dae import StackedDAE, StackedDAEConfig, filters
 from genlab.rng import SampleRng
-from genlab.update import Update
+from genlab.runs import checkpoint
+from genlab.training.update import Update
 
 GREY = DataSpec("digits", 1, 8, 8, levels=17, classes=10)
 TWO_PIXELS = DataSpec("two", 1, 1, 2)

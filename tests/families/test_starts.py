@@ -15,9 +15,9 @@ from genlab.config import from_plain
 from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
 from genlab.data.spec import DataSpec
 from genlab.data.statistics import pixel_statistics
+from genlab.distributions.likelihoods import make_likelihood
+from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, tilt_to
 from genlab.families.base import Family
-from genlab.likelihoods import make_likelihood
-from genlab.pixel_distributions import Bernoulli, Categorical, LogisticMixture, tilt_to
 from genlab.rng import SampleRng
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from genlab import config as c
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
 from genlab.families.unrolled_gan import UnrolledGAN, Unrolling
-from genlab.update import Update, make_optimizer
+from genlab.training.update import Update, make_optimizer
 
 ADAM = c.AdamConfig(lr=0.02, betas=(0.5, 0.999))
 MOMENTUM = c.SGDConfig(lr=0.3, momentum=0.9)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from genlab import build, train
 from genlab.data.spec import Batch, DataSpec
+from genlab.distributions.latents import StandardNormal, VampPrior
 from genlab.errors import ConfigError
 from genlab.families.vae import VAE
-from genlab.latents import StandardNormal, VampPrior
 from genlab.rng import SampleRng
 from genlab.trained.model import load_model
 

@@ -15,19 +15,20 @@ from conftest import plain_config
 from test_autoregressive_verbs import genlab, one_line
 from torch import Tensor
 
-from genlab import build, checkpoint, train
+from genlab import build, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families.vqvae import VQVAE, VQVAEConfig
-from genlab.fitting import fit
-from genlab.latent_space import codes_of_training
 from genlab.nets.vqvae import Codebook, Use, map_sizes, perplexity
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.runs import checkpoint
+from genlab.trained.fitted_prior import fit
+from genlab.trained.latent_space import codes_of_training
 from genlab.trained.model import load_model
-from genlab.update import Update
+from genlab.training.update import Update
 
 BINARY = DataSpec("mnist", 1, 8, 8, levels=2, binarization="dynamic")
 GREY = DataSpec("digits", 1, 8, 8, levels=17)

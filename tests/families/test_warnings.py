@@ -16,9 +16,9 @@ from test_configs import composed
 from genlab import build, cli
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
-from genlab.run import last_validation
-from genlab.state import TrainingState
+from genlab.runs.folder import last_validation
 from genlab.train import _warn_of, _warn_of_validation
+from genlab.training.state import TrainingState
 
 RING = DataSpec("ring", 2, 1, 1, levels=0, classes=8, kind="points")
 FAILING = {

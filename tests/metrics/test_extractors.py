@@ -15,8 +15,8 @@ from genlab.data.digits import DigitsConfig
 from genlab.data.npz import NpzConfig
 from genlab.data.sets import PictureSet
 from genlab.errors import ConfigError, DataError
-from genlab.measuring import Ruler
 from genlab.metrics import classifier, extractors
+from genlab.trained.ruler import Ruler
 
 CPU = torch.device("cpu")
 FIRST = (-0.095081, -0.405612, -0.212173)

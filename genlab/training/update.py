@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from genlab import config as c
-from genlab.averaging import MovingAverage
-from genlab.decay import decay_groups, in_groups
 from genlab.device import Processes, autocast
 from genlab.errors import DivergedError
 from genlab.families.base import Family, Metrics
-from genlab.schedule import multiplier
+from genlab.training.averaging import MovingAverage
+from genlab.training.decay import decay_groups, in_groups
+from genlab.training.schedule import multiplier
 
 Loss = Callable[..., tuple[Tensor, Metrics]]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.data.folder import find_pictures, open_picture
 from genlab.errors import ConfigError, DataError
-from genlab.run import log
+from genlab.runs.folder import log
 from genlab.trained.model import TrainedModel, dataset_of
 
 
@@ -49,7 +49,7 @@ def given_images(
         at_least: how many are needed.
 
     Raises:
-        UserError: there are fewer; see also `read_images` and `genlab.evaluation.dataset_of`.
+        UserError: there are fewer; see also `read_images` and `genlab.commands.evaluate.dataset_of`.
     """
     if where is not None:
         return read_images(where, model, at_least)

@@ -17,12 +17,12 @@ from genlab.data.dataset import Dataset
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec, check_codes_of
 from genlab.data.stream import Levels, Resident, Source
+from genlab.distributions.likelihoods import bits_per_dim
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.base import Family
 from genlab.families.vqvae import VQVAE
-from genlab.likelihoods import bits_per_dim
 from genlab.rng import SampleRng
-from genlab.run import log
+from genlab.runs.folder import log
 from genlab.trained.model import TrainedModel, dataset_of, load_model, relocated
 
 _SEED = 0
@@ -107,7 +107,8 @@ class CodeMaps(Dataset):
 
         Returns:
             elbo_nats: an upper bound on -log p(x), lower is better. elbo_bits_per_dim: of the images' stored
-            levels, see `genlab.likelihoods`. reconstruction_nats: the part that is not the codes'.
+            levels, see `genlab.distributions.likelihoods`. reconstruction_nats: the part that is not the
+            codes'.
         """
         family, nll = vqvae_of(self.model), values["nll_nats"]
         device = next(family.parameters()).device

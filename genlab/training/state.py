@@ -17,7 +17,7 @@ from genlab.data.statistics import pixel_statistics
 from genlab.device import Processes
 from genlab.errors import CheckpointError
 from genlab.families.base import Family, Metrics
-from genlab.update import Update
+from genlab.training.update import Update
 
 
 class Clock:

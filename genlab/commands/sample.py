@@ -16,7 +16,7 @@ from genlab import device
 from genlab.config import SampleConfig, from_plain
 from genlab.errors import ConfigError
 from genlab.report.pictures import to_picture, to_uint8, write_samples
-from genlab.run import create_folder, last_validation, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder, last_validation, log, log_to_console, storage_errors
 from genlab.trained.draw import check_labels, check_temperature, draw, row_labels
 from genlab.trained.model import TrainedModel, load_model
 
@@ -39,7 +39,7 @@ def main(plain: Mapping[str, Any]) -> None:
     draw_part = _drawing(config, model, torch_device, labels)
     decoder = None
     if model.spec.kind == "codes":
-        from genlab.data import codes  # which imports this module
+        from genlab.trained import codes
 
         decoder = codes.decoder_of(model, config.dataset, torch_device)
     log.info("sampling %d images with the %s weights of %s", config.count, model.weights, model.path)
@@ -97,9 +97,9 @@ def _drawing(
     if not family.generates and not family.decodes:
         raise ConfigError(f"{given} makes no images; see genlab evaluate")
     if config.prior == "fit":
-        from genlab import fitting  # which imports this module
+        from genlab.trained import fitted_prior
 
-        return fitting.sampler(config, model, torch_device, labels)
+        return fitted_prior.sampler(config, model, torch_device, labels)
     if not family.generates:
         raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")
     return lambda indices: draw(

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from genlab.latents import Prior
+from genlab.distributions.latents import Prior
 from genlab.nets.start import PixelOffset
 
 _NEVER_DECAYED = (

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genlab.categorical_latents import one_hot
 from genlab.config import SampleConfig
+from genlab.distributions.categorical import one_hot
 from genlab.errors import ConfigError
-from genlab.latent_space import check_has, codes_of_training, decode
 from genlab.rng import SampleRng
-from genlab.run import log
+from genlab.runs.folder import log
+from genlab.trained.latent_space import check_has, codes_of_training, decode
 from genlab.trained.model import TrainedModel
 
 _MOST_DIMENSIONS = 64

@@ -18,11 +18,19 @@ from genlab.config import EncodeConfig, from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.subsets import subset
 from genlab.errors import ConfigError, DataError
-from genlab.given import read_images
-from genlab.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, for_json, labels_of
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
-from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.trained.given import read_images
+from genlab.trained.latent_space import (
+    ENCODED_IMAGES,
+    check_has,
+    codes_of_split,
+    decode,
+    encode,
+    for_json,
+    labels_of,
+)
 from genlab.trained.model import TrainedModel, check_split, dataset_of, load_model
 
 _NEIGHBOURED = 2000
@@ -175,7 +183,7 @@ def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -
         split: one that is wanted of it.
 
     Raises:
-        UserError: its images are not like the model's; see also `genlab.evaluation.dataset_of`.
+        UserError: its images are not like the model's; see also `genlab.commands.evaluate.dataset_of`.
     """
     stored = model.config.dataset
     name = changes.get("name", stored.name)

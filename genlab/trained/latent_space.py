@@ -15,10 +15,10 @@ from genlab import build
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 from genlab.families.base import Family
-from genlab.given import Given
 from genlab.report.pictures import to_picture, to_uint8
 from genlab.rng import SampleRng
-from genlab.run import log
+from genlab.runs.folder import log
+from genlab.trained.given import Given
 from genlab.trained.model import TrainedModel, dataset_of
 
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}

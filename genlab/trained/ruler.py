@@ -25,7 +25,7 @@ from genlab.metrics.extractors import Extractor
 from genlab.metrics.memorisation import Closest, closest_images, copying, likeliest_copies
 from genlab.report.pictures import save_grid
 from genlab.rng import derive_seed
-from genlab.run import log, storage_errors
+from genlab.runs.folder import log, storage_errors
 from genlab.trained.draw import draw
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")

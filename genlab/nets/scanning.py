@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from genlab.distributions.pixels import PixelDistribution
 from genlab.nets.autoregressive import PixelNet
 from genlab.nets.causal import channels_last
-from genlab.pixel_distributions import PixelDistribution
 
 
 class Held(NamedTuple):
@@ -38,7 +38,7 @@ class Scanner:
         network, distribution: what draws.
         noise: (B, H, W, U) uniform over [0, 1), `distribution.uniforms` for each pixel.
         labels: (B,) int64, for a network that takes them.
-        temperature: see `genlab.pixel_distributions`.
+        temperature: see `genlab.distributions.pixels`.
         held: pixels that are known already.
         graph: replay a CUDA graph.
     """

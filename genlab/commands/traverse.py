@@ -13,8 +13,12 @@ from torch import Tensor
 from genlab import device
 from genlab.config import TraverseConfig, from_plain
 from genlab.errors import ConfigError
-from genlab.given import Given, given_images
-from genlab.latent_space import (
+from genlab.report.pictures import save_grid
+from genlab.rng import SampleRng
+from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.trained.draw import check_labels
+from genlab.trained.given import Given, given_images
+from genlab.trained.latent_space import (
     check_has,
     check_prior,
     codes_of_training,
@@ -24,10 +28,6 @@ from genlab.latent_space import (
     table,
     write_images,
 )
-from genlab.report.pictures import save_grid
-from genlab.rng import SampleRng
-from genlab.run import create_folder, log, log_to_console, storage_errors
-from genlab.trained.draw import check_labels
 from genlab.trained.model import TrainedModel, load_model
 
 _DIMENSIONS = 16

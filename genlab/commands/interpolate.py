@@ -13,12 +13,12 @@ from torch import Tensor
 from genlab import device
 from genlab.config import InterpolateConfig, from_plain
 from genlab.errors import ConfigError
-from genlab.given import given_images
-from genlab.latent_space import check_has, check_prior, decode, encode, labels_of, table, write_images
 from genlab.report.pictures import save_grid
 from genlab.rng import SampleRng
-from genlab.run import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
 from genlab.trained.draw import check_labels
+from genlab.trained.given import given_images
+from genlab.trained.latent_space import check_has, check_prior, decode, encode, labels_of, table, write_images
 from genlab.trained.model import TrainedModel, load_model
 
 _PICTURED_PAIRS = 40

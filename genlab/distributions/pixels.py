@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.data.statistics import PixelStatistics
-from genlab.likelihoods import SMALLEST_SPREAD
+from genlab.distributions.likelihoods import SMALLEST_SPREAD
 
 _OVERLAP = 0.7  # of the components of a new mixture: less makes tails thin, more makes components alike
 _STEEPEST = 100.0  # tilt of a new pixel's levels

@@ -18,8 +18,8 @@ import yaml
 from tqdm import tqdm
 
 from genlab import __version__
-from genlab.checkpoint import write_atomically
 from genlab.errors import StorageError, UserError
+from genlab.runs.checkpoint import write_atomically
 
 log = logging.getLogger("genlab")
 
