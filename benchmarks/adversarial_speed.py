@@ -30,7 +30,7 @@ import torch
 from torch.utils.data import DataLoader
 from train_speed import Pictures, endless, genlab_loop, timed
 
-from genlab import build
+from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.device import Processes, resolve
 from genlab.families.gan import GAN
@@ -136,10 +136,10 @@ def build_game(
     model: dict[str, Any], dataset: dict[str, Any], batch_size: int, device: torch.device
 ) -> tuple[GAN, Update, Dataset]:
     """A family with the update that steps it, and its data on the device."""
-    config = build.train_config(plain_config(model, dataset, batch_size, 1000, str(device)))
-    data = build.dataset(config.dataset).to(device)
+    config = registry.train_config(plain_config(model, dataset, batch_size, 1000, str(device)))
+    data = registry.dataset(config.dataset).to(device)
     torch.manual_seed(0)
-    family = build.family(config.model, data.spec).to(device)
+    family = registry.family(config.model, data.spec).to(device)
     assert isinstance(family, GAN)
     return family, Update(family, config, Processes(0, 1, device)), data
 

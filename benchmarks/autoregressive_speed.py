@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from genlab import build
+from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.device import resolve
 from genlab.families.autoregressive import Autoregressive
@@ -41,7 +41,7 @@ NAIVE_STEPS = 3
 
 
 def main() -> None:
-    models = [name for name in MODELS if name in build.FAMILIES]
+    models = [name for name in MODELS if name in registry.FAMILIES]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -89,8 +89,8 @@ def measure(
 ) -> dict[str, list[float]]:
     """Seconds by what was done, each repetition's."""
     torch.manual_seed(0)
-    config = build.look_up(build.FAMILIES, name, "model").Config(width=arguments.width)
-    family = build.family(config, DataSpec("random", 1, side, side, levels=2)).to(device).eval()
+    config = registry.look_up(registry.FAMILIES, name, "model").Config(width=arguments.width)
+    family = registry.family(config, DataSpec("random", 1, side, side, levels=2)).to(device).eval()
     assert isinstance(family, Autoregressive)
     network, distribution = family.network, family.distribution
     images = torch.randint(0, 2, (arguments.batch_size, 1, side, side), device=device).float()

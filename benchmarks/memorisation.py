@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genlab import build
+from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.metrics import extractors
 from genlab.metrics.memorisation import Closest, closest_features, closest_images, copying
@@ -83,7 +83,7 @@ def main() -> None:
     if arguments.quick:
         arguments.datasets, arguments.repetitions = ["digits"], 300
     for name in arguments.datasets:
-        dataset = build.dataset(build.look_up(build.DATASETS, name, "dataset").Config())
+        dataset = registry.dataset(registry.look_up(registry.DATASETS, name, "dataset").Config())
         training = images_of(dataset, "train")
         unseen = torch.cat([images_of(dataset, "validation"), images_of(dataset, "test")])
         rng = torch.Generator().manual_seed(0)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from genlab import build
+from genlab import registry
 from genlab.config import from_plain
 from genlab.data.dataset import Dataset
 from genlab.data.sets import PictureSet, set_of_split
@@ -140,8 +140,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {"name": arguments.dataset, "root": arguments.root, "path": arguments.path}
     settings = {key: value for key, value in settings.items() if value is not None}
-    kind = build.look_up(build.DATASETS, arguments.dataset, "dataset").Config
-    dataset = build.dataset(from_plain(kind, settings, "dataset"))
+    kind = registry.look_up(registry.DATASETS, arguments.dataset, "dataset").Config
+    dataset = registry.dataset(from_plain(kind, settings, "dataset"))
     names = arguments.extractors or [
         "pixels",
         "random_conv",

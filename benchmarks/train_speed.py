@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
-from genlab import build, train
+from genlab import registry, train
 from genlab.data.dataset import BatchStream, Dataset
 
 WARM_UP_STEPS = 50
@@ -61,7 +61,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     """Runs the loops in turn and prints a table of medians and ratios."""
     plain = plain_config(arguments, folder)
     device = train.device.resolve(arguments.device)
-    images = build.dataset(build.train_config(plain).dataset).to(device)
+    images = registry.dataset(registry.train_config(plain).dataset).to(device)
     loops: dict[str, Callable[[], float]] = {
         "bare": lambda: bare_loop(plain, images, device),
         "genlab": lambda: genlab_loop(plain, folder),
@@ -74,7 +74,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         for name, loop in loops.items():
             rates[name].append(loop())
     drawn = plain | {"dataset": plain["dataset"] | {"binarize": "dynamic"}}
-    drawn_images = build.dataset(build.train_config(drawn).dataset).to(device)
+    drawn_images = registry.dataset(registry.train_config(drawn).dataset).to(device)
     waits: dict[str, list[float]] = {"fetched": [], "drawn": []}
     for _ in range(arguments.repetitions):
         waits["fetched"].append(data_share(plain, images, device))
@@ -140,7 +140,7 @@ def genlab_loop(plain: dict[str, Any], folder: Path) -> float:
 
 def bare_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device) -> float:
     """Images already on the device as floats; nothing but the loss, backward and the optimizer."""
-    family = build.family(build.train_config(plain).model, dataset.spec).to(device)
+    family = registry.family(registry.train_config(plain).model, dataset.spec).to(device)
     optimizer = torch.optim.Adam(family.parameters(), 1e-3, fused=True)
     steps, size = plain["trainer"]["steps"], plain["trainer"]["batch_size"]
     images = next(batch.images for _, batch in dataset.evaluation_batches("train", 10_000, 0, 10_000))
@@ -154,7 +154,7 @@ def bare_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device) -> 
 
 def dataloader_loop(plain: dict[str, Any], dataset: Dataset, device: torch.device, workers: int) -> float:
     """torchvision's way: a PIL image, ToTensor, collated by a DataLoader; an item() each step."""
-    family = build.family(build.train_config(plain).model, dataset.spec).to(device)
+    family = registry.family(registry.train_config(plain).model, dataset.spec).to(device)
     optimizer = torch.optim.Adam(family.parameters(), 1e-3)
     steps, size = plain["trainer"]["steps"], plain["trainer"]["batch_size"]
     loader = DataLoader(
@@ -210,8 +210,8 @@ def timed(steps: int, batch_size: int, device: torch.device, step: Callable[[], 
 
 def data_share(plain: dict[str, Any], dataset: Dataset, device: torch.device) -> float:
     """Share of a step that passes between asking for a batch and having it on the device."""
-    config = build.train_config(plain)
-    family = build.family(config.model, dataset.spec).to(device)
+    config = registry.train_config(plain)
+    family = registry.family(config.model, dataset.spec).to(device)
     optimizer = torch.optim.Adam(family.parameters(), 1e-3, fused=True)
     stream: BatchStream = dataset.batches(0, config.trainer.batch_size)
     waited, started = 0.0, time.perf_counter()

@@ -316,9 +316,9 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
         print(f"wrote {folder}: summary.csv, and a folder for each job")
         done = [k for k, code in enumerate(codes) if code == 0 and jobs[k].plain["dataset"]["name"] != "none"]
         if done:  # and has data: a game without has nothing to sample
-            from genlab import build
+            from genlab import registry
 
-            family = build.look_up(build.FAMILIES, jobs[done[0]].plain["model"]["name"], "model")
+            family = registry.look_up(registry.FAMILIES, jobs[done[0]].plain["model"]["name"], "model")
             print(f"next: {family.show_line(folder / str(done[0]))}")
     if any(code in (Interrupted.exit_code, 130) for code in codes):
         return codes[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from genlab import build, device
+from genlab import device, registry
 from genlab.config import TrainConfig, to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
 from genlab.report.pictures import save_grid, write_pictures, write_samples
@@ -60,7 +60,7 @@ def start(
         Interrupted: a signal came; the run is saved.
     """
     log_to_console()
-    config = build.train_config(plain)
+    config = registry.train_config(plain)
     check_installed(config)
     with device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():  # nothing to save yet
@@ -92,10 +92,10 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
         plain = plain or saved["config"]
     if plain is None:
         raise CheckpointError(f"run={path}: no checkpoint and no config.yaml in it; start with genlab train")
-    config = build.train_config(plain)
+    config = registry.train_config(plain)
     check_installed(config)
     if saved is not None:
-        refuse_another_run(build.train_config(saved["config"]), config)
+        refuse_another_run(registry.train_config(saved["config"]), config)
         if config.trainer.steps < saved["step"]:
             raise ConfigError(
                 f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already"

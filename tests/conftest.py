@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab import build
+from genlab import registry
 from genlab.config import setting
 from genlab.families.base import Family
 
@@ -79,7 +79,7 @@ class ToyFamily(Family):
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> type[Family]:
-    monkeypatch.setitem(build.FAMILIES, "toy", ToyFamily)
+    monkeypatch.setitem(registry.FAMILIES, "toy", ToyFamily)
     return ToyFamily
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.adversarial import (
+from genlab.adversarial.losses import (
     GANLoss,
     discriminator_loss,
     generator_loss,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.commands.evaluate import write_per_image
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
@@ -111,7 +111,7 @@ def test_mean_and_standard_error_are_those_of_one_batch_in_float64(run: str) -> 
     genlab("evaluate", f"ckpt={run}", "images=10", "batch_size=4", "run_dir=numbers")
     numbers = json.loads(Path("numbers/evaluation.json").read_text())
     model = load_model(run, "auto", CPU)
-    _, batch = build.dataset(model.config.dataset).examples("test", 10, 0)
+    _, batch = registry.dataset(model.config.dataset).examples("test", 10, 0)
     images = batch.images.double()
     with torch.no_grad():
         logits = model.family.double().get_submodule("network")(images)  # (10, 8, 8, 17)
@@ -145,7 +145,7 @@ def test_each_image_has_a_line_and_the_mean_of_a_column_is_the_reported_one(
         rows = read_csv(f"{folder}/per_image.csv")
         assert list(rows[0]) == ["index", "label", *names]
         model = load_model(ckpt, "auto", CPU)
-        dataset = build.dataset(model.config.dataset)
+        dataset = registry.dataset(model.config.dataset)
         indices, batch = next(dataset.evaluation_batches("test", 10, 0, 10))
         assert [int(row["index"]) for row in rows] == indices
         assert batch.labels is not None

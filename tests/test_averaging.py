@@ -11,7 +11,7 @@ from conftest import plain_config
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from genlab import build
+from genlab import registry
 from genlab.device import Processes
 from genlab.nets.adversarial import make_generator
 from genlab.trained.numbers import evaluate_split
@@ -37,7 +37,7 @@ def trained(
     plain = plain_config(name, schedule="constant", steps=steps, **trainer)
     plain["model"] |= model
     plain["optimizer"] |= optimizer or {}
-    return TrainingState(build.train_config(plain), Processes(0, 1, CPU))
+    return TrainingState(registry.train_config(plain), Processes(0, 1, CPU))
 
 
 def go_on(state: TrainingState, until: int) -> None:

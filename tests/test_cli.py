@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab import build, cli, completion, words
+from genlab import cli, completion, registry, words
 from genlab.errors import ConfigError, DivergedError, Interrupted
 
 CHECKOUT = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def test_every_group_by_name(performed: list) -> None:
     plain = plain_of(performed, *argv)
     names = [plain[group]["name"] for group in ("model", "dataset", "optimizer", "schedule")]
     assert names == ["vae", "mnist", "adam", "warmup_cosine"]
-    build.train_config({k: v for k, v in plain.items() if k != "run_dir"})
+    registry.train_config({k: v for k, v in plain.items() if k != "run_dir"})
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_cfg_job_prints_what_passes_the_door(capsys: pytest.CaptureFixture[str],
     assert cli.main(argv) == 0
     plain = yaml.safe_load(capsys.readouterr().out)
     assert plain.pop("run_dir") is None
-    config = build.train_config(plain)
+    config = registry.train_config(plain)
     assert (config.trainer.steps, config.seed) == (7, 5)
 
 
@@ -354,7 +354,7 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (name, overrides, run_dir) == ("start", ["run_dir=here", "seed=2"], "here")
     assert recipe == "vae_digits"
     assert "run_dir" not in plain
-    build.train_config(plain)
+    registry.train_config(plain)
     assert cli.main(["sample", "ckpt=run", "n=3", "labels=[1,2]"]) == 0
     name, plain = calls.pop()
     assert (plain["ckpt"], plain["n"], plain["labels"], plain["run_dir"]) == ("run", 3, [1, 2], None)

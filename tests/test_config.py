@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from genlab import build
+from genlab import registry
 from genlab.config import (
     AdamConfig,
     EvaluateConfig,
@@ -161,9 +161,9 @@ DEFAULTS = {"model": "toy", "dataset": "digits", "optimizer": "adam", "schedule"
 
 
 def test_a_run_through_the_door(toy: Any) -> None:
-    config = build.train_config(run_of(trainer={"steps": 7}, seed=3))
+    config = registry.train_config(run_of(trainer={"steps": 7}, seed=3))
     assert (config.model.name, config.trainer.steps, config.seed) == ("toy", 7, 3)
-    assert build.train_config(to_plain(config)) == config
+    assert registry.train_config(to_plain(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -199,6 +199,6 @@ def test_a_run_through_the_door(toy: Any) -> None:
 )
 def test_a_run_that_does_not_pass(toy: Any, changes: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as error:
-        build.train_config(run_of(**changes))
+        registry.train_config(run_of(**changes))
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)

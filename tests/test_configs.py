@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab import build, cli, help, words
+from genlab import cli, help, registry, words
 from genlab.config import TrainerConfig, to_plain
 
 FOLDER = cli.configs_folder()
 REGISTRIES = {
-    "model": build.FAMILIES,
-    "dataset": build.DATASETS,
-    "optimizer": build.OPTIMIZERS,
-    "schedule": build.SCHEDULES,
+    "model": registry.FAMILIES,
+    "dataset": registry.DATASETS,
+    "optimizer": registry.OPTIMIZERS,
+    "schedule": registry.SCHEDULES,
 }
 
 
@@ -38,7 +38,7 @@ def composed(monkeypatch: pytest.MonkeyPatch, *argv: str) -> list[dict[str, Any]
 
 
 def defaults_of(group: str, name: str) -> dict[str, Any]:
-    entry = build.look_up(REGISTRIES[group], name, group)
+    entry = registry.look_up(REGISTRIES[group], name, group)
     config = getattr(entry, "Config", entry)
     try:
         return to_plain(config())
@@ -95,7 +95,7 @@ def test_files_of_verbs_hold_every_default(verb: str, config: Any) -> None:
 def test_every_option_composes_and_passes_the_door(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ["model=gated_pixelcnn"] if word == "dataset=codes" else []
     (plain,) = composed(monkeypatch, *model, word, *needed(word.removeprefix("dataset=")))
-    build.train_config(plain)
+    registry.train_config(plain)
 
 
 @pytest.mark.parametrize("name", names("recipe"))
@@ -107,7 +107,7 @@ def test_every_recipe_comes_by_itself_and_passes_the_door(name: str, monkeypatch
         composed(monkeypatch, f"model={model}", f"dataset={dataset}", *needed(dataset), *more)[0]
         for more in ([], ["recipe=none"])
     ]
-    build.train_config(with_it)
+    registry.train_config(with_it)
     assert with_it != without
 
 
@@ -116,7 +116,7 @@ def test_every_sweep_composes_and_passes_the_door(name: str, monkeypatch: pytest
     jobs = composed(monkeypatch, f"sweep={name}")
     assert len(jobs) > 1
     for plain in jobs:
-        build.train_config(plain)
+        registry.train_config(plain)
 
 
 def test_every_file_begins_with_a_line_for_people() -> None:

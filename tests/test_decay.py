@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from genlab import build
 from genlab import config as c
+from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.families.base import Family
 from genlab.training.decay import decay_groups, decayed_names, in_groups
@@ -62,14 +62,14 @@ UNDECAYED = {
 
 
 def make(name: str) -> Family:
-    kind = build.look_up(build.FAMILIES, name, "model")
+    kind = registry.look_up(registry.FAMILIES, name, "model")
     learns_sigma = any(name.endswith("log_sigma") for name in UNDECAYED[name])
     spec = NOTHING if name == "bilinear_game" else DEQUANTIZED if learns_sigma else DIGITS
-    return build.family(kind.Config(**SETTINGS.get(name, {})), spec)
+    return registry.family(kind.Config(**SETTINGS.get(name, {})), spec)
 
 
 def test_the_table_has_every_family() -> None:
-    assert UNDECAYED.keys() == build.FAMILIES.keys()
+    assert UNDECAYED.keys() == registry.FAMILIES.keys()
 
 
 @pytest.mark.parametrize("name", UNDECAYED)

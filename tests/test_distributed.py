@@ -18,8 +18,9 @@ PROGRAM = """
     import sys
     sys.path[:0] = {paths!r}
     import conftest, torch
-    from genlab import build, train
-    build.FAMILIES["toy"] = conftest.ToyFamily
+    from genlab import train
+    from genlab import registry
+    registry.FAMILIES["toy"] = conftest.ToyFamily
     torch.set_num_threads(1)
     if {quiet}:
         torch.randn_like = torch.zeros_like  # without noise of their own, two processes are exactly one

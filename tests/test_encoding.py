@@ -13,7 +13,7 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import write_picture
 from torch import Tensor
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.commands import encode
 from genlab.commands.encode import Features, compare, places_of
 from genlab.data.subsets import shuffled
@@ -61,7 +61,7 @@ def facts_of(folder: str) -> dict[str, Any]:
 def split_of(run: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Images, codes and labels, in one batch and without the command."""
     model = load_model(run, "auto", CPU)
-    dataset = build.dataset(model.config.dataset)
+    dataset = registry.dataset(model.config.dataset)
     batch = next(dataset.evaluation_batches(split, 10_000, 0, limit))[1]
     assert batch.labels is not None
     with torch.no_grad():
@@ -360,7 +360,7 @@ def test_the_probe_of_a_model_with_labels_gets_none_from_them(tmp_path: Path) ->
 
 def labelled_images(run: str) -> tuple[Tensor, Tensor]:
     """The test images of a run, and their labels."""
-    dataset = build.dataset(load_model(run, "auto", CPU).config.dataset)
+    dataset = registry.dataset(load_model(run, "auto", CPU).config.dataset)
     batch = next(dataset.evaluation_batches("test", 10_000, 0))[1]
     assert batch.labels is not None
     return batch.images, batch.labels

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_autoregressive_verbs import genlab, one_line, samples, trained
 
-from genlab import build, cli
+from genlab import cli, registry
 from genlab.commands import traverse
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
@@ -76,7 +76,7 @@ def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixtu
     genlab(*words, "n=5", "batch_size=2", "run_dir=few")
     assert "fitting 2 Gaussians to the codes of 1197 training images" in capsys.readouterr().err
     model = load_model(ae, "auto", CPU)
-    _, batch = next(build.dataset(model.config.dataset).evaluation_batches("train", 1197, 0))
+    _, batch = next(registry.dataset(model.config.dataset).evaluation_batches("train", 1197, 0))
     with torch.no_grad():
         latents = fitted_prior.fit(model.family.encode(batch.images), 2, 0).draw(SampleRng(0, range(5)))
         expected = to_uint8(model.family.decode(latents)).permute(0, 2, 3, 1).numpy()

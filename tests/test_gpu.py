@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import plain_config
 
-from genlab import build, device, train
+from genlab import device, registry, train
 from genlab.commands import sample
 from genlab.runs import checkpoint
 from genlab.trained.model import load_model
@@ -59,7 +59,7 @@ def test_no_wait_for_the_device_within_a_step() -> None:
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_no_wait_for_the_device_within_an_adversarial_step(name: str) -> None:
     plain = plain_config(name, device="cuda", steps=10)
-    state = train.TrainingState(build.train_config(plain), _alone())
+    state = train.TrainingState(registry.train_config(plain), _alone())
     for _ in range(3):
         state.family.step(state.batches, state.update)  # first use allocates
     torch.cuda.synchronize()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab import config as c
-from genlab.inner_optimizer import InnerOptimizer
+from genlab.adversarial.unrolling import InnerOptimizer
 from genlab.training.decay import decay_groups, decayed_names
 from genlab.training.update import make_optimizer
 

@@ -14,7 +14,7 @@ from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, trained
 from torch import Tensor
 
-from genlab import build
+from genlab import registry
 from genlab.commands import complete
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
@@ -182,7 +182,7 @@ def test_upper_halves_of_test_images(run: str, capsys: pytest.CaptureFixture[str
     names = [f"0000{i}-0{k}.png" for i in range(3) for k in range(4)]
     assert sorted(p.name for p in Path("out/images").iterdir()) == names
     model = load_model(run, "auto", CPU)
-    numbers, batch = build.dataset(model.config.dataset).examples("test", 3, 0)
+    numbers, batch = registry.dataset(model.config.dataset).examples("test", 3, 0)
     originals = to_uint8(batch.images)[:, 0].numpy()
     pictures = np.stack([picture(f"out/images/{name}") for name in names]).reshape(3, 4, 8, 8)
     assert (pictures[:, :, :4] == originals[:, None, :4]).all()
@@ -271,7 +271,7 @@ def test_labels_are_the_user_s_the_image_s_or_drawn(labelled: str) -> None:
 
     genlab("complete", f"ckpt={labelled}", "count=3", "n=2", "run_dir=own")
     model = load_model(labelled, "auto", CPU)
-    _, batch = build.dataset(model.config.dataset).examples("test", 3, 0)
+    _, batch = registry.dataset(model.config.dataset).examples("test", 3, 0)
     assert batch.labels is not None
     assert labels_in("own") == batch.labels.repeat_interleave(2).tolist()
     genlab("complete", f"ckpt={labelled}", "count=2", "n=3", "labels=[3,7]", "run_dir=given")

@@ -13,7 +13,7 @@ import torch
 from conftest import plain_config
 from PIL import Image
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.data.digits import DigitsConfig
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
@@ -89,7 +89,7 @@ def test_levels_are_those_of_written_pictures() -> None:
 
 
 def test_real_against_itself_and_its_cache(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = build.dataset(DigitsConfig())
+    dataset = registry.dataset(DigitsConfig())
     real = set_of_split(dataset, "test")
     wanted = parse(["random_conv", "lenet"], dataset.spec)
     caplog.set_level("INFO", "genlab")
@@ -237,7 +237,7 @@ def test_a_mistyped_measure_of_a_run_leaves_nothing_behind(toy: Any) -> None:
 
 
 def test_copies_are_found_and_shown(tmp_path: Path) -> None:
-    dataset = build.dataset(DigitsConfig())
+    dataset = registry.dataset(DigitsConfig())
     training, test = (set_of_split(dataset, split).levels for split in ("train", "test"))
     for name, levels in (("honest", test[:200]), ("copied", torch.cat([training[:60], test[:140]]))):
         np.savez(f"{name}.npz", images=levels.permute(0, 2, 3, 1).numpy())
@@ -284,7 +284,7 @@ def test_classes_come_as_often_as_in_the_data(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(model.family, "sample", watched)
     labels = torch.tensor([3] * 6 + [7] * 2)
-    dataset = build.dataset(DigitsConfig())
+    dataset = registry.dataset(DigitsConfig())
     generate(model.family, dataset, 16, seed=0, torch_device=CPU, batch_size=5, labels=labels)
     assert torch.cat(asked).bincount(minlength=10).tolist() == [0, 0, 0, 12, 0, 0, 0, 4, 0, 0]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab import build, cli
+from genlab import cli, registry
 from genlab.device import Processes
 from genlab.runs import checkpoint
 from genlab.trained.model import load_model
@@ -59,7 +59,7 @@ def test_it_loads_samples_evaluates_and_goes_on(
 def test_the_moments_of_its_optimizers_stay_with_their_weights(name: str, old_runs: Path) -> None:
     saved = checkpoint.find(name)[1]
     state = TrainingState(
-        build.train_config(saved["config"]), Processes(0, 1, torch.device("cpu")), new=False
+        registry.train_config(saved["config"]), Processes(0, 1, torch.device("cpu")), new=False
     )
     state.restore(saved)
     for player, optimizer in state.update.optimizers.items():

@@ -13,7 +13,7 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import picture, write_picture
 from torch import Tensor
 
-from genlab import build
+from genlab import registry
 from genlab.data.subsets import shuffled
 from genlab.report.pictures import save_bands, to_uint8
 from genlab.trained.model import load_model
@@ -36,7 +36,7 @@ def facts_of(folder: str, verb: str = "reconstructions") -> dict:
 
 
 def originals(run: str, count: int, split: str = "test") -> Tensor:
-    dataset = build.dataset(load_model(run, "auto", CPU).config.dataset)
+    dataset = registry.dataset(load_model(run, "auto", CPU).config.dataset)
     return dataset.examples(split, count, 0)[1].images
 
 

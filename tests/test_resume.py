@@ -121,9 +121,10 @@ KILLER = """
     import os, sys
     sys.path[:0] = {paths!r}
     import conftest
-    from genlab import build, train
+    from genlab import train
+    from genlab import registry
     from genlab.runs import checkpoint
-    build.FAMILIES["toy"] = conftest.ToyFamily
+    registry.FAMILIES["toy"] = conftest.ToyFamily
     calls = 0
     def dying(function):
         def call(*args, **kwargs):
@@ -276,9 +277,10 @@ def test_signal_to_a_process_exits_within_ten_seconds(own_folder: Path) -> None:
         import sys
         sys.path[:0] = {paths!r}
         import conftest
-        from genlab import build, train
+        from genlab import train
+        from genlab import registry
         from genlab.errors import Interrupted
-        build.FAMILIES["toy"] = conftest.ToyFamily
+        registry.FAMILIES["toy"] = conftest.ToyFamily
         try:
             plain = conftest.plain_config(steps=10**7, evaluate_every=0, checkpoint_every=0, log_every=10)
             train.start(plain, [], "long")

@@ -100,10 +100,10 @@ def test_evaluation_does_not_depend_on_the_batch_size(run: Path) -> None:
 
 
 def test_mean_and_standard_error_by_hand(run: Path) -> None:
-    from genlab import build
+    from genlab import registry
 
     model = load_model("run", "auto", CPU)
-    dataset = build.dataset(model.config.dataset).to(CPU)
+    dataset = registry.dataset(model.config.dataset).to(CPU)
     errors = torch.cat(
         [
             model.family.evaluate(batch, rng=SampleRng(5, indices, purpose="evaluation"))["squared_error"]

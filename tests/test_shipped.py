@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_configs import composed, names, needed, read
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.runs import checkpoint
 
 STEPS = 4
@@ -99,7 +99,7 @@ def test_every_recipe_trains_and_resumes_bit_for_bit(name: str, monkeypatch: pyt
         words = [f"model={model}", f"dataset={dataset}", *needed(dataset)]
         (plain,) = composed(patch, *words, *SHORT, *narrowed(model))
     plain["dataset"] = codes_of_pictures() if dataset == "codes" else pictures_like(plain["dataset"])
-    build.train_config(plain)
+    registry.train_config(plain)
     train.start(plain, [], "whole")
     shutil.copytree("whole", "cut")
     Path("cut/checkpoints/step-00000004.pt").unlink()

@@ -17,7 +17,7 @@ from test_latent_verbs import cells, drawn, near, pictures
 from test_reconstruction import numbers, originals
 from torch import Tensor
 
-from genlab import build, train
+from genlab import registry, train
 from genlab.commands.traverse import Space, along_dimensions, along_direction, manifold
 from genlab.rng import SampleRng
 from genlab.trained.model import load_model
@@ -107,7 +107,7 @@ def test_around_an_image_and_along_the_way_between_two_classes(vae: str) -> None
     words = ["traverse", f"ckpt={vae}", "around=image", "number=4", "steps=3"]
     genlab(*words, "direction=[3,8]", "dimensions=[1]", "run_dir=out")
     centre = encoded(vae, originals(vae, 5))[4]
-    dataset = build.dataset(load_model(vae, "auto", CPU).config.dataset)
+    dataset = registry.dataset(load_model(vae, "auto", CPU).config.dataset)
     _, batch = next(dataset.evaluation_batches("train", 2000, 0))
     assert batch.labels is not None
     codes = encoded(vae, batch.images)

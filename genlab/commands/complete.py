@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab import build, device
+from genlab import device, registry
 from genlab.config import CompleteConfig, from_plain, suggest
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
@@ -223,7 +223,7 @@ def main(plain: Mapping[str, Any]) -> None:
 
 def families_that_complete() -> list[str]:
     """Names of the autoregressive families."""
-    families = {name: build.look_up(build.FAMILIES, name, "model") for name in build.FAMILIES}
+    families = {name: registry.look_up(registry.FAMILIES, name, "model") for name in registry.FAMILIES}
     return sorted(name for name, family in families.items() if issubclass(family, Autoregressive))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab import build, device
+from genlab import device, registry
 from genlab.config import EncodeConfig, from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.subsets import subset
@@ -189,11 +189,11 @@ def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -
     name = changes.get("name", stored.name)
     if name == stored.name:
         return dataset_of(model, {key: value for key, value in changes.items() if key != "name"}, split)
-    config_class = build.look_up(build.DATASETS, name, "dataset").Config
+    config_class = registry.look_up(registry.DATASETS, name, "dataset").Config
     known = {field.name for field in dataclasses.fields(config_class)}
     plain = to_plain(stored)
     kept = {key: plain[key] for key in _AS_IN_TRAINING if plain.get(key) is not None and key in known}
-    dataset = build.dataset(from_plain(config_class, kept | dict(changes), "dataset"))
+    dataset = registry.dataset(from_plain(config_class, kept | dict(changes), "dataset"))
     spec, own = dataset.spec, model.spec
     if spec.kind != "images":
         raise DataError(f"dataset={name}: has no images; choose another")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from genlab import build, device
+from genlab import device, registry
 from genlab.config import EvaluateConfig, from_plain
 from genlab.errors import ConfigError
 from genlab.report.pictures import write_pictures
@@ -119,9 +119,9 @@ def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> No
     samples = str(config.samples)
     dataset, reading = None, {}
     if config.against is None:
-        kind = build.look_up(build.DATASETS, config.dataset["name"], "dataset").Config
+        kind = registry.look_up(registry.DATASETS, config.dataset["name"], "dataset").Config
         dataset_config = from_plain(kind, config.dataset, "dataset")
-        dataset, reading = build.dataset(dataset_config), reading_of(dataset_config)
+        dataset, reading = registry.dataset(dataset_config), reading_of(dataset_config)
         if dataset.spec.kind != "images":
             raise ConfigError(
                 f"dataset={dataset.spec.name}: holds no images to compare samples={samples} with"

@@ -1,7 +1,8 @@
 """Latents of N categorical variables with K classes each, and their relaxation by Gumbel noise.
 
 A latent is N one-hot vectors, one after the other: (..., B, N K) numbers, D = N K in
-`genlab.distributions.latents`. A relaxed one has vectors of positive numbers of sum 1 in their place, through which gradients flow.
+`genlab.distributions.latents`. A relaxed one has vectors of positive numbers of sum 1 in their place, through
+which gradients flow.
 """
 
 from __future__ import annotations

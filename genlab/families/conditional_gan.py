@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab import adversarial
+from genlab.adversarial import losses
 from genlab.config import setting
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
@@ -30,7 +30,7 @@ class ProjectionGANConfig(GANConfig):
     """See configs/model/projection_gan.yaml."""
 
     name: Literal["projection_gan"] = setting("projection_gan")  # type: ignore[assignment]
-    loss: adversarial.GANLoss = setting("hinge")
+    loss: losses.GANLoss = setting("hinge")
 
 
 class ProjectionGAN(GAN):
@@ -74,7 +74,7 @@ class ACGAN(ProjectionGAN):
         """Its own adversarial loss, and the samples to be told as what they were to be."""
         assert drawn is not None
         features = self.opponent.features(fake)
-        loss = adversarial.generator_loss(self.config.loss, self.opponent.logits(features))
+        loss = losses.generator_loss(self.config.loss, self.opponent.logits(features))
         class_loss = self.class_loss(features, drawn)
         metrics = {"generator_loss": loss, "generator_class_loss": class_loss}
         return loss + self.config.generator_class_weight * class_loss, metrics

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab import adversarial
-from genlab.augmentation import OPERATIONS, augment
+from genlab.adversarial import losses
+from genlab.adversarial.augmentation import OPERATIONS, augment
 from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
@@ -68,7 +68,7 @@ class GANConfig(AdversarialConfig):
     """See configs/model/gan.yaml."""
 
     name: Literal["gan"] = setting("gan")  # type: ignore[assignment]
-    loss: adversarial.GANLoss = setting("non_saturating")
+    loss: losses.GANLoss = setting("non_saturating")
     discriminator_steps: int = setting(1, at_least=1, help="for each step of the generator")
     label_smoothing: float = setting(
         0.0, at_least=0, below=0.5, help="data is labelled 1 less this, one-sided"
@@ -257,13 +257,11 @@ class GAN(Family):
         config, player = self.config, self.players[0]
         real_logits = self.opponent.logits(features[0], labels)
         fake_logits = self.opponent.logits(features[1], drawn)
-        loss = adversarial.discriminator_loss(
-            config.loss, real_logits, fake_logits, 1 - config.label_smoothing
-        )
+        loss = losses.discriminator_loss(config.loss, real_logits, fake_logits, 1 - config.label_smoothing)
         metrics = self.opponent_health(real_logits.float(), fake_logits.float())
         metrics[f"{player}_loss"] = loss
         if config.r1 > 0:
-            penalty = adversarial.r1_penalty(lambda x: self.opponent(x, labels), real, config.packing)
+            penalty = losses.r1_penalty(lambda x: self.opponent(x, labels), real, config.packing)
             metrics["r1_penalty"] = penalty
             loss = loss + config.r1 * penalty
         return loss, metrics
@@ -276,7 +274,7 @@ class GAN(Family):
         return self.generator_objective(fake, drawn)
 
     def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        loss = adversarial.generator_loss(self.config.loss, self.opponent(fake, drawn))
+        loss = losses.generator_loss(self.config.loss, self.opponent(fake, drawn))
         return loss, {"generator_loss": loss}
 
     def to_model(self, images: Tensor) -> Tensor:

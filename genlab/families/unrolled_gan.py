@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from genlab import adversarial
+from genlab.adversarial import losses
+from genlab.adversarial.unrolling import InnerOptimizer, Moments, Tensors
 from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.gan import GAN, GANConfig
-from genlab.inner_optimizer import InnerOptimizer, Moments, Tensors
 from genlab.training.decay import decayed_names
 
 
@@ -112,12 +112,12 @@ class UnrolledGAN(GAN):
                 parameters = {name: p.detach() for name, p in parameters.items()}
             if self.config.loss == "minimax":
                 logits = self.unrolled_logits(parameters, real, fake)
-                loss = -adversarial.discriminator_loss(
+                loss = -losses.discriminator_loss(
                     "minimax", logits[0], logits[1], 1 - self.config.label_smoothing
                 )
             else:
                 logits = functional_call(self.opponent, parameters, (fake,))
-                loss = adversarial.generator_loss(self.config.loss, logits)
+                loss = losses.generator_loss(self.config.loss, logits)
         return loss, {"generator_loss": loss}
 
     def inner_step(
@@ -127,7 +127,7 @@ class UnrolledGAN(GAN):
 
         def loss(weights: Tensors) -> Tensor:
             logits = self.unrolled_logits(weights, real, fake)
-            value = adversarial.discriminator_loss(
+            value = losses.discriminator_loss(
                 self.config.loss, logits[0], logits[1], 1 - self.config.label_smoothing
             )
             if self.config.r1 > 0:
@@ -135,7 +135,7 @@ class UnrolledGAN(GAN):
                 def discriminator(x: Tensor) -> Tensor:
                     return functional_call(self.opponent, weights, (x,))
 
-                penalty = adversarial.r1_penalty(discriminator, real, self.config.packing)
+                penalty = losses.r1_penalty(discriminator, real, self.config.packing)
                 value = value + self.config.r1 * penalty
             return value
 

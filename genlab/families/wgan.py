@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.adversarial import gradient_penalty
+from genlab.adversarial.losses import gradient_penalty
 from genlab.config import setting
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genlab import build
+from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.data.stacked_mnist import StackedMNISTConfig, modes
 from genlab.errors import ConfigError, DataError
@@ -139,7 +139,7 @@ def of_digits(mnist_config: Any, torch_device: torch.device, *, folder: Path | N
     if isinstance(mnist_config, StackedMNISTConfig):
         mnist_config = mnist_config.single_digits()
     plain = dataclasses.replace(mnist_config, binarize="none", dequantize=False, flip=False)
-    dataset = build.dataset(plain)
+    dataset = registry.dataset(plain)
     if dataset.spec.shape != (1, 28, 28) or dataset.spec.classes != 10:
         raise ConfigError(
             f"dataset={plain.name}: the digit classifier learns from grey 28x28 images of 10 classes"

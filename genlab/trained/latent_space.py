@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab import build
+from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 from genlab.families.base import Family
@@ -58,7 +58,7 @@ def check_prior(model: TrainedModel, ckpt: str, remedy: str) -> None:
 
 def families_that(*needs: str) -> list[str]:
     """Names of the families that have all of these."""
-    families = {name: build.look_up(build.FAMILIES, name, "model") for name in build.FAMILIES}
+    families = {name: registry.look_up(registry.FAMILIES, name, "model") for name in registry.FAMILIES}
     return sorted(name for name, family in families.items() if all(getattr(family, n) for n in needs))
 
 

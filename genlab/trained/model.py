@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from genlab import build
+from genlab import registry
 from genlab.config import TrainConfig, from_plain, suggest, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.spec import DataSpec, check_codes_of
@@ -65,9 +65,9 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedMo
         CheckpointError: missing, damaged, or without the average that was asked for.
     """
     path, state = checkpoint.find(ckpt)
-    config = build.train_config(state["config"])
+    config = registry.train_config(state["config"])
     spec = from_plain(DataSpec, state["spec"], "spec")
-    family = build.family(config.model, spec)
+    family = registry.family(config.model, spec)
     averages = state["averages"]
     if weights == "average" and not averages:
         raise CheckpointError(f"weights=average: {path} has no moving average; use weights=raw")
@@ -95,7 +95,7 @@ def dataset_of(model: TrainedModel, changes: Mapping[str, Any], split: str) -> D
         DataError: its images are others now, or there are none in the split.
     """
     config = relocated(model.config.dataset, changes)
-    dataset = build.dataset(config)
+    dataset = registry.dataset(config)
     if model.spec.kind == "codes":
         check_codes_of(config.ckpt, dataset.spec.codes_of, model.spec.codes_of)
     if dataset.spec != model.spec:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab import build, device
+from genlab import device, registry
 from genlab.config import TrainConfig, from_plain, to_plain
 from genlab.data.dataset import BatchStream, Dataset
 from genlab.data.spec import DataSpec, check_codes_of
@@ -54,9 +54,9 @@ class TrainingState:
         self.config = config
         self.group = group
         device.set_determinism(config.trainer.deterministic)
-        self.dataset: Dataset = build.dataset(config.dataset).to(group.device)
+        self.dataset: Dataset = registry.dataset(config.dataset).to(group.device)
         device.seed_initialization(config.seed)
-        self.family: Family = build.family(config.model, self.dataset.spec).to(group.device)
+        self.family: Family = registry.family(config.model, self.dataset.spec).to(group.device)
         if new:
             data = None if self.dataset.spec.kind == "none" else pixel_statistics(self.dataset)
             self.family.begin(data)

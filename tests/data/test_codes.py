@@ -16,7 +16,7 @@ from conftest import plain_config
 from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, samples
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.config import from_plain
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
@@ -84,7 +84,7 @@ def codes_of(ckpt: str) -> CodeMaps:
 def test_the_maps_are_the_codes_of_the_images_with_their_labels(vqvae: str) -> None:
     dataset, model = codes_of(vqvae), load_model(vqvae, "auto", CPU)
     assert model.weights == "average"
-    images = build.dataset(model.config.dataset)
+    images = registry.dataset(model.config.dataset)
     assert dataset.spec == DataSpec(
         "codes", 1, 4, 4, levels=CODES, classes=10, kind="codes", codes_of=fingerprint(model.family)
     )
@@ -142,8 +142,8 @@ def test_a_spec_without_codes_is_kept_as_ever() -> None:
 
 
 def test_training_shows_decoded_codes(prior: str, vqvae: str) -> None:
-    config = build.train_config(checkpoint.find(prior)[1]["config"])
-    dataset = build.dataset(config.dataset)
+    config = registry.train_config(checkpoint.find(prior)[1]["config"])
+    dataset = registry.dataset(config.dataset)
     _, batch = dataset.examples("train", 12, 0)
     save_grid(dataset.pictures(batch.images), Path("expected.png"))
     assert Path("expected.png").read_bytes() == Path(prior, "samples/real.png").read_bytes()

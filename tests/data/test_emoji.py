@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from genlab import build
+from genlab import registry
 from genlab.config import from_plain
 from genlab.data import build_emoji
 from genlab.data.build_emoji import base_of
@@ -27,7 +27,7 @@ needs_font = pytest.mark.skipif(
 
 
 def load(**settings: Any) -> Dataset:
-    return build.dataset(from_plain(EmojiConfig, {"name": "emoji", **settings}, "dataset"))
+    return registry.dataset(from_plain(EmojiConfig, {"name": "emoji", **settings}, "dataset"))
 
 
 @pytest.fixture

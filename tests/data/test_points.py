@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from genlab import build, cli
+from genlab import cli, registry
 from genlab.data.dataset import Dataset
 from genlab.data.points import (
     Gaussian1DConfig,
@@ -53,7 +53,7 @@ def test_the_grid_has_twenty_five_means_two_apart_around_zero() -> None:
 @pytest.mark.parametrize(("config", "modes"), [(RingConfig(modes=3), 3), (GridConfig(side=2, spacing=1), 4)])
 def test_modes_are_as_many_as_asked_for(config: PointsConfig, modes: int) -> None:
     assert len(config.mixture().means) == modes
-    assert build.dataset(config).spec.classes == modes
+    assert registry.dataset(config).spec.classes == modes
 
 
 def test_the_moons_are_one_turned_into_the_other() -> None:
@@ -127,7 +127,7 @@ def test_the_density_integrates_to_one() -> None:
 @pytest.mark.parametrize("kind", ALL)
 def test_points_are_images_of_one_pixel_with_a_channel_for_each_dimension(kind: type[PointsConfig]) -> None:
     config = kind(points=50)
-    spec = build.dataset(config).spec
+    spec = registry.dataset(config).spec
     mixture = config.mixture()
     assert spec.shape == (mixture.means.shape[1], 1, 1)
     assert (spec.name, spec.kind, spec.levels) == (config.name, "points", 0)
@@ -137,7 +137,7 @@ def test_points_are_images_of_one_pixel_with_a_channel_for_each_dimension(kind: 
 @pytest.mark.parametrize("kind", SEPARATE)
 def test_labels_are_the_components(kind: type[PointsConfig]) -> None:
     config = kind(points=500)
-    dataset = build.dataset(config)
+    dataset = registry.dataset(config)
     means = config.mixture().means
     points, labels = held_out(dataset)
     batch = next(dataset.batches(seed=0, batch_size=500))
@@ -149,13 +149,13 @@ def test_labels_are_the_components(kind: type[PointsConfig]) -> None:
 
 @pytest.mark.parametrize("kind", [Gaussian1DConfig, TwoMoonsConfig, SwissRollConfig])
 def test_what_is_no_mode_is_no_label(kind: type[PointsConfig]) -> None:
-    dataset = build.dataset(kind(points=50))
+    dataset = registry.dataset(kind(points=50))
     assert held_out(dataset)[1] is None
     assert next(dataset.batches(seed=0, batch_size=4)).labels is None
 
 
 def test_splits_share_no_point() -> None:
-    dataset = build.dataset(RingConfig(points=5000))
+    dataset = registry.dataset(RingConfig(points=5000))
     splits = [{tuple(p) for p in held_out(dataset, s)[0].tolist()} for s in ("train", "validation", "test")]
     assert [dataset.size(split) for split in ("train", "validation", "test")] == [5000, 5000, 10_000]
     assert not splits[0] & splits[1]
@@ -165,7 +165,7 @@ def test_splits_share_no_point() -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_points_are_the_same_each_time_and_for_every_seed_of_a_run(kind: type[PointsConfig]) -> None:
-    first, second = (build.dataset(kind(points=100)) for _ in range(2))
+    first, second = (registry.dataset(kind(points=100)) for _ in range(2))
     for split in ("train", "validation", "test"):
         assert torch.equal(held_out(first, split, seed=0)[0], held_out(second, split, seed=9)[0])
 
@@ -174,14 +174,14 @@ def test_each_dataset_has_points_of_its_own() -> None:
     ring, grid = RingConfig(sigma=1.0, points=100), GridConfig(sigma=1.0, points=100)
     noises = []
     for config in (ring, grid):
-        points, labels = held_out(build.dataset(config), "train")
+        points, labels = held_out(registry.dataset(config), "train")
         assert labels is not None
         noises.append(points - config.mixture().means[labels])
     assert float((noises[0] - noises[1]).abs().min(1).values.median()) > 1e-3
 
 
 def test_training_order_follows_from_the_seed_and_every_point_comes_once_an_epoch() -> None:
-    dataset = build.dataset(RingConfig(points=96))
+    dataset = registry.dataset(RingConfig(points=96))
     batches = [b.images for b in islice(dataset.batches(seed=3, batch_size=16), 6)]
     again = [b.images for b in islice(dataset.batches(seed=3, batch_size=16, start=2), 4)]
     assert all(torch.equal(a, b) for a, b in zip(batches[2:], again, strict=True))

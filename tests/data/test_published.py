@@ -21,7 +21,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from genlab import build
+from genlab import registry
 from genlab.config import from_plain
 from genlab.data import binarized_mnist, files, idx
 from genlab.data.dataset import Dataset
@@ -39,8 +39,8 @@ DOWNLOADED = ["mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "svhn", "
 
 
 def load(name: str, **settings: Any) -> Dataset:
-    config = build.look_up(build.DATASETS, name, "dataset").Config
-    return build.dataset(from_plain(config, {"name": name, **settings}, "dataset"))
+    config = registry.look_up(registry.DATASETS, name, "dataset").Config
+    return registry.dataset(from_plain(config, {"name": name, **settings}, "dataset"))
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +258,7 @@ def test_a_download_is_checked_before_it_takes_its_name(
         return _Response(sent)
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
-    config = build.look_up(build.DATASETS, "mnist", "dataset").Config()
+    config = registry.look_up(registry.DATASETS, "mnist", "dataset").Config()
     md5 = hashlib.md5(b"what was published").hexdigest()
     path = tmp_path / "folder" / "file"
     urls = ["http://first/file", "http://second/file"]

@@ -15,7 +15,7 @@ from conftest import plain_config
 from PIL import Image
 from torch import Tensor
 
-from genlab import build, train
+from genlab import registry, train
 from genlab.commands import evaluate
 from genlab.config import from_plain
 from genlab.data import shapes
@@ -238,7 +238,7 @@ def test_a_model_of_shapes_is_trained_and_evaluated(few: None, own_folder: Path,
     train.start(plain, [], "run")
     evaluate.main({"ckpt": "run", "split": "test", "run_dir": "numbers"})
     model = load_model("run", "auto", torch.device("cpu"))
-    assert model.spec == build.dataset(model.config.dataset).spec
+    assert model.spec == registry.dataset(model.config.dataset).spec
     assert model.spec.factors == factors_of(3)
 
 

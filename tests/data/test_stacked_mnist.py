@@ -14,7 +14,7 @@ import torch
 from conftest import TEST_DATA
 from torch import Tensor
 
-from genlab import build
+from genlab import registry
 from genlab.config import from_plain
 from genlab.data import stacked_mnist
 from genlab.data.dataset import Dataset
@@ -52,7 +52,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[T
 
 def load(**settings: Any) -> Dataset:
     plain = {"name": "stacked_mnist", "images": 200, "validation_images": 8, **settings}
-    return build.dataset(from_plain(stacked_mnist.StackedMNISTConfig, plain, "dataset"))
+    return registry.dataset(from_plain(stacked_mnist.StackedMNISTConfig, plain, "dataset"))
 
 
 def whole(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:

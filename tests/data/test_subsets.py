@@ -10,7 +10,7 @@ import torch
 from conftest import TEST_DATA, plain_config
 from PIL import Image
 
-from genlab import build, train
+from genlab import registry, train
 from genlab.data.binarized_mnist import BinarizedMNIST, BinarizedMNISTConfig
 from genlab.data.dataset import Dataset, from_arrays
 from genlab.data.digits import DigitsConfig
@@ -81,7 +81,7 @@ def test_examples_of_a_small_split_are_all_of_it() -> None:
 def test_numbers_of_an_image_do_not_depend_on_the_subset(own_folder: Path) -> None:
     train.start(plain_config(), [], "run")
     model = load_model("run", "auto", CPU)
-    dataset = build.dataset(model.config.dataset)
+    dataset = registry.dataset(model.config.dataset)
 
     def errors(limit: int | None) -> torch.Tensor:
         values, labels = values_of_split(
@@ -96,7 +96,7 @@ def test_numbers_of_an_image_do_not_depend_on_the_subset(own_folder: Path) -> No
 @pytest.mark.usefixtures("toy")
 def test_the_sheet_of_real_images_begins_with_the_first_of_the_order(own_folder: Path) -> None:
     train.start(plain_config(sample_images=4), [], "run")
-    dataset = build.dataset(load_model("run", "auto", CPU).config.dataset)
+    dataset = registry.dataset(load_model("run", "auto", CPU).config.dataset)
     whole = next(dataset.evaluation_batches("train", dataset.size("train"), 0))[1].images
     sheet = np.asarray(Image.open("run/samples/real.png"))
     first = sheet[2 : 2 + 48 : 6, 2 : 2 + 48 : 6]

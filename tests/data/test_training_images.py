@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genlab import build, cli
+from genlab import cli, registry
 from genlab.config import from_plain
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
@@ -21,8 +21,8 @@ SPLITS = ("train", "validation", "test")
 
 
 def load(name: str = "digits", **settings: Any) -> Dataset:
-    source = build.look_up(build.DATASETS, name, "dataset")
-    return build.dataset(from_plain(source.Config, {"name": name, **settings}, "dataset"))
+    source = registry.look_up(registry.DATASETS, name, "dataset")
+    return registry.dataset(from_plain(source.Config, {"name": name, **settings}, "dataset"))
 
 
 def split_of(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab import build
 from genlab import config as c
+from genlab import registry
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
@@ -35,7 +35,7 @@ def make(
 ) -> tuple[Any, Update]:
     """A family and its update; equal arguments make equal ones."""
     torch.manual_seed(0)
-    kind = build.look_up(build.FAMILIES, name, "model")
+    kind = registry.look_up(registry.FAMILIES, name, "model")
     plain: dict[str, Any] = {"name": name, "hidden": [16], "opponent_hidden": [16], "width": 4, "latent": 4}
     config = c.TrainConfig(
         model=from_plain(kind.Config, plain | settings, "model"),
@@ -45,7 +45,7 @@ def make(
         trainer=from_plain(c.TrainerConfig, {"steps": 100, "batch_size": 8} | (trainer or {}), "trainer"),
     )
     kind.check(config)
-    family = build.family(config.model, spec)
+    family = registry.family(config.model, spec)
     assert isinstance(family, GAN)
     return family, Update(family, config, Processes(0, 1, torch.device("cpu")))
 

@@ -16,7 +16,7 @@ from conftest import plain_config
 from PIL import Image
 from test_resume import assert_same_run
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab import config as c
 from genlab.config import from_plain
 from genlab.data.spec import DataSpec
@@ -49,7 +49,7 @@ def make(
         schedule=c.ConstantConfig(),
         trainer=from_plain(c.TrainerConfig, {"steps": steps}, "trainer"),
     )
-    family = build.family(config.model, NOTHING)
+    family = registry.family(config.model, NOTHING)
     assert isinstance(family, BilinearGame)
     return family, Update(family, config, Processes(0, 1, torch.device("cpu")))
 

@@ -15,7 +15,7 @@ from test_resume import assert_same_run
 from torch import Tensor
 from torch.distributions import Categorical
 
-from genlab import build, cli, device, train
+from genlab import cli, device, registry, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
@@ -143,7 +143,7 @@ def taken_from(run: Path, prefix: str, weights: str) -> list[Tensor]:
 def test_a_new_run_begins_with_exactly_the_other_run_s_averaged_weights(
     runs: Path, run: str, prefix: str, units: str
 ) -> None:
-    state = TrainingState(build.train_config(plain(runs / run, units=units)), ALONE)
+    state = TrainingState(registry.train_config(plain(runs / run, units=units)), ALONE)
     expected = taken_from(runs / run, prefix, "average")[:4]  # of a dae without its latent
     assert len(encoder_of(state.family)) == 4
     for own, taken in zip(encoder_of(state.family), expected, strict=True):
@@ -153,7 +153,7 @@ def test_a_new_run_begins_with_exactly_the_other_run_s_averaged_weights(
 
 
 def test_fewer_layers_begin_with_the_lowest(runs: Path) -> None:
-    state = TrainingState(build.train_config(plain(runs / "stack", hidden=[24])), ALONE)
+    state = TrainingState(registry.train_config(plain(runs / "stack", hidden=[24])), ALONE)
     expected = taken_from(runs / "stack", "stack.encoder.layers.0", "average")
     for own, taken in zip(encoder_of(state.family), expected, strict=True):
         assert torch.equal(own, taken)
@@ -163,7 +163,7 @@ def test_with_and_without_a_start_all_else_is_equal(runs: Path) -> None:
     """The softmax, the random numbers of training, and the images in their order."""
     seen = []
     for start in (None, runs / "stack"):
-        state = TrainingState(build.train_config(plain(start)), ALONE)
+        state = TrainingState(registry.train_config(plain(start)), ALONE)
         family: Any = state.family
         seen.append((family.classifier.out.weight, torch.get_rng_state(), next(state.batches).images))
     for a, b in zip(*seen, strict=True):
@@ -171,9 +171,9 @@ def test_with_and_without_a_start_all_else_is_equal(runs: Path) -> None:
 
 
 def test_a_state_that_will_be_restored_takes_nothing(runs: Path) -> None:
-    config = build.train_config(plain("nowhere"))
+    config = registry.train_config(plain("nowhere"))
     state = TrainingState(config, ALONE, new=False)
-    random = TrainingState(build.train_config(plain()), ALONE)
+    random = TrainingState(registry.train_config(plain()), ALONE)
     assert all(
         torch.equal(a, b) for a, b in zip(encoder_of(state.family), encoder_of(random.family), strict=True)
     )
@@ -241,7 +241,7 @@ def test_a_start_that_does_not_fit_is_refused(
     config = plain(runs / run, **model)
     config["dataset"] |= dataset
     with pytest.raises(ConfigError) as error:
-        TrainingState(build.train_config(config), ALONE)
+        TrainingState(registry.train_config(config), ALONE)
     assert str(error.value).startswith(f"model.start={runs / run}: {line}")
 
 
@@ -280,7 +280,7 @@ def test_it_makes_no_images_and_says_so(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_the_processes_of_a_group_would_begin_alike(runs: Path) -> None:
     """Weights are taken before they are sent to all, and before each process draws numbers of its own."""
-    config = build.train_config(plain(runs / "stack"))
+    config = registry.train_config(plain(runs / "stack"))
     first, second = (encoder_of(TrainingState(config, ALONE).family) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     device.seed_training(0, 0)

@@ -17,8 +17,9 @@ from games import DIGITS, MNIST, batches, gradients, make
 from PIL import Image
 from torch import Tensor
 
-from genlab import adversarial, cli, train
+from genlab import cli, train
 from genlab import config as c
+from genlab.adversarial import losses
 from genlab.data.points import RingConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.report.pictures import to_uint8
@@ -85,12 +86,12 @@ class TestAuxiliaryClassifier:
         assert loss.item() == pytest.approx(expected)
 
     @pytest.mark.parametrize("kind", ["minimax", "least_squares", "hinge"])
-    def test_the_class_loss_is_the_same_beside_any_adversarial_loss(self, kind: adversarial.GANLoss) -> None:
+    def test_the_class_loss_is_the_same_beside_any_adversarial_loss(self, kind: losses.GANLoss) -> None:
         family = linear("acgan", loss=kind)
         real, fake = torch.tensor([1.5, -1.5]), torch.tensor([0.5, -0.5])
         loss, _ = family.opponent_objective(REAL, FAKE, LABELS, DRAWN)
         classes = self.REAL_CLASS_LOSS + self.FAKE_CLASS_LOSS
-        expected = adversarial.discriminator_loss(kind, real, fake).item() + classes
+        expected = losses.discriminator_loss(kind, real, fake).item() + classes
         assert loss.item() == pytest.approx(expected)
 
     def test_with_no_class_weights_it_is_the_gan_with_a_generator_that_is_told_labels(self) -> None:
@@ -150,15 +151,15 @@ class TestProjection:
 
     @pytest.mark.parametrize("kind", ["hinge", "non_saturating", "least_squares"])
     def test_data_are_judged_with_their_labels_and_samples_with_those_they_were_made_of(
-        self, kind: adversarial.GANLoss
+        self, kind: losses.GANLoss
     ) -> None:
         family = linear("projection_gan", loss=kind)
         loss, metrics = family.opponent_objective(REAL, FAKE, LABELS, DRAWN)
-        expected = adversarial.discriminator_loss(kind, self.REAL_LOGITS, self.FAKE_LOGITS)
+        expected = losses.discriminator_loss(kind, self.REAL_LOGITS, self.FAKE_LOGITS)
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(metrics["discriminator_loss"], expected)
         loss, _ = family.generator_objective(FAKE, DRAWN)
-        torch.testing.assert_close(loss, adversarial.generator_loss(kind, self.FAKE_LOGITS))
+        torch.testing.assert_close(loss, losses.generator_loss(kind, self.FAKE_LOGITS))
         assert loss != family.generator_objective(FAKE, LABELS)[0]
 
     def test_the_penalty_on_data_is_that_of_the_logit_with_the_label(self) -> None:

@@ -20,7 +20,7 @@ from test_vae import Recorder, images_of
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
@@ -277,7 +277,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def of_dataset(run: str, split: str, count: int) -> tuple[Tensor, Tensor]:
-    dataset = build.dataset(load_model(run, "auto", CPU).config.dataset)
+    dataset = registry.dataset(load_model(run, "auto", CPU).config.dataset)
     _, batch = dataset.examples(split, count, 0)
     assert batch.labels is not None
     return batch.images, batch.labels

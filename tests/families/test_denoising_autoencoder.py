@@ -12,7 +12,7 @@ import torch
 from conftest import plain_config
 from torch import Tensor, nn
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
@@ -26,9 +26,9 @@ COLOUR = DataSpec("cifar10", 3, 12, 10)
 
 def make(name: str = "ae", spec: DataSpec = GREY, **settings: Any) -> Any:
     torch.manual_seed(0)
-    kind = build.look_up(build.FAMILIES, name, "model")
+    kind = registry.look_up(registry.FAMILIES, name, "model")
     plain = {"name": name, "hidden": [24], "latent": 5, "width": 4} | settings
-    return build.family(from_plain(kind.Config, plain, "model"), spec)
+    return registry.family(from_plain(kind.Config, plain, "model"), spec)
 
 
 def images_of(spec: DataSpec = GREY, n: int = 6) -> Tensor:

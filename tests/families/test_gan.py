@@ -18,8 +18,9 @@ from games import ALL, COLOUR, DIGITS, MNIST, POINTS, Recorder, batches, make, s
 from test_resume import assert_same, assert_same_run
 from torch import Tensor
 
-from genlab import adversarial, cli, train
+from genlab import cli, train
 from genlab import config as c
+from genlab.adversarial import losses
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError, Interrupted
@@ -130,17 +131,17 @@ class TestAlgorithm:
         torch.manual_seed(2)
         real, fake = family.disturbed(images * 2 - 1), family.disturbed(family.generator(latents))
         logits = family.opponent(real), family.opponent(fake)
-        torch.testing.assert_close(loss, adversarial.discriminator_loss("non_saturating", *logits))
+        torch.testing.assert_close(loss, losses.discriminator_loss("non_saturating", *logits))
         torch.manual_seed(3)
         loss, _ = family.generator_loss(images, latents)
         torch.manual_seed(3)
         fake = family.disturbed(family.generator(latents))
-        expected = adversarial.generator_loss("non_saturating", family.opponent(fake))
+        expected = losses.generator_loss("non_saturating", family.opponent(fake))
         torch.testing.assert_close(loss, expected)
         assert not torch.equal(fake, family.generator(latents))
 
     @pytest.mark.parametrize("kind", ["minimax", "non_saturating", "least_squares", "hinge"])
-    def test_losses_are_those_of_the_settings(self, kind: adversarial.GANLoss) -> None:
+    def test_losses_are_those_of_the_settings(self, kind: losses.GANLoss) -> None:
         smoothing = 0.0 if kind == "hinge" else 0.2
         family, _ = make(loss=kind, label_smoothing=smoothing, r1=3.0)
         images, latents = next(batches()).images, torch.randn(8, 4)
@@ -148,13 +149,13 @@ class TestAlgorithm:
         logits = family.opponent(real), family.opponent(family.generator(latents))
         (slope,) = torch.autograd.grad(logits[0].sum(), real, retain_graph=True)
         loss, metrics = family.opponent_loss(images, latents)
-        expected = adversarial.discriminator_loss(kind, *logits, 1 - smoothing)
+        expected = losses.discriminator_loss(kind, *logits, 1 - smoothing)
         torch.testing.assert_close(metrics["discriminator_loss"], expected)
         penalty = slope.square().sum((1, 2, 3)).mean() / 2
         torch.testing.assert_close(metrics["r1_penalty"], penalty)
         torch.testing.assert_close(loss, expected + 3 * penalty)
         torch.testing.assert_close(
-            family.generator_loss(images, latents)[0], adversarial.generator_loss(kind, logits[1])
+            family.generator_loss(images, latents)[0], losses.generator_loss(kind, logits[1])
         )
 
 

@@ -14,7 +14,7 @@ from test_vae import BINARY, CONTINUOUS, GREY, images_of, vae
 from test_vae_latents import PRIORS
 from torch import Tensor, nn
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab.data.digits import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import NUMBERS_AT_ONCE
@@ -145,7 +145,7 @@ class TestParts:
     ) -> None:
         """A batch of a few seconds, so that the progress bar moves."""
         model = vae(GREY)
-        dataset = build.dataset(DigitsConfig())
+        dataset = registry.dataset(DigitsConfig())
         seen: list[int] = []
         evaluate = model.evaluate
 

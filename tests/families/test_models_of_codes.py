@@ -10,7 +10,7 @@ import torch
 from tiny_models import BLIND, TINY, randomize
 from torch import Tensor
 
-from genlab import build
+from genlab import registry
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
@@ -25,10 +25,10 @@ def make(name: str, case: str = "4x4", classes: int = 3, **settings: object) -> 
     """A model and three maps of codes."""
     height, width, codes = MAPS[case]
     spec = DataSpec("codes", 1, height, width, levels=codes, classes=classes, kind="codes")
-    config = build.look_up(build.FAMILIES, name, "model").Config(
+    config = registry.look_up(registry.FAMILIES, name, "model").Config(
         **TINY[name] | {"class_conditional": classes > 0} | settings
     )
-    family = build.family(config, spec)
+    family = registry.family(config, spec)
     assert isinstance(family, Autoregressive)
     randomize(family)
     return family, torch.randint(codes, (3, 1, height, width)) / (codes - 1)
@@ -99,7 +99,7 @@ def test_codes_have_no_order(name: str) -> None:
 def test_the_probabilities_of_all_maps_sum_to_1() -> None:
     family, _ = make("gated_pixelcnn", classes=0)
     spec = DataSpec("codes", 1, 2, 2, levels=4, kind="codes")
-    family = build.family(family.config, spec)
+    family = registry.family(family.config, spec)
     assert isinstance(family, Autoregressive)
     randomize(family)
     maps = torch.cartesian_prod(*[torch.arange(4) / 3] * 4).view(-1, 1, 2, 2)
@@ -133,8 +133,8 @@ def test_an_untrained_model_s_codes_are_about_even() -> None:
     """Its learned vectors are of a scale with pixels: the first loss is about log K for each code."""
     torch.manual_seed(0)
     spec = DataSpec("codes", 1, 7, 7, levels=128, kind="codes")
-    config = build.look_up(build.FAMILIES, "gated_pixelcnn", "model").Config()
-    family = build.family(config, spec)
+    config = registry.look_up(registry.FAMILIES, "gated_pixelcnn", "model").Config()
+    family = registry.family(config, spec)
     assert isinstance(family, Autoregressive)
     maps = torch.randint(128, (8, 1, 7, 7)) / 127
     nats = -family.log_prob(maps).mean().item() / 49

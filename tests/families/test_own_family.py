@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from test_resume import assert_same_run
 from torch import Tensor, nn
 
-from genlab import build, cli
+from genlab import cli, registry
 from genlab.config import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import Family, Metrics, UpdateProtocol
@@ -95,7 +95,7 @@ COMMAND = [
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
-    monkeypatch.setitem(build.FAMILIES, "tiny_game", f"{__name__}:TinyGame")
+    monkeypatch.setitem(registry.FAMILIES, "tiny_game", f"{__name__}:TinyGame")
     (own_folder / "mine" / "model").mkdir(parents=True)
     (own_folder / "mine" / "model" / "tiny_game.yaml").write_text(MODEL)
 

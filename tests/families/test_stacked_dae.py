@@ -16,7 +16,7 @@ from test_resume import assert_same_run
 from torch import Tensor
 from torch.distributions import Bernoulli
 
-from genlab import build, cli, train
+from genlab import cli, registry, train
 from genlab import config as c
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
@@ -409,6 +409,6 @@ def test_what_cannot_be_trained_is_a_line_before_anything_is_written(
 
 
 def test_it_is_registered_as_a_model_without_a_prior() -> None:
-    assert build.look_up(build.FAMILIES, "stacked_dae", "model") is StackedDAE
+    assert registry.look_up(registry.FAMILIES, "stacked_dae", "model") is StackedDAE
     assert not StackedDAE.generates
     assert make().latent_prior is None

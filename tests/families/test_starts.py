@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab import build, device
+from genlab import device, registry
 from genlab.config import from_plain
 from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
 from genlab.data.spec import DataSpec
@@ -69,10 +69,10 @@ def dataset(side: int, kind: str) -> Dataset:
 
 
 def fresh(name: str, data: Dataset, **settings: Any) -> Family:
-    config = build.look_up(build.FAMILIES, name, "model").Config
+    config = registry.look_up(registry.FAMILIES, name, "model").Config
     device.seed_initialization(0)
     plain = {"name": name} | SMALL[name] | settings
-    family = build.family(from_plain(config, plain, "model"), data.spec)
+    family = registry.family(from_plain(config, plain, "model"), data.spec)
     family.begin(pixel_statistics(data))
     return family.eval()
 

@@ -11,8 +11,8 @@ from games import DIGITS, POINTS, batches, gradients, make, snapshot
 from test_resume import assert_same
 from torch import Tensor
 
-from genlab import adversarial
 from genlab import config as c
+from genlab.adversarial import losses
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
 from genlab.families.unrolled_gan import UnrolledGAN, Unrolling
@@ -205,7 +205,7 @@ class TestGradient:
         family, update = trained(optimizer, unrolled_steps=5, inner_lr=0.05)
         later = unrolled_parameters(family, family.start(update), images, latents)
         logits = torch.func.functional_call(family.opponent, later, (family.generator(latents),))
-        detached = gradients(adversarial.generator_loss("non_saturating", logits), family.generator)
+        detached = gradients(losses.generator_loss("non_saturating", logits), family.generator)
         for name, gradient in detached.items():
             torch.testing.assert_close(results[False][1][name], gradient)
         torch.testing.assert_close(results[True][0], results[False][0])

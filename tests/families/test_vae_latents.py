@@ -10,7 +10,7 @@ from conftest import plain_config
 from test_vae import BINARY, Constant, images_of, vae
 from torch import Tensor, nn
 
-from genlab import build, train
+from genlab import registry, train
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.latents import StandardNormal, VampPrior
 from genlab.errors import ConfigError
@@ -189,10 +189,10 @@ class TestFreeBits:
     def test_need_a_kl_term_of_each_dimension(self, settings: dict[str, str], line: str) -> None:
         plain = plain_config("vae")
         plain["model"] |= settings
-        build.train_config(plain)
+        registry.train_config(plain)
         plain["model"] |= {"free_bits": 0.5}
         with pytest.raises(ConfigError) as error:
-            build.train_config(plain)
+            registry.train_config(plain)
         assert str(error.value).startswith(line)
         assert "\n" not in str(error.value)
 

@@ -15,7 +15,7 @@ from conftest import plain_config
 from test_autoregressive_verbs import genlab, one_line
 from torch import Tensor
 
-from genlab import build, train
+from genlab import registry, train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
@@ -245,9 +245,9 @@ def steps(count: int, group: Processes | None = None, **trainer: Any) -> tuple[V
     """A short training on the same batches each time, and the metrics of its steps."""
     plain = plain_config("vqvae", **trainer)
     plain["model"] |= SMALL | {"restart_every": 2, "restart_below": 0.9}
-    config = build.train_config(plain)
+    config = registry.train_config(plain)
     torch.manual_seed(3)
-    family = build.family(config.model, GREY)
+    family = registry.family(config.model, GREY)
     assert isinstance(family, VQVAE)
     update = Update(family, config, group or Processes(0, 1, torch.device("cpu")))
     batches = iter([Batch(images_of(GREY, 10 * (k + 1))[-10:], None) for k in range(count)])
@@ -294,8 +294,8 @@ def test_dead_codes_are_counted_when_they_are_looked_for() -> None:
 def test_the_moving_average_of_weights_takes_the_codebook_as_it_is() -> None:
     """It is one update behind: the codebook follows after the optimizer's step."""
     plain = plain_config("vqvae", ema_half_life_images=100)
-    config = build.train_config(plain | {"model": {"name": "vqvae"} | SMALL})
-    family = build.family(config.model, GREY)
+    config = registry.train_config(plain | {"model": {"name": "vqvae"} | SMALL})
+    family = registry.family(config.model, GREY)
     assert isinstance(family, VQVAE)
     update = Update(family, config, Processes(0, 1, torch.device("cpu")))
     batches = iter([Batch(images_of(GREY, 10), None)] * 3)

@@ -13,7 +13,7 @@ from conftest import plain_config
 from games import ALL, make
 from test_configs import composed
 
-from genlab import build, cli
+from genlab import cli, registry
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.runs.folder import last_validation
@@ -82,7 +82,7 @@ class TestAdvice:
             typed = word if "=" in word else f"{word}=2"
             (plain,) = composed(monkeypatch, f"model={name}", "dataset=ring", "recipe=none", typed)
             assert plain != before
-            build.family(build.train_config(plain).model, RING)
+            registry.family(registry.train_config(plain).model, RING)
 
     def test_what_is_in_use_already_is_not_advised(self) -> None:
         assert "model.loss" not in failing("gan")["vanishing_gradient"]
@@ -195,7 +195,7 @@ class TestLatents:
 
 
 def test_a_trouble_found_by_the_last_validation_alone_is_said(said: Any, toy: Any) -> None:
-    state = TrainingState(build.train_config(plain_config()), Processes(0, 1, torch.device("cpu")))
+    state = TrainingState(registry.train_config(plain_config()), Processes(0, 1, torch.device("cpu")))
     history = [{"a": "first"}, {}, {"a": "first", "b": "second"}, {"b": "second", "c": "third"}]
     for step, found in enumerate(history, 1):
         state.update.step = step
@@ -210,10 +210,10 @@ LATENT_MODELS = ["vae", "iwae", "conditional_vae", "categorical_vae", "hierarchi
 @pytest.mark.parametrize("name", LATENT_MODELS)
 def test_what_is_advised_of_latents_can_be_typed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = DataSpec("digits", 1, 8, 8, levels=17, classes=10, dequantized=True)
-    kind = build.look_up(build.FAMILIES, name, "model")
+    kind = registry.look_up(registry.FAMILIES, name, "model")
     units = "active_variables" if name == "categorical_vae" else "active_units"
     numbers = {units: 0, "kl_nats": 0.01, "prior_posterior_accuracy": 0.99, "sigma": 1e-4}
-    found = build.family(kind.Config(), spec).validation_warnings(numbers)
+    found = registry.family(kind.Config(), spec).validation_warnings(numbers)
     assert found.keys() == {"posterior_collapse", "prior_apart", "sigma_at_bound"}
     assert "prior=fit" in found["prior_apart"]
     (before,) = composed(monkeypatch, f"model={name}", "dataset=digits", "recipe=none")
@@ -227,8 +227,9 @@ def test_what_is_advised_of_latents_can_be_typed(name: str, monkeypatch: pytest.
 
 
 def test_a_layer_of_a_hierarchy_without_use() -> None:
-    family = build.family(
-        build.look_up(build.FAMILIES, "hierarchical_vae", "model").Config(), DataSpec("d", 1, 8, 8, levels=2)
+    family = registry.family(
+        registry.look_up(registry.FAMILIES, "hierarchical_vae", "model").Config(),
+        DataSpec("d", 1, 8, 8, levels=2),
     )
     found = family.validation_warnings(
         {"active_units": 5, "active_units_layer_1": 5, "active_units_layer_2": 0}
@@ -241,8 +242,8 @@ def test_a_layer_of_a_hierarchy_without_use() -> None:
 
 
 def test_a_codebook_of_which_little_is_used() -> None:
-    family = build.family(
-        build.look_up(build.FAMILIES, "vqvae", "model").Config(), DataSpec("d", 1, 8, 8, levels=2)
+    family = registry.family(
+        registry.look_up(registry.FAMILIES, "vqvae", "model").Config(), DataSpec("d", 1, 8, 8, levels=2)
     )
     found = family.validation_warnings({"codebook_perplexity": 9.0, "codes_used_share": 0.03})
     assert "images use 3% of its 512 codes, as if there were 9" in found["codebook_collapse"]

@@ -11,8 +11,9 @@ from conftest import plain_config
 from games import COLOUR, DIGITS, MNIST, POINTS, batches, gradients, make
 from torch import Tensor
 
-from genlab import adversarial, train
 from genlab import config as c
+from genlab import train
+from genlab.adversarial import losses
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import autocast
 from genlab.errors import ConfigError
@@ -205,9 +206,9 @@ class TestPenalty:
         family, _ = make("wgan_gp", DIGITS, network="mlp")
         real, fake = torch.randn(2, 2000, *DIGITS.shape)
         seen: list[Tensor] = []
-        norms = adversarial.gradient_norms
+        norms = losses.gradient_norms
         monkeypatch.setattr(
-            adversarial,
+            losses,
             "gradient_norms",
             lambda critic, x, packing: seen.append(x) or norms(critic, x, packing),
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from genlab import build
+from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
 from genlab.nets.autoregressive import PixelNet
@@ -38,10 +38,10 @@ def tiny(
 ) -> Autoregressive:
     """A model with weights large enough for every path to count."""
     spec = DataSpec("tiny", *shape, levels=levels, classes=classes)
-    config = build.look_up(build.FAMILIES, name, "model").Config(
+    config = registry.look_up(registry.FAMILIES, name, "model").Config(
         **TINY[name] | settings, class_conditional=classes > 0
     )
-    family = build.family(config, spec)
+    family = registry.family(config, spec)
     assert isinstance(family, Autoregressive)
     randomize(family)
     assert family.network.offset is not None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from genlab import build
+from genlab import registry
 from genlab.data.digits import DigitsConfig
 from genlab.data.npz import NpzConfig
 from genlab.data.sets import PictureSet
@@ -96,7 +96,7 @@ def test_lite0_tells_photographs_apart() -> None:
 
 
 def test_digits_are_ordered_rightly(benchmark: ModuleType) -> None:
-    dataset = build.dataset(DigitsConfig())
+    dataset = registry.dataset(DigitsConfig())
     rows: list[str] = []
     wrong = benchmark.table(dataset, ["pixels", "random_conv", "lenet"], 280, CPU, rows.append)
     assert wrong == [], "\n".join(rows)
@@ -108,7 +108,7 @@ def test_digits_are_ordered_rightly(benchmark: ModuleType) -> None:
 @pytest.mark.parametrize("name", ["fashion_mnist", "emoji"])
 def test_clothes_and_emoji_are_ordered_rightly(benchmark: ModuleType, name: str, extractor: str) -> None:
     try:
-        dataset = build.dataset(build.look_up(build.DATASETS, name, "dataset").Config())
+        dataset = registry.dataset(registry.look_up(registry.DATASETS, name, "dataset").Config())
     except DataError as error:
         pytest.skip(str(error))
     rows: list[str] = []
@@ -118,7 +118,7 @@ def test_clothes_and_emoji_are_ordered_rightly(benchmark: ModuleType, name: str,
 
 
 def test_halves_of_the_data_are_near_each_other(benchmark: ModuleType) -> None:
-    dataset = build.dataset(DigitsConfig())
+    dataset = registry.dataset(DigitsConfig())
     real, pool = benchmark.halves(dataset, 500)
     for name in ("pixels", "random_conv", "lenet"):
         ruler = Ruler(real, {name: ("frechet", "kernel", "density", "coverage")}, CPU, dataset=dataset)
@@ -199,7 +199,7 @@ def test_a_classifier_of_colour_images(monkeypatch: pytest.MonkeyPatch, tmp_path
     images = np.random.default_rng(0).integers(100, size=(240, 20, 20, 3), dtype=np.uint8)
     images[np.arange(240), :, :, labels] += 100
     np.savez(tmp_path / "x.npz", images=images, labels=labels)
-    dataset = build.dataset(NpzConfig(path=str(tmp_path / "x.npz")))
+    dataset = registry.dataset(NpzConfig(path=str(tmp_path / "x.npz")))
     found = classifier.load_or_train(dataset, CPU)
     assert found.test_accuracy == 1
     extractor = extractors.lenet(found)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from conftest import TEST_DATA
 from torch import nn
 
-from genlab import build
+from genlab import registry
 from genlab.data.digits import DigitsConfig
 from genlab.data.spec import DataSpec
 from genlab.data.stacked_mnist import StackedMNISTConfig
@@ -83,7 +83,7 @@ def test_trained_once_and_kept(tmp_path: Path, trained: Any, caplog: pytest.LogC
 
 def test_the_accuracy_is_that_of_the_test_split(tmp_path: Path) -> None:
     classifier = of_digits(DIGITS, CPU, folder=tmp_path)
-    ((_, (images, labels, _)),) = build.dataset(DIGITS).evaluation_batches("test", 500, 0)
+    ((_, (images, labels, _)),) = registry.dataset(DIGITS).evaluation_batches("test", 500, 0)
     assert (classifier.classify(images) == labels).double().mean().item() == classifier.test_accuracy
 
 
@@ -134,8 +134,8 @@ def test_stacked_mnist_stands_for_the_mnist_it_is_made_of(monkeypatch: pytest.Mo
         asked.append(config)
         return build_dataset(DIGITS)
 
-    build_dataset = build.dataset
-    monkeypatch.setattr(build, "dataset", dataset)
+    build_dataset = registry.dataset
+    monkeypatch.setattr(registry, "dataset", dataset)
     of_digits(
         StackedMNISTConfig(root="here", download=False, validation_images=7, size=14, binarize="dynamic"), CPU
     )
@@ -250,7 +250,7 @@ def test_modes_are_red_green_blue(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [20, 32, 64])
 def test_modes_of_another_size_are_those_of_the_same_digits_at_28_pixels(tmp_path: Path, size: int) -> None:
     classifier = of_digits(DIGITS, CPU, folder=tmp_path)
-    _, (images, *_) = next(build.dataset(DIGITS).evaluation_batches("test", 300, 0))
+    _, (images, *_) = next(registry.dataset(DIGITS).evaluation_batches("test", 300, 0))
     stacked = images.view(-1, 3, 28, 28)
     resized = F.interpolate(stacked, (size, size), mode="bilinear", antialias=True)
     expected = stacked_modes(classifier, stacked)
@@ -288,7 +288,7 @@ def test_accuracy_on_mnist_and_modes_of_stacked_mnist(tmp_path: Path) -> None:
     classifier = of_digits(MNISTConfig(root=str(TEST_DATA)), CPU, folder=tmp_path)
     assert classifier.test_accuracy >= 0.988
     for size in (28, 32):
-        stacked = build.dataset(StackedMNISTConfig(root=str(TEST_DATA), size=size))
+        stacked = registry.dataset(StackedMNISTConfig(root=str(TEST_DATA), size=size))
         _, (images, labels, _) = next(stacked.evaluation_batches("test", 3000, 0))
         right = (stacked_modes(classifier, images) == labels).double().mean().item()
         assert right == pytest.approx(classifier.test_accuracy**3, abs=0.01)

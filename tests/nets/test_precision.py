@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab import build
+from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
 from genlab.families.latent_variable import Autoencoder
@@ -43,8 +43,8 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_last_layer_is_in_float32(name: str) -> None:
-    kind = build.look_up(build.FAMILIES, name.split()[0], "model")
-    family = build.family(kind.Config(**MODELS[name]), SPEC)
+    kind = registry.look_up(registry.FAMILIES, name.split()[0], "model")
+    family = registry.family(kind.Config(**MODELS[name]), SPEC)
     results: list[torch.dtype] = []
     for module in family.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | Ordered):

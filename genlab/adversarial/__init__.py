@@ -1,0 +1,1 @@
+"""What adversarial families share: losses, unrolling, augmentation."""
