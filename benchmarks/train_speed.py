@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
-from genlab import registry, train
+from genlab import registry
+from genlab.commands import train
 from genlab.data.dataset import BatchStream, Dataset
 
 WARM_UP_STEPS = 50

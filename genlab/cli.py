@@ -265,12 +265,12 @@ def _perform(verb: str, job: Job, run_dir: str | None) -> None:
     """The verb's work. Each is imported here, since it brings torch."""
     plain = dict(job.plain)
     if verb == "train":
-        from genlab import train
+        from genlab.commands import train
 
         plain.pop("run_dir", None)
         train.start(plain, job.overrides, run_dir, job.recipe)
     elif verb == "resume":
-        from genlab import train
+        from genlab.commands import train
 
         train.resume(str(plain.pop("run")), plain, job.overrides)
     else:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from genlab import cli, registry, train
+from genlab import cli, registry
+from genlab.commands import train
 from genlab.commands.evaluate import write_per_image
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng

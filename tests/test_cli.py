@@ -326,7 +326,6 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 
 
 def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genlab import train
     from genlab.commands import (
         complete,
         denoise,
@@ -335,6 +334,7 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         interpolate,
         reconstruct,
         sample,
+        train,
         traverse,
     )
 
@@ -388,7 +388,7 @@ def test_resume_gives_the_stored_configuration_with_changes(
     stored.pop("run_dir")
     (tmp_path / "run 1").mkdir()
     (tmp_path / "run 1" / "config.yaml").write_text(yaml.safe_dump(stored))
-    from genlab import train
+    from genlab.commands import train
 
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ PROGRAM = """
     import sys
     sys.path[:0] = {paths!r}
     import conftest, torch
-    from genlab import train
+    from genlab.commands import train
     from genlab import registry
     registry.FAMILIES["toy"] = conftest.ToyFamily
     torch.set_num_threads(1)

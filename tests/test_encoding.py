@@ -13,8 +13,8 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import write_picture
 from torch import Tensor
 
-from genlab import cli, registry, train
-from genlab.commands import encode
+from genlab import cli, registry
+from genlab.commands import encode, train
 from genlab.commands.encode import Features, compare, places_of
 from genlab.data.subsets import shuffled
 from genlab.report import figures

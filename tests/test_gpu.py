@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import plain_config
 
-from genlab import device, registry, train
-from genlab.commands import sample
+from genlab import device, registry
+from genlab.commands import sample, train
 from genlab.runs import checkpoint
 from genlab.trained.model import load_model
 

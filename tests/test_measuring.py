@@ -13,7 +13,8 @@ import torch
 from conftest import plain_config
 from PIL import Image
 
-from genlab import cli, registry, train
+from genlab import cli, registry
+from genlab.commands import train
 from genlab.data.digits import DigitsConfig
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec

@@ -140,7 +140,7 @@ def test_a_model_without_an_encoder_is_refused(gan: str, capsys: pytest.CaptureF
 def test_points_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from conftest import plain_config
 
-    from genlab import train
+    from genlab.commands import train
 
     plain = plain_config("vae", dataset="ring", steps=1, batch_size=4, evaluate_every=0, sample_every=0)
     plain["model"] |= {"hidden": [4], "latent": 2}

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import plain_config
 
-from genlab import train
+from genlab.commands import train
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, UserError
 from genlab.runs import checkpoint
 
@@ -121,7 +121,7 @@ KILLER = """
     import os, sys
     sys.path[:0] = {paths!r}
     import conftest
-    from genlab import train
+    from genlab.commands import train
     from genlab import registry
     from genlab.runs import checkpoint
     registry.FAMILIES["toy"] = conftest.ToyFamily
@@ -277,7 +277,7 @@ def test_signal_to_a_process_exits_within_ten_seconds(own_folder: Path) -> None:
         import sys
         sys.path[:0] = {paths!r}
         import conftest
-        from genlab import train
+        from genlab.commands import train
         from genlab import registry
         from genlab.errors import Interrupted
         registry.FAMILIES["toy"] = conftest.ToyFamily

@@ -12,8 +12,7 @@ from conftest import plain_config
 from PIL import Image
 from torchvision.utils import make_grid
 
-from genlab import train
-from genlab.commands import evaluate, sample
+from genlab.commands import evaluate, sample, train
 from genlab.errors import CheckpointError, ConfigError, UserError
 from genlab.report.pictures import grid, to_uint8
 from genlab.rng import SampleRng, derive_seed

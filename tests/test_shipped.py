@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_configs import composed, names, needed, read
 
-from genlab import cli, registry, train
+from genlab import cli, registry
+from genlab.commands import train
 from genlab.runs import checkpoint
 
 STEPS = 4

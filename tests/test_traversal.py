@@ -17,7 +17,8 @@ from test_latent_verbs import cells, drawn, near, pictures
 from test_reconstruction import numbers, originals
 from torch import Tensor
 
-from genlab import registry, train
+from genlab import registry
+from genlab.commands import train
 from genlab.commands.traverse import Space, along_dimensions, along_direction, manifold
 from genlab.rng import SampleRng
 from genlab.trained.model import load_model

@@ -14,7 +14,7 @@ from conftest import ToyConfig, ToyFamily, plain_config
 from torch import Tensor
 
 from genlab import config as c
-from genlab import train
+from genlab.commands import train
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError, DivergedError

@@ -16,7 +16,8 @@ from conftest import plain_config
 from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, samples
 
-from genlab import cli, registry, train
+from genlab import cli, registry
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError

@@ -17,7 +17,7 @@ import torch
 from conftest import plain_config
 from PIL import Image
 
-from genlab import train
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data import folder as folder_module
 from genlab.data.dataset import Dataset

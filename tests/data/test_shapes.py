@@ -15,8 +15,8 @@ from conftest import plain_config
 from PIL import Image
 from torch import Tensor
 
-from genlab import registry, train
-from genlab.commands import evaluate
+from genlab import registry
+from genlab.commands import evaluate, train
 from genlab.config import from_plain
 from genlab.data import shapes
 from genlab.data.dataset import Dataset

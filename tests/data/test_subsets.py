@@ -10,7 +10,8 @@ import torch
 from conftest import TEST_DATA, plain_config
 from PIL import Image
 
-from genlab import registry, train
+from genlab import registry
+from genlab.commands import train
 from genlab.data.binarized_mnist import BinarizedMNIST, BinarizedMNISTConfig
 from genlab.data.dataset import Dataset, from_arrays
 from genlab.data.digits import DigitsConfig

@@ -16,8 +16,9 @@ from conftest import plain_config
 from PIL import Image
 from test_resume import assert_same_run
 
-from genlab import cli, registry, train
+from genlab import cli, registry
 from genlab import config as c
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import DataSpec
 from genlab.device import Processes

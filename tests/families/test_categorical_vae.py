@@ -18,7 +18,8 @@ from test_vae import BINARY, COLOUR, CONTINUOUS, GREY, SPECS, Constant, Recorder
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from genlab import cli, train
+from genlab import cli
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import gumbel_noise, one_hot

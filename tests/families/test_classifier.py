@@ -15,7 +15,8 @@ from test_resume import assert_same_run
 from torch import Tensor
 from torch.distributions import Categorical
 
-from genlab import cli, device, registry, train
+from genlab import cli, device, registry
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes

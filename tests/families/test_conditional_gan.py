@@ -17,9 +17,10 @@ from games import DIGITS, MNIST, batches, gradients, make
 from PIL import Image
 from torch import Tensor
 
-from genlab import cli, train
+from genlab import cli
 from genlab import config as c
 from genlab.adversarial import losses
+from genlab.commands import train
 from genlab.data.points import RingConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.report.pictures import to_uint8

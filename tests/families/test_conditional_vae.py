@@ -20,7 +20,8 @@ from test_vae import Recorder, images_of
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from genlab import cli, registry, train
+from genlab import cli, registry
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError

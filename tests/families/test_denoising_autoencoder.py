@@ -12,7 +12,8 @@ import torch
 from conftest import plain_config
 from torch import Tensor, nn
 
-from genlab import cli, registry, train
+from genlab import cli, registry
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError

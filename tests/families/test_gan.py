@@ -18,9 +18,10 @@ from games import ALL, COLOUR, DIGITS, MNIST, POINTS, Recorder, batches, make, s
 from test_resume import assert_same, assert_same_run
 from torch import Tensor
 
-from genlab import cli, train
+from genlab import cli
 from genlab import config as c
 from genlab.adversarial import losses
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError, Interrupted

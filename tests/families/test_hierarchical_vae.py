@@ -15,7 +15,8 @@ from test_vae import BINARY, CONTINUOUS, GREY, SPECS, Recorder, images_of
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from genlab import cli, train
+from genlab import cli
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError

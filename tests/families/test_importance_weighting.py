@@ -14,7 +14,8 @@ from test_vae import BINARY, CONTINUOUS, GREY, images_of, vae
 from test_vae_latents import PRIORS
 from torch import Tensor, nn
 
-from genlab import cli, registry, train
+from genlab import cli, registry
+from genlab.commands import train
 from genlab.data.digits import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import NUMBERS_AT_ONCE

@@ -14,7 +14,7 @@ from test_vae import BINARY, images_of, vae
 from test_vae_latents import Rows
 from torch import Tensor, nn
 
-from genlab import train
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.latents import POSTERIORS

@@ -16,8 +16,9 @@ from test_resume import assert_same_run
 from torch import Tensor
 from torch.distributions import Bernoulli
 
-from genlab import cli, registry, train
+from genlab import cli, registry
 from genlab import config as c
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes

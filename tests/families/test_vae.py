@@ -13,7 +13,7 @@ import torch
 from conftest import plain_config
 from torch import Tensor, nn
 
-from genlab import train
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.subsets import subset

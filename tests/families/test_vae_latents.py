@@ -10,7 +10,8 @@ from conftest import plain_config
 from test_vae import BINARY, Constant, images_of, vae
 from torch import Tensor, nn
 
-from genlab import registry, train
+from genlab import registry
+from genlab.commands import train
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.latents import StandardNormal, VampPrior
 from genlab.errors import ConfigError

@@ -15,7 +15,8 @@ from conftest import plain_config
 from test_autoregressive_verbs import genlab, one_line
 from torch import Tensor
 
-from genlab import registry, train
+from genlab import registry
+from genlab.commands import train
 from genlab.config import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes

@@ -17,7 +17,7 @@ from genlab import cli, registry
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.runs.folder import last_validation
-from genlab.train import _warn_of, _warn_of_validation
+from genlab.training.loop import _warn_of, _warn_of_validation
 from genlab.training.state import TrainingState
 
 RING = DataSpec("ring", 2, 1, 1, levels=0, classes=8, kind="points")

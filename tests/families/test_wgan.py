@@ -12,8 +12,8 @@ from games import COLOUR, DIGITS, MNIST, POINTS, batches, gradients, make
 from torch import Tensor
 
 from genlab import config as c
-from genlab import train
 from genlab.adversarial import losses
+from genlab.commands import train
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import autocast
 from genlab.errors import ConfigError
