@@ -22,7 +22,7 @@ from typing import Any
 
 from genlab import __version__, completion, explain, help, words
 from genlab.config import from_plain, suggest
-from genlab.errors import ConfigError, DivergedError, Interrupted, UserError
+from genlab.errors import ConfigError, DivergedError, Interrupted, UserError, storage_errors
 
 _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of directory of its own
     "hydra.output_subdir=null",
@@ -309,7 +309,6 @@ def _sweep(verb: str, jobs: list[Job]) -> int:
     print(help.table(rows))
     if verb == "train":
         from genlab.report.summary import write_summary
-        from genlab.runs.folder import storage_errors
 
         with storage_errors(folder):
             write_summary(folder / "summary.csv", runs)

@@ -12,7 +12,7 @@ from genlab import config as c
 from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.families.base import Family
-from genlab.training.decay import decay_groups, decayed_names, in_groups
+from genlab.nets.decay import decay_groups, decayed_names, in_groups
 from genlab.training.update import make_optimizer
 
 DIGITS = DataSpec("digits", 1, 8, 8, levels=17, classes=10)

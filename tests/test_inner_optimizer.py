@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genlab import config as c
 from genlab.adversarial.unrolling import InnerOptimizer
-from genlab.training.decay import decay_groups, decayed_names
+from genlab.nets.decay import decay_groups, decayed_names
 from genlab.training.update import make_optimizer
 
 SETTINGS: dict[str, Any] = {

@@ -31,7 +31,7 @@ class InnerOptimizer:
 
     Args:
         settings: of the player, as in `genlab.training.update.player_settings`; its rate is not used.
-        decayed: names of the parameters that weight decay shrinks; see `genlab.training.decay`.
+        decayed: names of the parameters that weight decay shrinks; see `genlab.nets.decay`.
     """
 
     settings: c.AdamConfig | c.RMSpropConfig | c.SGDConfig

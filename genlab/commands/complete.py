@@ -14,12 +14,13 @@ from tqdm import tqdm
 from genlab import device, registry
 from genlab.config import CompleteConfig, from_plain, suggest
 from genlab.data.spec import DataSpec
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, storage_errors
 from genlab.families.autoregressive import Autoregressive
+from genlab.log import log, log_to_console
 from genlab.nets.scanning import Held
 from genlab.report.pictures import save_grid, to_picture, to_uint8
 from genlab.rng import SampleRng
-from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder
 from genlab.trained.draw import check_labels
 from genlab.trained.given import Given, given_images, read_picture, size_of
 from genlab.trained.model import TrainedModel, load_model

@@ -13,11 +13,12 @@ from torch import Tensor
 from genlab import device
 from genlab.config import DenoiseConfig, from_plain
 from genlab.data.corruption import Noise, check_level, corrupt
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, storage_errors
+from genlab.log import log, log_to_console
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
 from genlab.report.pictures import save_bands
 from genlab.rng import SampleRng
-from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder
 from genlab.trained.given import given_images
 from genlab.trained.latent_space import check_has, for_json, labels_of, reconstruct, table, write_images
 from genlab.trained.model import TrainedModel, load_model

@@ -17,10 +17,11 @@ from genlab import device, registry
 from genlab.config import EncodeConfig, from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.subsets import subset
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, DataError, storage_errors
+from genlab.log import log, log_to_console
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
-from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder
 from genlab.trained.given import read_images
 from genlab.trained.latent_space import (
     ENCODED_IMAGES,

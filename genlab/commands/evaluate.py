@@ -13,9 +13,10 @@ import torch
 
 from genlab import device, registry
 from genlab.config import EvaluateConfig, from_plain
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, storage_errors
+from genlab.log import log, log_to_console
 from genlab.report.pictures import write_pictures
-from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder
 from genlab.trained.model import check_split, dataset_of, load_model
 from genlab.trained.numbers import evaluate_samples, mean_numbers, numbers_of_images, values_of_split
 from genlab.trained.ruler import Comparison, check_generates, generate, readable, reading_of

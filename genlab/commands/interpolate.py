@@ -12,10 +12,11 @@ from torch import Tensor
 
 from genlab import device
 from genlab.config import InterpolateConfig, from_plain
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, storage_errors
+from genlab.log import log, log_to_console
 from genlab.report.pictures import save_grid
 from genlab.rng import SampleRng
-from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder
 from genlab.trained.draw import check_labels
 from genlab.trained.given import given_images
 from genlab.trained.latent_space import check_has, check_prior, decode, encode, labels_of, table, write_images

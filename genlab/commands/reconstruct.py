@@ -8,9 +8,11 @@ from typing import Any
 
 from genlab import device
 from genlab.config import ReconstructConfig, from_plain
+from genlab.errors import storage_errors
+from genlab.log import log, log_to_console
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
 from genlab.report.pictures import save_bands
-from genlab.runs.folder import create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import create_folder
 from genlab.trained.given import given_images
 from genlab.trained.latent_space import check_has, for_json, labels_of, reconstruct, table, write_images
 from genlab.trained.model import load_model

@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from genlab import device
 from genlab.config import SampleConfig, from_plain
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, storage_errors
+from genlab.families.base import row_labels
+from genlab.log import log, log_to_console
 from genlab.report.pictures import to_picture, to_uint8, write_samples
-from genlab.runs.folder import create_folder, last_validation, log, log_to_console, storage_errors
-from genlab.trained.draw import check_labels, check_temperature, draw, row_labels
+from genlab.runs.folder import create_folder, last_validation
+from genlab.trained.draw import check_labels, check_temperature, draw
 from genlab.trained.model import TrainedModel, load_model
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from genlab import device, registry
 from genlab.config import TrainConfig, to_plain
-from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted
+from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
+from genlab.log import log, log_to_console
 from genlab.report.pictures import save_grid, write_samples
 from genlab.runs import checkpoint
-from genlab.runs.folder import Run, create_folder, log, log_to_console, storage_errors
+from genlab.runs.folder import Run, create_folder
 from genlab.trained.ruler import Ruler, ruler_of_run
 from genlab.training import loop
 from genlab.training.state import TrainingState

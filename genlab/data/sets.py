@@ -17,7 +17,7 @@ from genlab.data.folder import find_pictures, open_picture, read_picture
 from genlab.data.spec import DataSpec
 from genlab.data.subsets import subset
 from genlab.errors import DataError
-from genlab.runs.folder import log
+from genlab.log import log
 
 _SEED = 0
 """The seed of a dataset's draws: a binarisation is the same in every comparison."""

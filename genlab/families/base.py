@@ -230,3 +230,15 @@ def labels_remedy(spec: DataSpec, model: str) -> str:
         "npz": "add an array of labels to the file, or " if not spec.classes else "",
     }
     return f"{own.get(spec.name, '')}use model={model}" + ("" if spec.name in own else " or dataset=mnist")
+
+
+def row_labels(family: Family, n: int) -> Tensor | None:
+    """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
+
+    Rows are of n // classes samples, the last class takes what is over; with more classes than samples they
+    are drawn by the family.
+    """
+    classes = family.spec.classes
+    if not family.takes_labels or classes > n:
+        return None
+    return (torch.arange(n) // (n // classes)).clamp(max=classes - 1)

@@ -21,10 +21,10 @@ from genlab.errors import CheckpointError, ConfigError
 from genlab.families.autoencoder import AE, in_turn
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.families.stacked_dae import StackedDAE, check_hidden, check_images
+from genlab.log import log
 from genlab.nets.autoencoder import MLPEncoder
 from genlab.nets.stacked import LayeredEncoder, Units
 from genlab.rng import SampleRng
-from genlab.runs.folder import log
 from genlab.trained.model import load_model
 
 

@@ -18,7 +18,7 @@ from genlab.data.spec import Batch
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.gan import GAN, GANConfig
-from genlab.training.decay import decayed_names
+from genlab.nets.decay import decayed_names
 
 
 @dataclass(frozen=True, kw_only=True)

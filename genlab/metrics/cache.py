@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genlab.log import log
 from genlab.runs.checkpoint import write_atomically
-from genlab.runs.folder import log
 
 
 def folder(name: str) -> Path:

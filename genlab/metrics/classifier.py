@@ -15,9 +15,9 @@ from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.data.stacked_mnist import StackedMNISTConfig, modes
 from genlab.errors import ConfigError, DataError
+from genlab.log import log
 from genlab.metrics import cache
 from genlab.rng import derive_seed
-from genlab.runs.folder import log
 
 FORMAT = 2
 """Version of the file. Raise it with every change of the network or of how it is trained."""

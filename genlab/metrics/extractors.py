@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from genlab.config import suggest
 from genlab.errors import ConfigError
+from genlab.log import log
 from genlab.metrics import cache
 from genlab.rng import derive_seed
-from genlab.runs.folder import log
 
 if TYPE_CHECKING:
     from genlab.metrics.classifier import Classifier

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from genlab.config import TrainConfig
 from genlab.data.dataset import Dataset
-from genlab.families.base import Family
+from genlab.errors import storage_errors
+from genlab.families.base import Family, row_labels
 from genlab.rng import SampleRng
-from genlab.runs.folder import storage_errors
-from genlab.trained.draw import row_labels
 
 _TILE_PIXELS = 48
 """Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""

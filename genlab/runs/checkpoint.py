@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from genlab.errors import CheckpointError, StorageError
 
@@ -178,3 +179,8 @@ def _seal(state: Mapping[str, Any]) -> bytes:
 def _trailer(body: bytes) -> bytes:
     comment = _MARK + hashlib.sha256(body).hexdigest().encode()
     return struct.pack("<H", len(comment)) + comment
+
+
+def averaged_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The module's own state within that of its moving average."""
+    return {key.removeprefix("module."): value for key, value in state.items() if key != "n_averaged"}

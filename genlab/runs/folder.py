@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
 import platform
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from tqdm import tqdm
 
 from genlab import __version__
-from genlab.errors import StorageError, UserError
+from genlab.errors import StorageError, UserError, storage_errors
+from genlab.log import log
 from genlab.runs.checkpoint import write_atomically
-
-log = logging.getLogger("genlab")
 
 
 def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
@@ -61,19 +57,6 @@ def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
             f"run_dir={run_dir or 'outputs'}: {error.strerror}; choose a writable run_dir="
         ) from error
     raise StorageError(f"{base}: every name is taken; choose run_dir=")
-
-
-@contextlib.contextmanager
-def storage_errors(where: Path) -> Iterator[None]:
-    """Turns a full disk or a read-only folder into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
-            raise
-        raise StorageError(
-            f"{where}: could not be written ({error.strerror}); make room, then genlab resume run={where}"
-        ) from error
 
 
 class Run:
@@ -198,20 +181,3 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()
-
-
-class _ConsoleHandler(logging.Handler):
-    """Prints above a progress bar instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(
-            f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}", sys.stderr
-        )
-
-
-def log_to_console() -> None:
-    """Sends genlab's messages to stderr, once. What is of no use there (DEBUG) goes to train.log alone."""
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    if not any(isinstance(handler, _ConsoleHandler) for handler in log.handlers):
-        log.addHandler(_ConsoleHandler(logging.INFO))

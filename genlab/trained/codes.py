@@ -21,8 +21,8 @@ from genlab.distributions.likelihoods import bits_per_dim
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.base import Family
 from genlab.families.vqvae import VQVAE
+from genlab.log import log
 from genlab.rng import SampleRng
-from genlab.runs.folder import log
 from genlab.trained.model import TrainedModel, dataset_of, load_model, relocated
 
 _SEED = 0

@@ -36,18 +36,6 @@ def draw(
         return family.sample(len(indices), rng=rng, labels=labels, **more if family.takes_temperature else {})
 
 
-def row_labels(family: Family, n: int) -> Tensor | None:
-    """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
-
-    Rows are of n // classes samples, the last class takes what is over; with more classes than samples they
-    are drawn by the family.
-    """
-    classes = family.spec.classes
-    if not family.takes_labels or classes > n:
-        return None
-    return (torch.arange(n) // (n // classes)).clamp(max=classes - 1)
-
-
 def check_temperature(temperature: float, model: TrainedModel) -> None:
     """Refuses a temperature for a family that has none.
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from genlab.config import SampleConfig
 from genlab.distributions.categorical import one_hot
 from genlab.errors import ConfigError
+from genlab.log import log
 from genlab.rng import SampleRng
-from genlab.runs.folder import log
 from genlab.trained.latent_space import check_has, codes_of_training, decode
 from genlab.trained.model import TrainedModel
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.data.folder import find_pictures, open_picture
 from genlab.errors import ConfigError, DataError
-from genlab.runs.folder import log
+from genlab.log import log
 from genlab.trained.model import TrainedModel, dataset_of
 
 

@@ -15,9 +15,9 @@ from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 from genlab.families.base import Family
+from genlab.log import log
 from genlab.report.pictures import to_picture, to_uint8
 from genlab.rng import SampleRng
-from genlab.runs.folder import log
 from genlab.trained.given import Given
 from genlab.trained.model import TrainedModel, dataset_of
 

@@ -17,7 +17,7 @@ from genlab.data.spec import DataSpec, check_codes_of
 from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.families.base import Family
 from genlab.runs import checkpoint
-from genlab.training.averaging import averaged_weights
+from genlab.runs.checkpoint import averaged_weights
 
 
 @dataclass(frozen=True)

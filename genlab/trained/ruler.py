@@ -15,8 +15,9 @@ from genlab.config import EvaluateConfig, TrainConfig, TrainerConfig, suggest
 from genlab.data.dataset import Dataset
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, DataError, storage_errors
 from genlab.families.base import Family
+from genlab.log import log
 from genlab.metrics import cache, classifier, extractors
 from genlab.metrics.appearance import appearance
 from genlab.metrics.coverage import overlap
@@ -25,7 +26,6 @@ from genlab.metrics.extractors import Extractor
 from genlab.metrics.memorisation import Closest, closest_images, copying, likeliest_copies
 from genlab.report.pictures import save_grid
 from genlab.rng import derive_seed
-from genlab.runs.folder import log, storage_errors
 from genlab.trained.draw import draw
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from genlab.runs.checkpoint import averaged_weights
+
 
 class MovingAverage:
     """An exponential moving average of a module's weights, with a half-life that grows as training goes on.
@@ -70,11 +72,6 @@ class MovingAverage:
         """The inverse of `state_dict`."""
         self.module.load_state_dict(averaged_weights(state))
         self.updates = int(state["n_averaged"])
-
-
-def averaged_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The module's own state within that of its moving average."""
-    return {key.removeprefix("module."): value for key, value in state.items() if key != "n_averaged"}
 
 
 def _tensors(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

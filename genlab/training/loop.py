@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from genlab.errors import Interrupted
+from genlab.errors import Interrupted, storage_errors
+from genlab.families.base import row_labels
+from genlab.log import log
 from genlab.report.pictures import save_grid, write_pictures, write_samples
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
-from genlab.runs.folder import Run, log, storage_errors
-from genlab.trained.draw import draw, row_labels
+from genlab.runs.folder import Run
+from genlab.trained.draw import draw
 from genlab.trained.numbers import evaluate_samples, evaluate_split
 from genlab.trained.ruler import Ruler, measure_run
 from genlab.training.state import TrainingState

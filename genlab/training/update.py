@@ -13,8 +13,8 @@ from genlab import config as c
 from genlab.device import Processes, autocast
 from genlab.errors import DivergedError
 from genlab.families.base import Family, Metrics
+from genlab.nets.decay import decay_groups, in_groups
 from genlab.training.averaging import MovingAverage
-from genlab.training.decay import decay_groups, in_groups
 from genlab.training.schedule import multiplier
 
 Loss = Callable[..., tuple[Tensor, Metrics]]
