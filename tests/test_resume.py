@@ -235,7 +235,7 @@ def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr("genlab.files.os.fsync", full)
         with pytest.raises(UserError, match=r"No space left on device.*step-00000001.pt.*genlab resume"):
             checkpoint.save(tmp_path, _state(2), keep=1)
     assert checkpoint.find(tmp_path)[1]["step"] == 1

@@ -19,6 +19,7 @@ from genlab.families.base import row_labels
 from genlab.log import log, log_to_console
 from genlab.report.pictures import to_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
+from genlab.trained import codes, fitted_prior
 from genlab.trained.draw import check_labels, check_temperature, draw
 from genlab.trained.model import TrainedModel, load_model
 
@@ -41,8 +42,6 @@ def main(plain: Mapping[str, Any]) -> None:
     draw_part = _drawing(config, model, torch_device, labels)
     decoder = None
     if model.spec.kind == "codes":
-        from genlab.trained import codes
-
         decoder = codes.decoder_of(model, config.dataset, torch_device)
     log.info("sampling %d images with the %s weights of %s", config.count, model.weights, model.path)
     if config.prior == "model":
@@ -99,8 +98,6 @@ def _drawing(
     if not family.generates and not family.decodes:
         raise ConfigError(f"{given} makes no images; see genlab evaluate")
     if config.prior == "fit":
-        from genlab.trained import fitted_prior
-
         return fitted_prior.sampler(config, model, torch_device, labels)
     if not family.generates:
         raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")

@@ -16,7 +16,7 @@ from genlab.data.corruption import DefaultDraws, Draws, Noise, check_level, corr
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.families.latent_variable import NetworkName, check_size
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.autoencoder import choose_network, make_decoder, make_encoder
@@ -86,7 +86,7 @@ class AE(Family):
         self.likelihood_name = auto if config.likelihood == "auto" else config.likelihood
         self.autoencoder = AENet(config, spec.shape)
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The decoder starts at the means of the training images."""
         assert statistics is not None
         bernoulli = self.likelihood_name == "bernoulli"

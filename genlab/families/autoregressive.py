@@ -15,7 +15,7 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, PixelDistribution
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.nets.autoregressive import PixelNet
 from genlab.nets.scanning import Held, Scanner
 from genlab.rng import SampleRng
@@ -64,7 +64,7 @@ class Autoregressive(Family):
         self.network = self.make_network(spec.shape, parameters, ordered, classes, codes)
         self.network.add_offset(self.distribution.ranks)
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """Every pixel starts as an independent one with the mean, or the levels, of the training data."""
         assert statistics is not None
         assert self.network.offset is not None

@@ -21,6 +21,26 @@ Metrics = dict[str, Tensor]
 A loss may also give tensors that its family's `step` takes out again: an update averages all alike."""
 
 
+class Loaded(Protocol):
+    """A model with a checkpoint's weights; see `genlab.trained.model.TrainedModel`."""
+
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def spec(self) -> DataSpec: ...
+
+    @property
+    def weights(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+
+Loader = Callable[[str], Loaded]
+"""Loads the model of a run folder or checkpoint file on the CPU, of its moving average if there is one."""
+
+
 class UpdateProtocol(Protocol):
     """One optimizer step on one player; see `genlab.training.update.Update`."""
 
@@ -103,7 +123,7 @@ class Family(nn.Module):
         self.config = config
         self.spec = spec
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """Takes what a new run begins with beside its random weights.
 
         A model of images starts at the training data as independent pixels; another may take weights of
@@ -112,6 +132,7 @@ class Family(nn.Module):
 
         Args:
             statistics: of the training data, on the model's device; None where there are no data.
+            load: for a family that takes weights of another run.
 
         Raises:
             UserError: what it wants is not there, or does not fit.

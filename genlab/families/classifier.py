@@ -19,13 +19,12 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.autoencoder import AE, in_turn
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.families.stacked_dae import StackedDAE, check_hidden, check_images
 from genlab.log import log
 from genlab.nets.autoencoder import MLPEncoder
 from genlab.nets.stacked import LayeredEncoder, Units
 from genlab.rng import SampleRng
-from genlab.trained.model import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class Classifier(Family):
             raise ConfigError(f"dataset={spec.name}: has {lacks} to learn; choose e.g. dataset=mnist")
         self.classifier = ClassifierNet(config, spec)
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """Takes the lowest layers of the encoder of `model.start`, of its moving average where there is one.
 
         Raises:
@@ -85,7 +84,8 @@ class Classifier(Family):
         if start is None:
             return
         try:
-            model = load_model(start, "auto", torch.device("cpu"))
+            assert load is not None
+            model = load(start)
         except CheckpointError as error:
             raise ConfigError(f"model.start={start}: {str(error).removeprefix(f'ckpt={start}: ')}") from error
         units, layers = encoder_layers(model.family, start)

@@ -17,7 +17,7 @@ from genlab.config import TrainConfig, setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
 from genlab.rng import SampleRng
 
@@ -132,7 +132,7 @@ class GAN(Family):
         self.latent_prior = config.prior
         self._noise_sigma = config.instance_noise
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The generator of images starts at the means of the training images."""
         if self.spec.kind == "images":
             assert statistics is not None

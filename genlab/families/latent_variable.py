@@ -38,7 +38,7 @@ from genlab.distributions.likelihoods import (
     make_likelihood,
 )
 from genlab.errors import ConfigError
-from genlab.families.base import Family
+from genlab.families.base import Family, Loader
 from genlab.metrics.two_samples import accuracy_between
 from genlab.nets.autoencoder import (
     LARGEST_PIXELS,
@@ -241,7 +241,7 @@ class Autoencoder(Family):
         self.vae = self.Network(config, spec, parameters * spec.channels, learns_sigma, classes)
         self.latent_prior = self.vae.prior_name
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The decoder starts at independent pixels with the means and spreads of the training data."""
         assert statistics is not None
         self.vae.start(self.likelihood.outputs_of(statistics))

@@ -20,7 +20,7 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.stacked import AutoencoderStack, Units
 from genlab.rng import SampleRng
@@ -82,7 +82,7 @@ class StackedDAE(Family):
         check_images(config.name, spec)
         self.stack = AutoencoderStack([spec.dimensions, *config.hidden], config.units)
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The lowest decoder gives the mean of the training images back as itself."""
         assert statistics is not None
         with torch.no_grad():

@@ -17,7 +17,7 @@ from genlab.data.statistics import PixelStatistics
 from genlab.distributions.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.families.latent_variable import choose_likelihood, sigma_warning, start_log_sigma
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
 from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity
@@ -99,7 +99,7 @@ class VQVAE(Family):
         self.map_size = map_sizes(spec.height, spec.width, config.halvings)[-1]
         self.vqvae = VQVAENet(config, spec, parameters * spec.channels, learns_sigma)
 
-    def begin(self, statistics: PixelStatistics | None) -> None:
+    def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The decoder starts at independent pixels with the means and spreads of the training data."""
         assert statistics is not None
         self.vqvae.decoder.offset.value.copy_(self.likelihood.outputs_of(statistics))

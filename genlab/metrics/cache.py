@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genlab.files import write_atomically
 from genlab.log import log
-from genlab.runs.checkpoint import write_atomically
 
 
 def folder(name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genlab import registry
 from genlab.data.dataset import Dataset
-from genlab.data.stacked_mnist import StackedMNISTConfig, modes
-from genlab.errors import ConfigError, DataError
+from genlab.data.stacked_mnist import modes
+from genlab.errors import DataError
 from genlab.log import log
 from genlab.metrics import cache
 from genlab.rng import derive_seed
@@ -122,29 +120,6 @@ def stacked_modes(classifier: Classifier, images: Tensor) -> Tensor:
     if images.shape[2:] != (28, 28):
         images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True)
     return modes(classifier.classify(images.reshape(-1, 1, 28, 28)).view(-1, 3))
-
-
-def of_digits(mnist_config: Any, torch_device: torch.device, *, folder: Path | None = None) -> Classifier:
-    """The classifier of one MNIST, see `load_or_train`.
-
-    The digits are taken as they were published, whatever binarisation or noise the configuration asks for.
-
-    Args:
-        mnist_config: of a dataset of 28x28 grey digits; of Stacked MNIST, the MNIST that it is made of.
-
-    Raises:
-        ConfigError: the dataset is not one of 28x28 grey digits.
-        DataError: its files are missing or damaged.
-    """
-    if isinstance(mnist_config, StackedMNISTConfig):
-        mnist_config = mnist_config.single_digits()
-    plain = dataclasses.replace(mnist_config, binarize="none", dequantize=False, flip=False)
-    dataset = registry.dataset(plain)
-    if dataset.spec.shape != (1, 28, 28) or dataset.spec.classes != 10:
-        raise ConfigError(
-            f"dataset={plain.name}: the digit classifier learns from grey 28x28 images of 10 classes"
-        )
-    return load_or_train(dataset, torch_device, folder=folder)
 
 
 def load_or_train(dataset: Dataset, torch_device: torch.device, *, folder: Path | None = None) -> Classifier:

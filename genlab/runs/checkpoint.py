@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 import re
 import struct
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from genlab.errors import CheckpointError, StorageError
+from genlab.files import write_atomically
 
 FORMAT = 1
 """Version of the layout. Raise it when a key changes its meaning; keep reading the older ones."""
@@ -134,37 +134,6 @@ def newest(folder: Path) -> Path | None:
             load(path)
             return path
     return None
-
-
-def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> None:
-    """Replaces a file in one stroke: a reader, or a crash, sees the old content or the new, never a part.
-
-    Raises:
-        OSError: nothing was replaced, and no half-written file stays behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if verify and temporary.read_bytes() != content:
-            raise OSError(None, "what was read back differs from what was written")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename outlast a power cut, where the system lets a folder be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _seal(state: Mapping[str, Any]) -> bytes:

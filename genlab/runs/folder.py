@@ -16,8 +16,8 @@ import yaml
 
 from genlab import __version__
 from genlab.errors import StorageError, UserError, storage_errors
+from genlab.files import write_atomically
 from genlab.log import log
-from genlab.runs.checkpoint import write_atomically
 
 
 def create_folder(verb: str, run_dir: str | None, label: str) -> Path:

@@ -148,7 +148,8 @@ def evaluate_samples(
     if family.spec.kind == "points" and (mixture := config.dataset.mixture()).separate:
         numbers |= point_coverage(torch.cat(list(samples(n or 2500))).flatten(1).cpu(), mixture)
     elif family.spec.name == "stacked_mnist":
-        from genlab.metrics.classifier import of_digits, stacked_modes
+        from genlab.metrics.classifier import stacked_modes
+        from genlab.trained.classifiers import of_digits  # brings torchvision, which is slow to import
 
         classifier = of_digits(config.dataset, torch_device)
         found = torch.cat([stacked_modes(classifier, part) for part in samples(n or 26_000)])

@@ -17,6 +17,7 @@ from genlab.data.statistics import pixel_statistics
 from genlab.device import Processes
 from genlab.errors import CheckpointError
 from genlab.families.base import Family, Metrics
+from genlab.trained.model import load_model
 from genlab.training.update import Update
 
 
@@ -59,7 +60,7 @@ class TrainingState:
         self.family: Family = registry.family(config.model, self.dataset.spec).to(group.device)
         if new:
             data = None if self.dataset.spec.kind == "none" else pixel_statistics(self.dataset)
-            self.family.begin(data)
+            self.family.begin(data, lambda ckpt: load_model(ckpt, "auto", torch.device("cpu")))
         group.broadcast_(list(self.family.state_dict().values()))
         self.update = Update(self.family, config, group)
         self.batches = self._stream(0)

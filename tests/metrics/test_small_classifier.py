@@ -24,8 +24,10 @@ from genlab.data.torchvision_sets import MNISTConfig
 from genlab.errors import ConfigError
 from genlab.metrics import cache
 from genlab.metrics import classifier as module
-from genlab.metrics.classifier import Classifier, of_digits, stacked_modes
+from genlab.metrics.classifier import Classifier, stacked_modes
 from genlab.rng import SampleRng
+from genlab.trained import classifiers
+from genlab.trained.classifiers import of_digits
 from genlab.trained.numbers import evaluate_samples
 
 CPU = torch.device("cpu")
@@ -270,7 +272,7 @@ def test_samples_of_another_size_have_their_modes_counted(monkeypatch: pytest.Mo
         def sample(self, n: int, *, rng: SampleRng, labels: Any = None) -> torch.Tensor:
             return rng.uniform(3 * 32 * 32).view(n, 3, 32, 32)
 
-    monkeypatch.setattr(module, "of_digits", lambda config, device: Classifier((1, 28, 28), 10).eval())
+    monkeypatch.setattr(classifiers, "of_digits", lambda config, device: Classifier((1, 28, 28), 10).eval())
     run: Any = SimpleNamespace(dataset=StackedMNISTConfig(size=32))
     family: Any = Sampler()
     numbers = evaluate_samples(family, run, run.dataset, "test", seed=0, torch_device=CPU, n=20, batch_size=8)
