@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import tomllib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "genlab"
@@ -94,3 +95,10 @@ def test_no_two_modules_import_each_other() -> None:
 def test_hydra_is_imported_by_the_command_line_alone() -> None:
     users = {module for module in MODULES if any(name.split(".")[0] == "hydra" for name in imports(module))}
     assert {room(module) for module in users} == {"cli"}
+
+
+def test_the_wheel_has_every_room() -> None:
+    with open(PACKAGE.parent / "pyproject.toml", "rb") as file:
+        listed = set(tomllib.load(file)["tool"]["setuptools"]["packages"])
+    rooms = {f"genlab.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    assert listed == rooms | {"genlab", "genlab.configs"}
