@@ -95,7 +95,7 @@ def test_the_codes_are_the_family_s_own(
     assert facts["map"] == {"method": "pca", "images": 500, "explained_variance": pytest.approx(share)}
     assert "encoding 500 images (digits, test split)" in err
     lines = out.splitlines()
-    assert lines[-2:] == ["wrote out: codes.npz, map.png, encode.json", f"next: genlab traverse ckpt={vae}"]
+    assert lines[-2:] == ["wrote out: codes.npz, map.png, encoding.json", f"next: genlab traverse ckpt={vae}"]
 
 
 def test_the_table_compares_codes_components_and_pixels(vae: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,7 @@ KILLER = """
     sys.path[:0] = {paths!r}
     import conftest
     from genlab.commands import train
-    from genlab import registry
+    from genlab import files, registry
     from genlab.runs import checkpoint
     registry.FAMILIES["toy"] = conftest.ToyFamily
     calls = 0
@@ -138,8 +138,9 @@ KILLER = """
         def __getattr__(self, name):
             value = getattr(os, name)
             return dying(value) if name in ("fsync", "replace", "open", "close") else value
-    checkpoint.os = Os()
-    checkpoint.open = lambda *a: dying(open)(*a)
+    for module in (checkpoint, files):
+        module.os = Os()
+        module.open = lambda *a: dying(open)(*a)
     unlink = checkpoint.Path.unlink
     checkpoint.Path.unlink = dying(unlink)
     train.start(conftest.plain_config(keep_checkpoints=1), [], "killed")
@@ -148,7 +149,7 @@ KILLER = """
 
 @pytest.mark.parametrize("at", range(1, 50, 6))
 def test_kill_at_any_point_of_a_save(whole: Path, at: int) -> None:
-    paths = [str(Path(train.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(train.__file__).parents[2]), str(Path(__file__).parent)]
     code = textwrap.dedent(KILLER).format(at=at, paths=paths)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 9, result.stderr[-2000:]
@@ -272,7 +273,7 @@ def test_run_folder_is_taken_once(whole: Path) -> None:
 
 
 def test_signal_to_a_process_exits_within_ten_seconds(own_folder: Path) -> None:
-    paths = [str(Path(train.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(train.__file__).parents[2]), str(Path(__file__).parent)]
     code = f"""
         import sys
         sys.path[:0] = {paths!r}
