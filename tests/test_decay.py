@@ -49,7 +49,7 @@ UNDECAYED = {
     "dae": [],
     "stacked_dae": ["stack.biases.0", "stack.biases.1", "stack.biases.2"],
     "classifier": [],
-    "vqvae": ["vqvae.log_sigma"],
+    "vqvae": ["vqvae.log_sigma", "vqvae.decoder.offset.value"],
     "gan": ["generator.net.norms.0.weight"],
     "acgan": ["generator.net.norms.0.weight"],
     "projection_gan": ["discriminator.embedding.weight", "generator.net.norms.0.weight"],

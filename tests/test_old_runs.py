@@ -71,7 +71,8 @@ def test_the_moments_of_its_optimizers_stay_with_their_weights(name: str, old_ru
         decayed, rest = optimizer.param_groups
         configured = state.update.settings(player).weight_decay
         assert (decayed["weight_decay"], rest["weight_decay"]) == (configured, 0)
-        later = [name for name, _ in module.named_parameters() if name == "offset.per_pixel"]
+        new = ("offset.per_pixel", "decoder.offset.value")
+        later = [name for name, _ in module.named_parameters() if name in new]
         assert len(decayed["params"]) + len(rest["params"]) - len(later) == len(
             saved["optimizers"][player]["param_groups"][0]["params"]
         )

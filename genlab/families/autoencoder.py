@@ -91,7 +91,7 @@ class AE(Family):
         assert statistics is not None
         bernoulli = self.likelihood_name == "bernoulli"
         outputs = statistics.probability.logit() if bernoulli else statistics.mean - 0.5
-        self.autoencoder.decoder.offset.value.copy_(outputs)
+        self.autoencoder.decoder.offset.set(outputs)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """Vincent et al. 2008, section 2.3: gives back the images from spoiled ones."""

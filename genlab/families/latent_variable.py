@@ -106,7 +106,7 @@ class LatentNet(nn.Module):
         """Sets the constant that the decoder adds to its outputs, (C, H, W)."""
         offset = self.decoder.offset
         assert isinstance(offset, Offset)
-        offset.value.copy_(outputs)
+        offset.set(outputs)
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
         """The posterior of each image, float32."""

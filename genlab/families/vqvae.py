@@ -102,7 +102,7 @@ class VQVAE(Family):
     def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The decoder starts at independent pixels with the means and spreads of the training data."""
         assert statistics is not None
-        self.vqvae.decoder.offset.value.copy_(self.likelihood.outputs_of(statistics))
+        self.vqvae.decoder.offset.set(self.likelihood.outputs_of(statistics))
         start_log_sigma(self.vqvae.log_sigma, statistics)
 
     @property

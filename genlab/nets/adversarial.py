@@ -69,7 +69,7 @@ class Generator(nn.Module):
 
     def start(self, mean: Tensor) -> None:
         """Makes the samples of a new generator lie around an image (C, H, W) in [0, 1]."""
-        self.offset.value.copy_((mean * 2 - 1).clamp(-_BRIGHTEST, _BRIGHTEST).atanh())
+        self.offset.set((mean * 2 - 1).clamp(-_BRIGHTEST, _BRIGHTEST).atanh())
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples (B, C, H, W).

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from genlab.distributions.latents import Prior
-from genlab.nets.start import PixelOffset
+from genlab.nets.start import Offset, PixelOffset
 
 _NEVER_DECAYED = (
     nn.modules.batchnorm._NormBase,  # batch and instance normalisation
@@ -16,7 +16,8 @@ _NEVER_DECAYED = (
     nn.RMSNorm,
     nn.Embedding,
     nn.EmbeddingBag,
-    PixelOffset,  # a bias for each pixel
+    Offset,  # a bias for each pixel
+    PixelOffset,  # likewise
     Prior,  # means of a mixture, pseudo-inputs: they are places, and 0 is not where they belong
 )
 """Modules whose own parameters are not shrunk, whatever their shape."""

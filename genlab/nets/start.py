@@ -57,20 +57,28 @@ class _Constants(nn.Module):
 class Offset(_Constants):
     """Adds a constant to a network's outputs, which a new run sets to what is known of the data.
 
-    It is no weight: neither the optimizer nor a moving average changes it.
-
     Args:
         shape: of the constant, that of one output.
+        learned: it is a weight, for a network of convolutions alone: these do not know where they are, and so
+            could not take out again what they have no need of. Otherwise nothing changes it.
     """
 
     value: Tensor
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, *shape: int, learned: bool = False) -> None:
         super().__init__()
-        self.register_buffer("value", torch.zeros(shape))
+        if learned:
+            self.value = nn.Parameter(torch.zeros(shape))
+        else:
+            self.register_buffer("value", torch.zeros(shape))
 
     def forward(self, outputs: Tensor) -> Tensor:
         return outputs + self.value
+
+    @torch.no_grad()
+    def set(self, value: Tensor) -> None:
+        """Sets the constant."""
+        self.value.copy_(value)
 
 
 class PixelOffset(_Constants):

@@ -203,7 +203,7 @@ class Decoder(nn.Module):
             for n, more in zip(outputs, odd, strict=True)
         )
         shrink(self.convolutions[-1])
-        self.offset = Offset(*shape)
+        self.offset = Offset(*shape, learned=True)
 
     def forward(self, vectors: Tensor) -> Tensor:
         x = self.into(vectors)
