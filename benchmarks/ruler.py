@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--path", help="dataset.path of npz and folder")
     parser.add_argument("--extractors", nargs="+", choices=NAMES, help="all that need no download")
     parser.add_argument(
-        "--count", type=int, help="images a side; a third of the training images, at most 2000"
+        "--count", type=int, help="images a side; a quarter of the training images, at most 2000"
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="pixels, random_conv and lenet, 400 images")
@@ -149,7 +149,7 @@ def main() -> None:
     ]
     if not arguments.extractors and not arguments.quick:
         names.append("lite0")
-    count = arguments.count or min(400 if arguments.quick else 2000, dataset.size("train") // 3)
+    count = arguments.count or min(400 if arguments.quick else 2000, dataset.size("train") // 4)
     print(f"{arguments.dataset}: {count} images a side, {torch.get_num_threads()} threads")
     wrong = table(dataset, names, count, torch.device(arguments.device), print)
     if wrong:
