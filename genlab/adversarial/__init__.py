@@ -1,1 +1,1 @@
-"""What adversarial families share: losses, unrolling, augmentation."""
+"""Parts that adversarial families share: losses, unrolling, augmentation."""

@@ -168,7 +168,7 @@ def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: tor
 
 
 def factors_of(dataset: Dataset, split: str, limit: int | None) -> Tensor:
-    """What the images of a split were made from, (N, F) int64 on the CPU; see `Batch.factors`."""
+    """Returns the factors of a split's images, (N, F) int64 on the CPU; see `Batch.factors`."""
     parts = []
     for _, batch in dataset.evaluation_batches(split, 1000, 0, limit):
         assert batch.factors is not None
@@ -184,7 +184,7 @@ def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -
         split: one that is wanted of it.
 
     Raises:
-        UserError: its images are not like the model's; see also `genlab.commands.evaluate.dataset_of`.
+        UserError: its images are not like the model's; see also `genlab.trained.model.dataset_of`.
     """
     stored = model.config.dataset
     name = changes.get("name", stored.name)

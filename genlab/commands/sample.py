@@ -89,7 +89,7 @@ def main(plain: Mapping[str, Any]) -> None:
 def _drawing(
     config: SampleConfig, model: TrainedModel, torch_device: torch.device, labels: Tensor | None
 ) -> Callable[[range], Tensor]:
-    """What draws images of given numbers.
+    """Returns the function that draws images of given numbers.
 
     Raises:
         ConfigError: the model has no prior, and none is to be fitted.

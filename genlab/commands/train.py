@@ -137,7 +137,7 @@ def _train_in(
 
 
 def _ruler(state: TrainingState) -> Ruler | None:
-    """What measures samples, on the one process that does."""
+    """Returns the ruler that measures samples, on the one process that does."""
     if not state.group.first:
         return None
     return ruler_of_run(state.config, state.family, state.dataset, state.group.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import logging
 import os
 import tempfile
 import urllib.request
@@ -15,8 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from genlab.errors import DataError
-
-log = logging.getLogger("genlab")
+from genlab.log import log
 
 _TIMEOUT_SECONDS = 20
 """Without a byte for so long, a server counts as unreachable."""

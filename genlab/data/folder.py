@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -23,8 +22,7 @@ from genlab.data.dataset import Dataset, DatasetConfig, make_spec
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import ConfigError, DataError
-
-log = logging.getLogger("genlab")
+from genlab.log import log
 
 _SUFFIXES = {
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",

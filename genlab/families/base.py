@@ -240,7 +240,7 @@ class Family(nn.Module):
 
 
 def labels_remedy(spec: DataSpec, model: str) -> str:
-    """What to do where a family needs labels of two classes and there are fewer, for an error message.
+    """Returns the remedy for a dataset without two classes of labels, for an error message.
 
     Args:
         spec: of the dataset.

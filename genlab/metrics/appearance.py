@@ -1,4 +1,4 @@
-"""How pictures look on average, in numbers that need no network: brightness, saturation and edges."""
+"""Brightness, edges and saturation of pictures on average: numbers that need no network."""
 
 from __future__ import annotations
 

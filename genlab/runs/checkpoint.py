@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import logging
 import re
 import struct
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from genlab.errors import CheckpointError, StorageError
 from genlab.files import write_atomically
+from genlab.log import log
 
 FORMAT = 1
 """Version of the layout. Raise it when a key changes its meaning; keep reading the older ones."""
@@ -31,8 +31,6 @@ _NAME = re.compile(r"step-(\d{8,})\.pt")
 _NO_COMMENT = b"\x00\x00"  # the last field of a zip file without a comment: its length
 _MARK = b"genlab-sha256:"
 _TRAILER_BYTES = 2 + len(_MARK) + 64
-
-log = logging.getLogger("genlab")
 
 
 def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:

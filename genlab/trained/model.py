@@ -43,7 +43,7 @@ class TrainedModel:
         return f"{self.config.model.name}-{self.config.dataset.name}"
 
     def describe(self) -> dict[str, Any]:
-        """What a file of results says of the model behind it."""
+        """Returns what a file of results says of the model behind it."""
         return {
             "checkpoint": str(self.path),
             "model": self.config.model.name,
