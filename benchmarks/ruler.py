@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from genlab import registry
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.dataset import Dataset
 from genlab.data.sets import PictureSet, set_of_split
 from genlab.metrics.extractors import NAMES

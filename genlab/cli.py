@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab import __version__, completion, explain, help, words
-from genlab.config import from_plain, suggest
+from genlab.config.schema import from_plain, suggest
 from genlab.errors import ConfigError, DivergedError, Interrupted, UserError, storage_errors
 
 _HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of directory of its own

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab import words
-from genlab.config import suggest
+from genlab.config.schema import suggest
 from genlab.errors import ConfigError, UserError
 
 _BASH = r"""_genlab_complete() {

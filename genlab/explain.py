@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from genlab.config import suggest
+from genlab.config.schema import suggest
 
 
 def explain(error: BaseException, ready: Mapping[str, str]) -> str:

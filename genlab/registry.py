@@ -7,10 +7,24 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genlab import config as c
-from genlab.config import TrainConfig, from_plain, suggest
+from genlab.config.run import (
+    AdamConfig,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    ExponentialConfig,
+    LinearConfig,
+    RMSpropConfig,
+    SGDConfig,
+    StepConfig,
+    TrainConfig,
+    TrainerConfig,
+    WarmupCosineConfig,
+)
+from genlab.config.schema import from_plain, setting, suggest
 from genlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,19 +84,19 @@ DATASETS: dict[str, str | type] = {
 """dataset.name -> the source's class: `Config`, and `load(config) -> Dataset`."""
 
 OPTIMIZERS: dict[str, str | type] = {
-    "adam": c.AdamConfig,
-    "adamw": c.AdamWConfig,
-    "rmsprop": c.RMSpropConfig,
-    "sgd": c.SGDConfig,
+    "adam": AdamConfig,
+    "adamw": AdamWConfig,
+    "rmsprop": RMSpropConfig,
+    "sgd": SGDConfig,
 }
 
 SCHEDULES: dict[str, str | type] = {
-    "constant": c.ConstantConfig,
-    "linear": c.LinearConfig,
-    "cosine": c.CosineConfig,
-    "warmup_cosine": c.WarmupCosineConfig,
-    "step": c.StepConfig,
-    "exponential": c.ExponentialConfig,
+    "constant": ConstantConfig,
+    "linear": LinearConfig,
+    "cosine": CosineConfig,
+    "warmup_cosine": WarmupCosineConfig,
+    "step": StepConfig,
+    "exponential": ExponentialConfig,
 }
 
 
@@ -105,7 +119,7 @@ def train_config(plain: Mapping[str, Any]) -> TrainConfig:
     """A whole run's configuration through the one door.
 
     Raises:
-        ConfigError: see `genlab.config.from_plain`; also settings that do not go together.
+        ConfigError: see `genlab.config.schema.from_plain`; also settings that do not go together.
     """
     for word in plain:
         if word not in {"model", "dataset", "optimizer", "schedule", "trainer", "seed"}:
@@ -120,7 +134,7 @@ def train_config(plain: Mapping[str, Any]) -> TrainConfig:
         parts[key] = from_plain(getattr(entry, "Config", entry), part, key)
     config = TrainConfig(
         **parts,
-        trainer=from_plain(c.TrainerConfig, plain.get("trainer", {}), "trainer"),
+        trainer=from_plain(TrainerConfig, plain.get("trainer", {}), "trainer"),
         seed=from_plain(_Seed, {"seed": plain.get("seed", 0)}).seed,
     )
     family_class = look_up(FAMILIES, config.model.name, "model")
@@ -148,9 +162,9 @@ def dataset(config: Any) -> Dataset:
     return look_up(DATASETS, config.name, "dataset").load(config)
 
 
-@c.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Seed:
-    seed: int = c.setting(0, at_least=0)
+    seed: int = setting(0, at_least=0)
 
 
 _POLYMORPHIC: dict[str, Mapping[str, str | type]] = {

@@ -14,19 +14,28 @@ from typing import Any
 
 import yaml
 
-from genlab import config as c
-from genlab.config import suggest
+from genlab.config.commands import (
+    CompleteConfig,
+    DenoiseConfig,
+    EncodeConfig,
+    EvaluateConfig,
+    InterpolateConfig,
+    ReconstructConfig,
+    SampleConfig,
+    TraverseConfig,
+)
+from genlab.config.schema import suggest
 from genlab.errors import ConfigError
 
 ON_CHECKPOINTS = {
-    "sample": c.SampleConfig,
-    "complete": c.CompleteConfig,
-    "reconstruct": c.ReconstructConfig,
-    "encode": c.EncodeConfig,
-    "interpolate": c.InterpolateConfig,
-    "traverse": c.TraverseConfig,
-    "denoise": c.DenoiseConfig,
-    "evaluate": c.EvaluateConfig,
+    "sample": SampleConfig,
+    "complete": CompleteConfig,
+    "reconstruct": ReconstructConfig,
+    "encode": EncodeConfig,
+    "interpolate": InterpolateConfig,
+    "traverse": TraverseConfig,
+    "denoise": DenoiseConfig,
+    "evaluate": EvaluateConfig,
 }
 """Verbs whose configuration is a flat one, and its dataclass."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab import registry
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.families.base import Family
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads of several workers would fight for them

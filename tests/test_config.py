@@ -9,20 +9,16 @@ from typing import Any, Literal
 import pytest
 
 from genlab import registry
-from genlab.config import (
+from genlab.config.commands import EvaluateConfig, SampleConfig
+from genlab.config.run import (
     AdamConfig,
-    EvaluateConfig,
     PlayerOptimizerConfig,
     RMSpropConfig,
-    SampleConfig,
     SGDConfig,
     StepConfig,
     TrainerConfig,
-    from_plain,
-    setting,
-    suggest,
-    to_plain,
 )
+from genlab.config.schema import from_plain, setting, suggest, to_plain
 from genlab.errors import ConfigError
 
 

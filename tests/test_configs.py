@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from genlab import cli, help, registry, words
-from genlab.config import TrainerConfig, to_plain
+from genlab.config.run import TrainerConfig
+from genlab.config.schema import to_plain
 
 FOLDER = cli.configs_folder()
 REGISTRIES = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from genlab import config as c
 from genlab import registry
+from genlab.config.run import AdamWConfig, OptimizerConfig, RMSpropConfig, SGDConfig
 from genlab.data.spec import DataSpec
 from genlab.families.base import Family
 from genlab.nets.decay import decay_groups, decayed_names, in_groups
@@ -88,7 +88,7 @@ def test_matrices_and_kernels_are_decayed_and_nothing_else(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNDECAYED)
 def test_a_step_without_a_gradient_shrinks_what_is_decayed(name: str) -> None:
-    family, settings = make(name), c.SGDConfig(lr=0.1, momentum=0.0, weight_decay=0.5)
+    family, settings = make(name), SGDConfig(lr=0.1, momentum=0.0, weight_decay=0.5)
     for player in family.players:
         module = family.get_submodule(player)
         optimizer = make_optimizer(settings, decay_groups(module))
@@ -109,8 +109,8 @@ def test_weights_that_two_modules_share_are_decayed_as_neither_forbids() -> None
     assert decayed_names(net) == ()
 
 
-@pytest.mark.parametrize("settings", [c.AdamWConfig(), c.SGDConfig(weight_decay=0.1), c.RMSpropConfig()])
-def test_a_state_of_one_group_is_put_in_two(settings: c.OptimizerConfig) -> None:
+@pytest.mark.parametrize("settings", [AdamWConfig(), SGDConfig(weight_decay=0.1), RMSpropConfig()])
+def test_a_state_of_one_group_is_put_in_two(settings: OptimizerConfig) -> None:
     net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.Linear(4, 2))
     old = make_optimizer(settings, list(net.parameters()))
     net(torch.randn(8, 3)).square().sum().backward()

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab import config as c
 from genlab.adversarial.unrolling import InnerOptimizer
+from genlab.config.run import AdamConfig, AdamWConfig, RMSpropConfig, SGDConfig
 from genlab.nets.decay import decay_groups, decayed_names
 from genlab.training.update import make_optimizer
 
 SETTINGS: dict[str, Any] = {
-    "adam": c.AdamConfig(betas=(0.5, 0.9)),
-    "adam with L2": c.AdamConfig(weight_decay=0.1),
-    "adamw": c.AdamWConfig(weight_decay=0.2),
-    "adam, clipped": c.AdamConfig(clip_grad_norm=0.1),
-    "rmsprop": c.RMSpropConfig(lr=1e-2),
-    "rmsprop with momentum": c.RMSpropConfig(momentum=0.7),
-    "sgd": c.SGDConfig(momentum=0.0),
-    "momentum": c.SGDConfig(momentum=0.9, weight_decay=0.01),
-    "nesterov": c.SGDConfig(momentum=0.9, nesterov=True),
+    "adam": AdamConfig(betas=(0.5, 0.9)),
+    "adam with L2": AdamConfig(weight_decay=0.1),
+    "adamw": AdamWConfig(weight_decay=0.2),
+    "adam, clipped": AdamConfig(clip_grad_norm=0.1),
+    "rmsprop": RMSpropConfig(lr=1e-2),
+    "rmsprop with momentum": RMSpropConfig(momentum=0.7),
+    "sgd": SGDConfig(momentum=0.0),
+    "momentum": SGDConfig(momentum=0.9, weight_decay=0.01),
+    "nesterov": SGDConfig(momentum=0.9, nesterov=True),
 }
 
 
@@ -64,7 +64,7 @@ def test_steps_are_those_of_torch(name: str, before: int) -> None:
 
 
 def test_the_live_moments_are_copies_and_fresh_ones_are_zero() -> None:
-    module, settings = net(), c.AdamConfig()
+    module, settings = net(), AdamConfig()
     optimizer = make_optimizer(settings, list(module.parameters()))
     module(torch.randn(5, 3).double()).sum().backward()
     optimizer.step()

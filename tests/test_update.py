@@ -13,8 +13,24 @@ import torch
 from conftest import ToyConfig, ToyFamily, plain_config
 from torch import Tensor
 
-from genlab import config as c
 from genlab.commands import train
+from genlab.config.run import (
+    AdamConfig,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    ExponentialConfig,
+    LinearConfig,
+    OptimizerConfig,
+    PlayerOptimizerConfig,
+    RMSpropConfig,
+    ScheduleConfig,
+    SGDConfig,
+    StepConfig,
+    TrainConfig,
+    TrainerConfig,
+    WarmupCosineConfig,
+)
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError, DivergedError
@@ -26,16 +42,16 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 def make(
-    optimizer: c.OptimizerConfig | None = None, schedule: c.ScheduleConfig | None = None, **trainer: Any
+    optimizer: OptimizerConfig | None = None, schedule: ScheduleConfig | None = None, **trainer: Any
 ) -> tuple[ToyFamily, Update]:
     torch.manual_seed(0)
     family = ToyFamily(ToyConfig(), SPEC)
-    config = c.TrainConfig(
+    config = TrainConfig(
         model=family.config,
         dataset=None,
-        optimizer=optimizer or c.AdamConfig(),
-        schedule=schedule or c.ConstantConfig(),
-        trainer=c.TrainerConfig(**trainer),
+        optimizer=optimizer or AdamConfig(),
+        schedule=schedule or ConstantConfig(),
+        trainer=TrainerConfig(**trainer),
     )
     return family, Update(family, config, ALONE)
 
@@ -66,7 +82,7 @@ def test_only_the_player_moves_and_the_other_gets_no_gradient() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(size: int) -> None:
     x = torch.arange(7.0).unsqueeze(1)
-    sgd = c.SGDConfig(lr=0.1, momentum=0.0)
+    sgd = SGDConfig(lr=0.1, momentum=0.0)
     whole, update = make(sgd)
     expected = update("one", squared_norm(whole, "one"), x)
     parts, update = make(sgd, micro_batch_size=size)
@@ -76,7 +92,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(size: int) -> None:
 
 
 def test_clipping_bounds_the_norm_of_the_gradient() -> None:
-    family, update = make(c.SGDConfig(lr=1.0, momentum=0.0, clip_grad_norm=0.5))
+    family, update = make(SGDConfig(lr=1.0, momentum=0.0, clip_grad_norm=0.5))
     before = torch.cat([p.detach().flatten().clone() for p in family.one.parameters()])
     metrics = update("one", squared_norm(family, "one"), torch.full((2, 1), 100.0))
     after = torch.cat([p.detach().flatten() for p in family.one.parameters()])
@@ -86,7 +102,7 @@ def test_clipping_bounds_the_norm_of_the_gradient() -> None:
 
 def test_moving_average_has_the_half_life_it_says() -> None:
     family, update = make(
-        c.SGDConfig(lr=0.1, momentum=0.0), ema_half_life_images=64, ema_ramp=1e9, batch_size=32
+        SGDConfig(lr=0.1, momentum=0.0), ema_half_life_images=64, ema_ramp=1e9, batch_size=32
     )
     weight, history = family.one.first.weight, []
     for _ in range(5):
@@ -128,25 +144,25 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32() -> None:
 
 
 def test_a_players_own_settings() -> None:
-    own = c.PlayerOptimizerConfig(lr=0.5, betas=(0.0, 0.9))
-    _, update = make(c.AdamConfig(lr=0.1, players={"two": own}))
+    own = PlayerOptimizerConfig(lr=0.5, betas=(0.0, 0.9))
+    _, update = make(AdamConfig(lr=0.1, players={"two": own}))
     assert update.learning_rate("one") == 0.1
     assert update.learning_rate("two") == 0.5
     assert update.optimizers["two"].param_groups[0]["betas"] == (0.0, 0.9)
     with pytest.raises(ConfigError, match=r"optimizer\.players\.two\.betas: unknown key for rmsprop"):
-        player_settings(c.RMSpropConfig(players={"two": own}), "two")
+        player_settings(RMSpropConfig(players={"two": own}), "two")
 
 
 @pytest.mark.parametrize(
     ("config", "reference"),
     [
-        (c.AdamConfig(lr=0.1, weight_decay=0.1), lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.1)),
-        (c.AdamWConfig(lr=0.1), lambda p: torch.optim.AdamW(p, 0.1)),
-        (c.RMSpropConfig(lr=0.1), lambda p: torch.optim.RMSprop(p, 0.1)),
-        (c.SGDConfig(lr=0.1, nesterov=True), lambda p: torch.optim.SGD(p, 0.1, 0.9, nesterov=True)),
+        (AdamConfig(lr=0.1, weight_decay=0.1), lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.1)),
+        (AdamWConfig(lr=0.1), lambda p: torch.optim.AdamW(p, 0.1)),
+        (RMSpropConfig(lr=0.1), lambda p: torch.optim.RMSprop(p, 0.1)),
+        (SGDConfig(lr=0.1, nesterov=True), lambda p: torch.optim.SGD(p, 0.1, 0.9, nesterov=True)),
     ],
 )
-def test_optimizers_are_torchs(config: c.OptimizerConfig, reference: Any) -> None:
+def test_optimizers_are_torchs(config: OptimizerConfig, reference: Any) -> None:
     ours, theirs = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
     for parameter, optimizer in ((ours, make_optimizer(config, [ours])), (theirs, reference([theirs]))):
         for _ in range(5):
@@ -159,30 +175,30 @@ def test_optimizers_are_torchs(config: c.OptimizerConfig, reference: Any) -> Non
 @pytest.mark.parametrize(
     ("schedule", "progress", "expected"),
     [  # a run of a hundred steps
-        (c.ConstantConfig(), 0.7, 1.0),
-        (c.LinearConfig(final=0.2), 0.5, 0.6),
-        (c.CosineConfig(), 0.5, 0.5),
-        (c.CosineConfig(final=0.1), 1.0, 0.1),
-        (c.WarmupCosineConfig(warmup=0.2), 0.0, 0.05),
-        (c.WarmupCosineConfig(warmup=0.2), 0.09, 0.5),
-        (c.WarmupCosineConfig(warmup=0.2), 0.19, 1.0),
-        (c.WarmupCosineConfig(warmup=0.001), 0.0, 1.0),
-        (c.WarmupCosineConfig(warmup=0.2), 0.2, 1.0),
-        (c.WarmupCosineConfig(warmup=0.2), 0.6, 0.5),
-        (c.StepConfig(milestones=(0.5, 0.75), factor=0.1), 0.49, 1.0),
-        (c.StepConfig(milestones=(0.5, 0.75), factor=0.1), 0.5, 0.1),
-        (c.StepConfig(milestones=(0.5, 0.75), factor=0.1), 0.8, 0.01),
-        (c.ExponentialConfig(final=0.01), 0.5, 0.1),
+        (ConstantConfig(), 0.7, 1.0),
+        (LinearConfig(final=0.2), 0.5, 0.6),
+        (CosineConfig(), 0.5, 0.5),
+        (CosineConfig(final=0.1), 1.0, 0.1),
+        (WarmupCosineConfig(warmup=0.2), 0.0, 0.05),
+        (WarmupCosineConfig(warmup=0.2), 0.09, 0.5),
+        (WarmupCosineConfig(warmup=0.2), 0.19, 1.0),
+        (WarmupCosineConfig(warmup=0.001), 0.0, 1.0),
+        (WarmupCosineConfig(warmup=0.2), 0.2, 1.0),
+        (WarmupCosineConfig(warmup=0.2), 0.6, 0.5),
+        (StepConfig(milestones=(0.5, 0.75), factor=0.1), 0.49, 1.0),
+        (StepConfig(milestones=(0.5, 0.75), factor=0.1), 0.5, 0.1),
+        (StepConfig(milestones=(0.5, 0.75), factor=0.1), 0.8, 0.01),
+        (ExponentialConfig(final=0.01), 0.5, 0.1),
     ],
 )
-def test_schedules(schedule: c.ScheduleConfig, progress: float, expected: float) -> None:
+def test_schedules(schedule: ScheduleConfig, progress: float, expected: float) -> None:
     assert multiplier(schedule, progress, progress + 0.01) == pytest.approx(expected)
 
 
 def test_every_step_of_a_warm_up_has_a_rate() -> None:
     """Step k of W, counted from 1, has k / W; a step later it falls along the cosine."""
-    schedule = c.WarmupCosineConfig(warmup=0.2)
-    _, update = make(c.SGDConfig(lr=2.0), schedule, steps=20)
+    schedule = WarmupCosineConfig(warmup=0.2)
+    _, update = make(SGDConfig(lr=2.0), schedule, steps=20)
     rates = []
     for update.step in range(20):
         rates.append(update.learning_rate("one"))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genlab import config as c
+from genlab.config.run import AdamConfig, AdamWConfig, RMSpropConfig, SGDConfig
 
 Tensors = dict[str, Tensor]
 """One tensor for each parameter, by its name."""
@@ -34,7 +34,7 @@ class InnerOptimizer:
         decayed: names of the parameters that weight decay shrinks; see `genlab.nets.decay`.
     """
 
-    settings: c.AdamConfig | c.RMSpropConfig | c.SGDConfig
+    settings: AdamConfig | RMSpropConfig | SGDConfig
     decayed: tuple[str, ...]
 
     def fresh(self, parameters: Tensors) -> Moments:
@@ -43,11 +43,11 @@ class InnerOptimizer:
         device = next(iter(parameters.values())).device
         step = {"": torch.zeros((), device=device)}
         match self.settings:
-            case c.AdamConfig():
+            case AdamConfig():
                 return {"step": step, "exp_avg": zeros, "exp_avg_sq": dict(zeros)}
-            case c.RMSpropConfig():
+            case RMSpropConfig():
                 return {"step": step, "square_avg": zeros, "momentum_buffer": dict(zeros)}
-            case c.SGDConfig():
+            case SGDConfig():
                 return {"step": step, "momentum_buffer": zeros}
 
     def live(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Moments:
@@ -60,7 +60,7 @@ class InnerOptimizer:
                 value = state.get(kind)
                 if isinstance(value, Tensor):
                     values["" if kind == "step" else name] = value.detach().clone()
-            if isinstance(self.settings, c.SGDConfig) and state.get("momentum_buffer") is not None:
+            if isinstance(self.settings, SGDConfig) and state.get("momentum_buffer") is not None:
                 moments["step"][""] = torch.ones_like(moments["step"][""])  # its count only matters at 0
         return moments
 
@@ -76,18 +76,18 @@ class InnerOptimizer:
         """
         gradients = self._clipped(gradients)
         decay = self.settings.weight_decay
-        if decay > 0 and not isinstance(self.settings, c.AdamWConfig):
+        if decay > 0 and not isinstance(self.settings, AdamWConfig):
             shrunk = {name: gradients[name] + decay * parameters[name] for name in self.decayed}
             gradients = gradients | shrunk
         count = moments["step"][""] + 1
         match self.settings:
-            case c.AdamConfig() as settings:
+            case AdamConfig() as settings:
                 changes, after = _adam(settings, gradients, moments, count)
-            case c.RMSpropConfig() as settings:
+            case RMSpropConfig() as settings:
                 changes, after = _rmsprop(settings, gradients, moments)
-            case c.SGDConfig() as settings:
+            case SGDConfig() as settings:
                 changes, after = _sgd(settings, gradients, moments)
-        if isinstance(self.settings, c.AdamWConfig):
+        if isinstance(self.settings, AdamWConfig):
             shrunk = {name: parameters[name] * (1 - lr * decay) for name in self.decayed}
             parameters = parameters | shrunk
         moved = {name: p - lr * changes[name] for name, p in parameters.items()}
@@ -103,7 +103,7 @@ class InnerOptimizer:
 
 
 def _adam(
-    settings: c.AdamConfig, gradients: Tensors, moments: Moments, count: Tensor
+    settings: AdamConfig, gradients: Tensors, moments: Moments, count: Tensor
 ) -> tuple[Tensors, Moments]:
     """Kingma and Ba 2015, Algorithm 1."""
     beta1, beta2 = settings.betas[0], settings.betas[1]
@@ -119,7 +119,7 @@ def _one_less_power(beta: float, count: Tensor) -> Tensor:
     return -torch.expm1(count * math.log(beta)) if beta > 0 else torch.ones_like(count)
 
 
-def _rmsprop(settings: c.RMSpropConfig, gradients: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
+def _rmsprop(settings: RMSpropConfig, gradients: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
     """Tieleman and Hinton 2012, with torch's momentum."""
     alpha = settings.alpha
     square = {k: alpha * v + (1 - alpha) * gradients[k].square() for k, v in moments["square_avg"].items()}
@@ -130,7 +130,7 @@ def _rmsprop(settings: c.RMSpropConfig, gradients: Tensors, moments: Moments) ->
     return buffer, {"square_avg": square, "momentum_buffer": buffer}
 
 
-def _sgd(settings: c.SGDConfig, gradients: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
+def _sgd(settings: SGDConfig, gradients: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
     """Polyak's or Nesterov's momentum (Sutskever et al. 2013), whose first step is the gradient itself."""
     momentum = settings.momentum
     if momentum == 0:

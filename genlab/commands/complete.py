@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab import device, registry
-from genlab.config import CompleteConfig, from_plain, suggest
+from genlab.config.commands import CompleteConfig
+from genlab.config.schema import from_plain, suggest
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, storage_errors
 from genlab.families.autoregressive import Autoregressive

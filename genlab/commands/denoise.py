@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from genlab import device
-from genlab.config import DenoiseConfig, from_plain
+from genlab.config.commands import DenoiseConfig
+from genlab.config.schema import from_plain
 from genlab.data.corruption import Noise, check_level, corrupt
 from genlab.errors import ConfigError, storage_errors
 from genlab.log import log, log_to_console

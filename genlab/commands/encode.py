@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from genlab import device, registry
-from genlab.config import EncodeConfig, from_plain, to_plain
+from genlab.config.commands import EncodeConfig
+from genlab.config.schema import from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.subsets import subset
 from genlab.errors import ConfigError, DataError, storage_errors

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from genlab import device, registry
-from genlab.config import EvaluateConfig, from_plain
+from genlab.config.commands import EvaluateConfig
+from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
 from genlab.log import log, log_to_console
 from genlab.report.pictures import write_pictures

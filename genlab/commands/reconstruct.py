@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from genlab import device
-from genlab.config import ReconstructConfig, from_plain
+from genlab.config.commands import ReconstructConfig
+from genlab.config.schema import from_plain
 from genlab.errors import storage_errors
 from genlab.log import log, log_to_console
 from genlab.metrics.fidelity import mean_squared_error, psnr_db

@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab import device
-from genlab.config import SampleConfig, from_plain
+from genlab.config.commands import SampleConfig
+from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
 from genlab.families.base import row_labels
 from genlab.log import log, log_to_console

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from genlab import device, registry
-from genlab.config import TrainConfig, to_plain
+from genlab.config.run import TrainConfig
+from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
 from genlab.log import log, log_to_console
 from genlab.report.pictures import save_grid, write_samples

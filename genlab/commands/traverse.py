@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from genlab import device
-from genlab.config import TraverseConfig, from_plain
+from genlab.config.commands import TraverseConfig
+from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
 from genlab.log import log, log_to_console
 from genlab.report.pictures import save_grid

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset
 from genlab.data.files import damaged, data_root, obtain
 from genlab.data.pixels import Pixels

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
 
 _TEST_IMAGES = 500

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
 from genlab.data.folder import colour_of
 

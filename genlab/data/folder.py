@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset, DatasetConfig, make_spec
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset
 from genlab.data.points import AsStored
 from genlab.data.spec import DataSpec

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset, DatasetConfig, convert, from_arrays, make_spec
 from genlab.data.stream import Items, Source, Streamed
 from genlab.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset
 from genlab.data.pixels import Pixels
 from genlab.data.spec import DataSpec

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset, DatasetConfig, make_spec
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import ConfigError

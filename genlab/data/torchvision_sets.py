@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.dataset import Dataset, DownloadedConfig, Images, from_arrays
 from genlab.data.files import damaged, data_root, md5_of, obtain, read_verified
 from genlab.data.idx import parse_idx, read_idx

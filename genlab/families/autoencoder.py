@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics

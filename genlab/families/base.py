@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from genlab.config import TrainConfig
+from genlab.config.run import TrainConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.device import Processes
@@ -77,7 +77,7 @@ class Family(nn.Module):
     `pictures` draw from `rng` alone, so that they never disturb training.
 
     Attributes:
-        Config: a frozen dataclass whose fields are made with `genlab.config.setting`; the first is `name`.
+        Config: a frozen dataclass of fields made with `genlab.config.schema.setting`; the first is `name`.
         players: child modules, each stepped by an optimizer of its own.
         sampled_by: the players that `sample` and `evaluate` use: they get the moving average.
         takes_labels: whether `sample` draws a class that the user asks for.

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from genlab.config import TrainConfig, setting
+from genlab.config.run import TrainConfig
+from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Metrics, UpdateProtocol

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import (
     Categorical,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.adversarial import losses
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, labels_remedy

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from genlab.adversarial import losses
 from genlab.adversarial.augmentation import OPERATIONS, augment
-from genlab.config import TrainConfig, setting
+from genlab.config.run import TrainConfig
+from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError

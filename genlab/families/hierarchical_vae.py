@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.distributions.latents import DiagonalNormal, FactorizedPrior, Posterior
 from genlab.errors import ConfigError

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.latent_variable import Autoencoder, AutoencoderConfig

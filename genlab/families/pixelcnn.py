@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig, check_odd
 from genlab.nets import pixelcnn
 from genlab.nets.autoregressive import PixelNet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig
 from genlab.nets import pixelsnail
 from genlab.nets.autoregressive import PixelNet

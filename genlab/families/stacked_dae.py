@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.config import TrainConfig, setting
+from genlab.config.run import TrainConfig
+from genlab.config.schema import setting
 from genlab.data.corruption import DefaultDraws, Noise, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics

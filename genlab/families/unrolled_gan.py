@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from genlab.adversarial import losses
 from genlab.adversarial.unrolling import InnerOptimizer, Moments, Tensors
-from genlab.config import TrainConfig, setting
+from genlab.config.run import TrainConfig
+from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.config import TrainConfig, setting
+from genlab.config.run import TrainConfig
+from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.distributions.latents import DiagonalNormal, FactorizedPrior
 from genlab.errors import ConfigError

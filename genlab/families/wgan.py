@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.adversarial.losses import gradient_penalty
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.gan import GAN, AdversarialConfig

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genlab.config import suggest
+from genlab.config.schema import suggest
 from genlab.errors import ConfigError
 from genlab.log import log
 from genlab.metrics import cache

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genlab.config import TrainConfig
+from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
 from genlab.errors import storage_errors
 from genlab.families.base import Family, row_labels

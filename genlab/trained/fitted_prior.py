@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genlab.config import SampleConfig
+from genlab.config.commands import SampleConfig
 from genlab.distributions.categorical import one_hot
 from genlab.errors import ConfigError
 from genlab.log import log

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from genlab import registry
-from genlab.config import TrainConfig, from_plain, suggest, to_plain
+from genlab.config.run import TrainConfig
+from genlab.config.schema import from_plain, suggest, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.spec import DataSpec, check_codes_of
 from genlab.errors import CheckpointError, ConfigError, DataError

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from tqdm import tqdm
 
-from genlab.config import TrainConfig
+from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
 from genlab.families.base import Family
 from genlab.metrics.modes import class_coverage, point_coverage

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.config import EvaluateConfig, TrainConfig, TrainerConfig, suggest
+from genlab.config.commands import EvaluateConfig
+from genlab.config.run import TrainConfig, TrainerConfig
+from genlab.config.schema import suggest
 from genlab.data.dataset import Dataset
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec

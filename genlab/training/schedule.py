@@ -2,10 +2,17 @@
 
 import math
 
-from genlab import config as c
+from genlab.config.run import (
+    CosineConfig,
+    ExponentialConfig,
+    LinearConfig,
+    ScheduleConfig,
+    StepConfig,
+    WarmupCosineConfig,
+)
 
 
-def multiplier(schedule: c.ScheduleConfig, progress: float, after: float) -> float:
+def multiplier(schedule: ScheduleConfig, progress: float, after: float) -> float:
     """What the learning rate is multiplied by.
 
     Args:
@@ -18,17 +25,17 @@ def multiplier(schedule: c.ScheduleConfig, progress: float, after: float) -> flo
         a number in [0, 1].
     """
     match schedule:
-        case c.LinearConfig():
+        case LinearConfig():
             return 1 + (schedule.final - 1) * progress
-        case c.CosineConfig():
+        case CosineConfig():
             return _cosine(progress, schedule.final)
-        case c.WarmupCosineConfig():
+        case WarmupCosineConfig():
             if progress < schedule.warmup:
                 return min(1.0, after / schedule.warmup)
             return _cosine((progress - schedule.warmup) / (1 - schedule.warmup), schedule.final)
-        case c.StepConfig():
+        case StepConfig():
             return schedule.factor ** sum(progress >= milestone for milestone in schedule.milestones)
-        case c.ExponentialConfig():
+        case ExponentialConfig():
             return schedule.final**progress
         case _:
             return 1.0

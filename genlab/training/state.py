@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genlab import device, registry
-from genlab.config import TrainConfig, from_plain, to_plain
+from genlab.config.run import TrainConfig
+from genlab.config.schema import from_plain, to_plain
 from genlab.data.dataset import BatchStream, Dataset
 from genlab.data.spec import DataSpec, check_codes_of
 from genlab.data.statistics import pixel_statistics

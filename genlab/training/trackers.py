@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genlab.config import TrainConfig, to_plain
+from genlab.config.run import TrainConfig
+from genlab.config.schema import to_plain
 from genlab.errors import ConfigError
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab import config as c
+from genlab.config.run import AdamConfig, AdamWConfig, OptimizerConfig, RMSpropConfig, SGDConfig, TrainConfig
+from genlab.config.schema import from_plain, to_plain
 from genlab.device import Processes, autocast
 from genlab.errors import DivergedError
 from genlab.families.base import Family, Metrics
@@ -33,7 +34,7 @@ class Update:
         steps: of the whole run.
     """
 
-    def __init__(self, family: Family, config: c.TrainConfig, group: Processes) -> None:
+    def __init__(self, family: Family, config: TrainConfig, group: Processes) -> None:
         self.step = 0
         self.steps = config.trainer.steps
         self.schedule = config.schedule
@@ -84,7 +85,7 @@ class Update:
             self.averages[player].update(self._modules[player])
         return metrics
 
-    def settings(self, player: str) -> c.OptimizerConfig:
+    def settings(self, player: str) -> OptimizerConfig:
         """The settings of a player's optimizer, its own ones laid over the common ones."""
         return self._settings[player]
 
@@ -182,17 +183,15 @@ class Update:
         return {p: MovingAverage(self._modules[p], half_life, images, ramp) for p in family.sampled_by}
 
 
-def player_settings(config: c.OptimizerConfig, player: str) -> c.OptimizerConfig:
+def player_settings(config: OptimizerConfig, player: str) -> OptimizerConfig:
     """The optimizer's settings with what `optimizer.players.PLAYER` sets differently."""
     own = config.players.get(player)
-    plain = {k: v for k, v in c.to_plain(own).items() if v is not None} if own else {}
-    return c.from_plain(
-        type(config), c.to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}"
-    )
+    plain = {k: v for k, v in to_plain(own).items() if v is not None} if own else {}
+    return from_plain(type(config), to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}")
 
 
 def make_optimizer(
-    config: c.OptimizerConfig, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
+    config: OptimizerConfig, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """torch's optimizer of that name, fused into one kernel where torch has one.
 
@@ -200,15 +199,15 @@ def make_optimizer(
         parameters: or torch's groups of them, with settings of their own.
     """
     match config:
-        case c.AdamConfig():  # AdamWConfig is one too
-            kind = torch.optim.AdamW if isinstance(config, c.AdamWConfig) else torch.optim.Adam
+        case AdamConfig():  # AdamWConfig is one too
+            kind = torch.optim.AdamW if isinstance(config, AdamWConfig) else torch.optim.Adam
             betas = (config.betas[0], config.betas[1])
             return kind(parameters, config.lr, betas, config.eps, config.weight_decay, fused=True)
-        case c.RMSpropConfig():
+        case RMSpropConfig():
             return torch.optim.RMSprop(
                 parameters, config.lr, config.alpha, config.eps, config.weight_decay, config.momentum
             )
-        case c.SGDConfig():
+        case SGDConfig():
             return torch.optim.SGD(
                 parameters,
                 config.lr,

@@ -18,7 +18,7 @@ from test_autoregressive_verbs import genlab, one_line, samples
 
 from genlab import cli, registry
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
 from genlab.report.pictures import save_grid, to_uint8

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genlab import registry
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data import build_emoji
 from genlab.data.build_emoji import base_of
 from genlab.data.dataset import Dataset

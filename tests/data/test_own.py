@@ -18,7 +18,7 @@ from conftest import plain_config
 from PIL import Image
 
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data import folder as folder_module
 from genlab.data.dataset import Dataset
 from genlab.data.folder import Folder, find_pictures, read_picture, split_of

@@ -22,7 +22,7 @@ import torch
 from torchvision import datasets
 
 from genlab import registry
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data import binarized_mnist, files, idx
 from genlab.data.dataset import Dataset
 from genlab.data.torchvision_sets import MNIST, FashionMNIST

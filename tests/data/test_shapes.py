@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genlab import registry
 from genlab.commands import evaluate, train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data import shapes
 from genlab.data.dataset import Dataset
 from genlab.data.digits import Digits, DigitsConfig

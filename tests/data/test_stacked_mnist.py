@@ -15,7 +15,7 @@ from conftest import TEST_DATA
 from torch import Tensor
 
 from genlab import registry
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data import stacked_mnist
 from genlab.data.dataset import Dataset
 from genlab.data.torchvision_sets import MNIST

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from genlab import cli, registry
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab import config as c
 from genlab import registry
-from genlab.config import from_plain
+from genlab.config.run import AdamConfig, ConstantConfig, OptimizerConfig, TrainConfig, TrainerConfig
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.families.gan import GAN
@@ -29,7 +29,7 @@ def make(
     name: str = "gan",
     spec: DataSpec = POINTS,
     *,
-    optimizer: c.OptimizerConfig | None = None,
+    optimizer: OptimizerConfig | None = None,
     trainer: dict[str, Any] | None = None,
     **settings: Any,
 ) -> tuple[Any, Update]:
@@ -37,12 +37,12 @@ def make(
     torch.manual_seed(0)
     kind = registry.look_up(registry.FAMILIES, name, "model")
     plain: dict[str, Any] = {"name": name, "hidden": [16], "opponent_hidden": [16], "width": 4, "latent": 4}
-    config = c.TrainConfig(
+    config = TrainConfig(
         model=from_plain(kind.Config, plain | settings, "model"),
         dataset=None,
-        optimizer=optimizer or c.AdamConfig(lr=1e-3, betas=(0.5, 0.999)),
-        schedule=c.ConstantConfig(),
-        trainer=from_plain(c.TrainerConfig, {"steps": 100, "batch_size": 8} | (trainer or {}), "trainer"),
+        optimizer=optimizer or AdamConfig(lr=1e-3, betas=(0.5, 0.999)),
+        schedule=ConstantConfig(),
+        trainer=from_plain(TrainerConfig, {"steps": 100, "batch_size": 8} | (trainer or {}), "trainer"),
     )
     kind.check(config)
     family = registry.family(config.model, spec)

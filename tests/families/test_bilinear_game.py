@@ -17,9 +17,17 @@ from PIL import Image
 from test_resume import assert_same_run
 
 from genlab import cli, registry
-from genlab import config as c
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.run import (
+    AdamConfig,
+    ConstantConfig,
+    OptimizerConfig,
+    PlayerOptimizerConfig,
+    SGDConfig,
+    TrainConfig,
+    TrainerConfig,
+)
+from genlab.config.schema import from_plain
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.families.bilinear_game import BilinearGame
@@ -36,19 +44,19 @@ H = 0.1
 def make(
     dynamics: str,
     *,
-    optimizer: c.OptimizerConfig | None = None,
+    optimizer: OptimizerConfig | None = None,
     h: float = H,
     steps: int = 1000,
     **settings: Any,
 ) -> tuple[BilinearGame, Update]:
     """A game and the update that really steps its players."""
     plain = {"name": "bilinear_game", "dynamics": dynamics} | settings
-    config = c.TrainConfig(
+    config = TrainConfig(
         model=from_plain(BilinearGame.Config, plain, "model"),
         dataset=None,
-        optimizer=optimizer or c.SGDConfig(lr=h, momentum=0.0),
-        schedule=c.ConstantConfig(),
-        trainer=from_plain(c.TrainerConfig, {"steps": steps}, "trainer"),
+        optimizer=optimizer or SGDConfig(lr=h, momentum=0.0),
+        schedule=ConstantConfig(),
+        trainer=from_plain(TrainerConfig, {"steps": steps}, "trainer"),
     )
     family = registry.family(config.model, NOTHING)
     assert isinstance(family, BilinearGame)
@@ -118,14 +126,14 @@ class TestStepsByHand:
         ],
     )
     def test_each_player_has_its_rate(self, dynamics: str, expected: tuple[float, float]) -> None:
-        rates = {"x": c.PlayerOptimizerConfig(lr=0.1), "y": c.PlayerOptimizerConfig(lr=0.2)}
-        optimizer = c.SGDConfig(lr=7.0, momentum=0.0, players=rates)
+        rates = {"x": PlayerOptimizerConfig(lr=0.1), "y": PlayerOptimizerConfig(lr=0.2)}
+        optimizer = SGDConfig(lr=7.0, momentum=0.0, players=rates)
         points = play(*make(dynamics, optimizer=optimizer, start=[2.0, -1.0]), 1)
         np.testing.assert_allclose(points[1], expected, rtol=2e-6, atol=1e-7)
 
     def test_adam_steps_by_its_rate_first(self) -> None:
         """Adam's first step is the rate times the sign of the gradient, and y's gradient ascends."""
-        optimizer = c.AdamConfig(lr=0.01, players={"y": c.PlayerOptimizerConfig(lr=0.03)})
+        optimizer = AdamConfig(lr=0.01, players={"y": PlayerOptimizerConfig(lr=0.03)})
         points = play(*make("simultaneous", optimizer=optimizer, start=[2.0, -1.0]), 1)
         np.testing.assert_allclose(points[1], (2.01, -0.97), rtol=1e-6)
 

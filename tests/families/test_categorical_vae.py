@@ -20,7 +20,7 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from genlab import cli
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import gumbel_noise, one_hot
 from genlab.families.categorical_vae import CategoricalVAE, CategoricalVAEConfig

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from genlab import cli
-from genlab import config as c
 from genlab.adversarial import losses
 from genlab.commands import train
+from genlab.config.run import AdamConfig
 from genlab.data.points import RingConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.report.pictures import to_uint8
@@ -268,7 +268,7 @@ class TestLabels:
                 drawn, components = mixture.draw(64, seed)
                 yield Batch(drawn[:, :, None, None], components)
 
-        optimizer = c.AdamConfig(lr=2e-3, betas=(0.5, 0.999))
+        optimizer = AdamConfig(lr=2e-3, betas=(0.5, 0.999))
         family, update = make(name, THREE, hidden=[64], opponent_hidden=[64], optimizer=optimizer)
         data = stream()
         for _ in range(300):

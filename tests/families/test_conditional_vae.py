@@ -22,7 +22,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genlab import cli, registry
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.conditional_vae import ConditionalVAE, ConditionalVAEConfig

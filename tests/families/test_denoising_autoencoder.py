@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genlab import cli, registry
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import AE, DAE, in_turn

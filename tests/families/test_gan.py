@@ -19,10 +19,10 @@ from test_resume import assert_same, assert_same_run
 from torch import Tensor
 
 from genlab import cli
-from genlab import config as c
 from genlab.adversarial import losses
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.run import PlayerOptimizerConfig, SGDConfig
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError, Interrupted
 from genlab.families.gan import GANConfig
@@ -213,12 +213,12 @@ class TestWhoIsChanged:
     def test_each_player_has_its_rate(self) -> None:
         """One step of SGD is the rate times the gradient."""
         own = {
-            "generator": c.PlayerOptimizerConfig(lr=0.5),
-            "discriminator": c.PlayerOptimizerConfig(lr=0.01),
+            "generator": PlayerOptimizerConfig(lr=0.5),
+            "discriminator": PlayerOptimizerConfig(lr=0.01),
         }
         moved = {}
         for players, rates in ((own, (0.01, 0.5)), ({}, (0.1, 0.1))):
-            settings = c.SGDConfig(lr=0.1, momentum=0.0, players=players)
+            settings = SGDConfig(lr=0.1, momentum=0.0, players=players)
             family, update = make(optimizer=settings)
             assert tuple(update.learning_rate(p) for p in family.players) == rates
             for player, rate in zip(family.players, rates, strict=True):
@@ -239,7 +239,7 @@ class TestWhoIsChanged:
         results = []
         for micro in (None, size):
             family, update = make(
-                trainer={"micro_batch_size": micro}, optimizer=c.SGDConfig(lr=0.1, momentum=0.0), r1=0.5
+                trainer={"micro_batch_size": micro}, optimizer=SGDConfig(lr=0.1, momentum=0.0), r1=0.5
             )
             torch.manual_seed(7)
             metrics = family.step(batches(n=8), update)

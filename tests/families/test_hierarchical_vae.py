@@ -17,7 +17,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from genlab import cli
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.hierarchical_vae import HierarchicalVAE, HierarchicalVAEConfig

@@ -15,7 +15,7 @@ from test_vae_latents import Rows
 from torch import Tensor, nn
 
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.latents import POSTERIORS
 from genlab.families.iwae import IWAE, IWAEConfig

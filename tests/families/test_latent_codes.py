@@ -10,7 +10,7 @@ import torch
 from games import ALL, DIGITS, make
 from torch import nn
 
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 

@@ -20,7 +20,7 @@ from test_resume import assert_same_run
 from torch import Tensor, nn
 
 from genlab import cli, registry
-from genlab.config import setting
+from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.rng import SampleRng

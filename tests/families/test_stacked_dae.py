@@ -17,9 +17,20 @@ from torch import Tensor
 from torch.distributions import Bernoulli
 
 from genlab import cli, registry
-from genlab import config as c
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.run import (
+    AdamConfig,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    RMSpropConfig,
+    ScheduleConfig,
+    SGDConfig,
+    TrainConfig,
+    TrainerConfig,
+    WarmupCosineConfig,
+)
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
@@ -42,15 +53,15 @@ def make(spec: DataSpec = GREY, **settings: Any) -> StackedDAE:
 def update_of(
     family: StackedDAE,
     optimizer: Any = None,
-    schedule: c.ScheduleConfig | None = None,
+    schedule: ScheduleConfig | None = None,
     **trainer: Any,
 ) -> Update:
-    config = c.TrainConfig(
+    config = TrainConfig(
         model=family.config,
         dataset=None,
-        optimizer=optimizer or c.AdamWConfig(),
-        schedule=schedule or c.ConstantConfig(),
-        trainer=c.TrainerConfig(**trainer),
+        optimizer=optimizer or AdamWConfig(),
+        schedule=schedule or ConstantConfig(),
+        trainer=TrainerConfig(**trainer),
     )
     return Update(family, config, ALONE)
 
@@ -159,7 +170,7 @@ def test_with_a_step_for_each_layer_none_is_left_out(layers: int) -> None:
 
 
 def test_the_schedule_begins_anew_with_each_layer() -> None:
-    update = update_of(make(), c.AdamConfig(lr=8), c.CosineConfig(), steps=12)
+    update = update_of(make(), AdamConfig(lr=8), CosineConfig(), steps=12)
     rates = []
     for update.step in range(13):
         rates.append(update.learning_rate("stack"))
@@ -168,21 +179,21 @@ def test_the_schedule_begins_anew_with_each_layer() -> None:
 
 
 def test_every_layer_warms_up_from_its_first_step_on() -> None:
-    update = update_of(make(), c.AdamConfig(lr=8), c.WarmupCosineConfig(warmup=0.5), steps=12)
+    update = update_of(make(), AdamConfig(lr=8), WarmupCosineConfig(warmup=0.5), steps=12)
     rates = []
     for update.step in range(12):
         rates.append(update.learning_rate("stack"))
     assert rates == pytest.approx(3 * [4, 8, 8, 4])
-    single = update_of(make(), c.AdamConfig(lr=8), c.WarmupCosineConfig(warmup=0.9), steps=3)
+    single = update_of(make(), AdamConfig(lr=8), WarmupCosineConfig(warmup=0.9), steps=3)
     for single.step in range(3):
         assert single.learning_rate("stack") == 8
 
 
 OPTIMIZERS = {
-    "adamw": c.AdamWConfig(weight_decay=0.5),
-    "adam": c.AdamConfig(weight_decay=0.5, clip_grad_norm=0.1),
-    "rmsprop": c.RMSpropConfig(momentum=0.9, weight_decay=0.5),
-    "sgd": c.SGDConfig(lr=1e-3, weight_decay=0.5),
+    "adamw": AdamWConfig(weight_decay=0.5),
+    "adam": AdamConfig(weight_decay=0.5, clip_grad_norm=0.1),
+    "rmsprop": RMSpropConfig(momentum=0.9, weight_decay=0.5),
+    "sgd": SGDConfig(lr=1e-3, weight_decay=0.5),
 }
 
 

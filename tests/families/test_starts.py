@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genlab import device, registry
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
 from genlab.data.spec import DataSpec
 from genlab.data.statistics import pixel_statistics

@@ -11,20 +11,20 @@ from games import DIGITS, POINTS, batches, gradients, make, snapshot
 from test_resume import assert_same
 from torch import Tensor
 
-from genlab import config as c
 from genlab.adversarial import losses
+from genlab.config.run import AdamConfig, OptimizerConfig, PlayerOptimizerConfig, RMSpropConfig, SGDConfig
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
 from genlab.families.unrolled_gan import UnrolledGAN, Unrolling
 from genlab.training.update import Update, make_optimizer
 
-ADAM = c.AdamConfig(lr=0.02, betas=(0.5, 0.999))
-MOMENTUM = c.SGDConfig(lr=0.3, momentum=0.9)
-OPTIMIZERS: dict[str, c.OptimizerConfig] = {
+ADAM = AdamConfig(lr=0.02, betas=(0.5, 0.999))
+MOMENTUM = SGDConfig(lr=0.3, momentum=0.9)
+OPTIMIZERS: dict[str, OptimizerConfig] = {
     "adam": ADAM,
     "momentum": MOMENTUM,
-    "rmsprop": c.RMSpropConfig(lr=0.01),
-    "adam, clipped, with L2": c.AdamConfig(lr=0.02, clip_grad_norm=0.2, weight_decay=0.1),
+    "rmsprop": RMSpropConfig(lr=0.01),
+    "adam, clipped, with L2": AdamConfig(lr=0.02, clip_grad_norm=0.2, weight_decay=0.1),
 }
 
 
@@ -44,7 +44,7 @@ def unrolled(spec: DataSpec = POINTS, **settings: Any) -> tuple[UnrolledGAN, Upd
 
 
 def trained(
-    optimizer: c.OptimizerConfig = ADAM, steps: int = 3, double: bool = True, **settings: Any
+    optimizer: OptimizerConfig = ADAM, steps: int = 3, double: bool = True, **settings: Any
 ) -> tuple[UnrolledGAN, Update]:
     """A family on points after a few real steps, so that its moments are not 0.
 
@@ -194,7 +194,7 @@ class TestGradient:
         return on_data, on_samples
 
     @pytest.mark.parametrize("optimizer", [ADAM, MOMENTUM], ids=["adam", "momentum"])
-    def test_is_not_that_of_looking_ahead(self, optimizer: c.OptimizerConfig) -> None:
+    def test_is_not_that_of_looking_ahead(self, optimizer: OptimizerConfig) -> None:
         """The discriminator of K steps later as a constant: the same loss, another gradient."""
         images, latents = shown()
         results = {}
@@ -215,7 +215,7 @@ class TestGradient:
     @pytest.mark.parametrize("unrolled_steps", [1, 5])
     @pytest.mark.parametrize("optimizer", [ADAM, MOMENTUM], ids=["adam", "momentum"])
     def test_recomputed_activations_change_nothing(
-        self, optimizer: c.OptimizerConfig, unrolled_steps: int
+        self, optimizer: OptimizerConfig, unrolled_steps: int
     ) -> None:
         images, latents = shown()
         results = []
@@ -313,7 +313,7 @@ def test_rate_moments_and_number_of_steps_matter() -> None:
 
 
 def test_the_inner_rate_is_the_discriminators_own_unless_set() -> None:
-    own = c.AdamConfig(lr=0.1, players={"discriminator": c.PlayerOptimizerConfig(lr=0.003)})
+    own = AdamConfig(lr=0.1, players={"discriminator": PlayerOptimizerConfig(lr=0.003)})
     family, update = unrolled(optimizer=own)
     assert family.start(update).lr.item() == pytest.approx(0.003)
     family, update = unrolled(optimizer=own, inner_lr=0.7)
@@ -327,7 +327,7 @@ def test_recompute_is_refused_with_compile() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [ADAM, MOMENTUM], ids=["adam", "momentum"])
-def test_compiled_it_is_the_same_to_rounding(optimizer: c.OptimizerConfig) -> None:
+def test_compiled_it_is_the_same_to_rounding(optimizer: OptimizerConfig) -> None:
     images, latents = shown(torch.float32)
     results = []
     for compiled in (False, True):

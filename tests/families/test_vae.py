@@ -14,7 +14,7 @@ from conftest import plain_config
 from torch import Tensor, nn
 
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.subsets import subset
 from genlab.device import Processes

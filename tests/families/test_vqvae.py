@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genlab import registry
 from genlab.commands import train
-from genlab.config import from_plain
+from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError

@@ -11,9 +11,9 @@ from conftest import plain_config
 from games import COLOUR, DIGITS, MNIST, POINTS, batches, gradients, make
 from torch import Tensor
 
-from genlab import config as c
 from genlab.adversarial import losses
 from genlab.commands import train
+from genlab.config.run import AdamConfig, RMSpropConfig, SGDConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import autocast
 from genlab.errors import ConfigError
@@ -92,7 +92,7 @@ class TestLosses:
 
     def test_the_players_pull_against_each_other(self) -> None:
         """One step of each by plain descent: the critic's raises the estimate, the generator's lowers it."""
-        family, update = make("wgan", clip=10.0, optimizer=c.SGDConfig(lr=1e-3, momentum=0.0))
+        family, update = make("wgan", clip=10.0, optimizer=SGDConfig(lr=1e-3, momentum=0.0))
         batch, latents = next(batches()), torch.randn(8, 4)
 
         def estimate() -> float:
@@ -118,7 +118,7 @@ class TestClipping:
         self, clip: float
     ) -> None:
         """Normalisation's scales and all biases are weights too, as in Algorithm 1."""
-        family, update = make("wgan", MNIST, clip=clip, optimizer=c.RMSpropConfig(lr=0.05))
+        family, update = make("wgan", MNIST, clip=clip, optimizer=RMSpropConfig(lr=0.05))
         critic, generator = list(family.opponent.parameters()), list(family.generator.parameters())
         assert max(p.abs().max() for p in critic) > clip
         before = [p.clone() for p in generator]
@@ -133,7 +133,7 @@ class TestClipping:
         assert all(p.abs().max() <= clip for p in critic)
 
     def test_a_step_is_the_optimizers_and_then_the_clipping(self) -> None:
-        family, update = make("wgan", clip=0.3, optimizer=c.SGDConfig(lr=0.1, momentum=0.0))
+        family, update = make("wgan", clip=0.3, optimizer=SGDConfig(lr=0.1, momentum=0.0))
         before = {name: p.detach().clone() for name, p in family.opponent.named_parameters()}
         family.update_opponent(next(batches()), update)
         inside = 0
@@ -149,7 +149,7 @@ class TestClipping:
         assert linear("wgan_gp", torch.tensor([0.5, -0.5])).clipped_share() == {}
 
     def test_the_critic_with_a_penalty_is_not_clipped(self) -> None:
-        family, update = make("wgan_gp", optimizer=c.SGDConfig(lr=0.1, momentum=0.0))
+        family, update = make("wgan_gp", optimizer=SGDConfig(lr=0.1, momentum=0.0))
         before = {name: p.detach().clone() for name, p in family.opponent.named_parameters()}
         family.update_opponent(next(batches()), update)
         for name, parameter in family.opponent.named_parameters():
@@ -157,7 +157,7 @@ class TestClipping:
 
     def test_a_clipped_linear_critic_measures_clip_times_the_sum_of_absolute_differences(self) -> None:
         """max over |w_i| <= c of w.(x - y) = c sum |x_i - y_i|."""
-        family, update = make("wgan", **LINEAR, clip=0.05, optimizer=c.RMSpropConfig(lr=0.01))
+        family, update = make("wgan", **LINEAR, clip=0.05, optimizer=RMSpropConfig(lr=0.01))
         hold_generator_at_0(family)
         batch = Batch(points(*[(1.0, -2.0)] * 4), None)
         metrics = [family.update_opponent(batch, update) for _ in range(20)][-1]
@@ -353,7 +353,7 @@ class TestEstimate:
         """A critic of slope s has the value s d - lambda (s - 1)^2, greatest at s = 1 + d / (2 lambda)."""
         distance = 3.0
         for spec, place in ((LINE, (3.0,)), (POINTS, (1.8, -2.4))):
-            optimizer = c.AdamConfig(lr=0.01, betas=(0.5, 0.9))
+            optimizer = AdamConfig(lr=0.01, betas=(0.5, 0.9))
             family, update = make("wgan_gp", spec, penalty=weight, one_sided=one_sided, optimizer=optimizer)
             hold_generator_at_0(family)
             batch = Batch(points(*[place] * 16), None)

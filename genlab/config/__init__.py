@@ -1,0 +1,1 @@
+"""The configuration: its dataclasses, and the one door through which it passes."""

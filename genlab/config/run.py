@@ -1,0 +1,179 @@
+"""The dataclasses of a run: optimizers, schedules, the trainer, and all of it together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from genlab.config.schema import setting
+
+
+@dataclass(frozen=True)
+class PlayerOptimizerConfig:
+    """What one player sets differently from `optimizer`; null keeps the common value."""
+
+    lr: float | None = setting(None, above=0, help="learning rate of this player")
+    weight_decay: float | None = setting(None, at_least=0)
+    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1)
+    momentum: float | None = setting(None, at_least=0, below=1)
+    clip_grad_norm: float | None = setting(None, at_least=0)
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    """Adam (Kingma and Ba 2015)."""
+
+    name: Literal["adam"] = setting("adam")
+    lr: float = setting(1e-3, above=0, help="learning rate, multiplied by the schedule")
+    betas: tuple[float, ...] = setting((0.9, 0.999), at_least=0, below=1)
+    eps: float = setting(1e-8, above=0)
+    weight_decay: float = setting(0.0, at_least=0)
+    clip_grad_norm: float = setting(
+        0.0, at_least=0, help="largest norm of a player's gradient; 0 for no clipping"
+    )
+    players: dict[str, PlayerOptimizerConfig] = setting(
+        {}, help="optimizer.players.NAME.lr=... for one player"
+    )
+
+
+@dataclass(frozen=True)
+class AdamWConfig(AdamConfig):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adamw"] = setting("adamw")  # type: ignore[assignment]
+    weight_decay: float = setting(0.01, at_least=0)
+
+
+@dataclass(frozen=True)
+class RMSpropConfig:
+    """RMSprop (Tieleman and Hinton 2012)."""
+
+    name: Literal["rmsprop"] = setting("rmsprop")
+    lr: float = setting(5e-5, above=0)
+    alpha: float = setting(0.99, at_least=0, below=1)
+    eps: float = setting(1e-8, above=0)
+    momentum: float = setting(0.0, at_least=0, below=1)
+    weight_decay: float = setting(0.0, at_least=0)
+    clip_grad_norm: float = setting(0.0, at_least=0)
+    players: dict[str, PlayerOptimizerConfig] = setting({})
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """Stochastic gradient descent, with momentum (Nesterov's on request)."""
+
+    name: Literal["sgd"] = setting("sgd")
+    lr: float = setting(0.1, above=0)
+    momentum: float = setting(0.9, at_least=0, below=1)
+    nesterov: bool = setting(False)
+    weight_decay: float = setting(0.0, at_least=0)
+    clip_grad_norm: float = setting(0.0, at_least=0)
+    players: dict[str, PlayerOptimizerConfig] = setting({})
+
+
+OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
+
+
+@dataclass(frozen=True)
+class ConstantConfig:
+    """The learning rate stays as it is."""
+
+    name: Literal["constant"] = setting("constant")
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """A straight line from 1 to `final`."""
+
+    name: Literal["linear"] = setting("linear")
+    final: float = setting(0.0, at_least=0, at_most=1, help="multiplier at the end of the run")
+
+
+@dataclass(frozen=True)
+class CosineConfig:
+    """Half a cosine from 1 to `final` (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
+
+    name: Literal["cosine"] = setting("cosine")
+    final: float = setting(0.0, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class WarmupCosineConfig:
+    """A straight line up to 1 over `warmup` of the run, then half a cosine to `final`."""
+
+    name: Literal["warmup_cosine"] = setting("warmup_cosine")
+    warmup: float = setting(0.02, at_least=0, below=1, help="share of the run")
+    final: float = setting(0.0, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """Multiplied by `factor` at each milestone."""
+
+    name: Literal["step"] = setting("step")
+    milestones: tuple[float, ...] = setting((0.5, 0.75), above=0, below=1, help="shares of the run")
+    factor: float = setting(0.1, above=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class ExponentialConfig:
+    """Geometric decay from 1 to `final`."""
+
+    name: Literal["exponential"] = setting("exponential")
+    final: float = setting(0.01, above=0, at_most=1)
+
+
+ScheduleConfig = (
+    ConstantConfig | LinearConfig | CosineConfig | WarmupCosineConfig | StepConfig | ExponentialConfig
+)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The machine: how long, on what, and how often it reports."""
+
+    steps: int = setting(4000, at_least=1, help="steps of the family's algorithm box")
+    batch_size: int = setting(
+        128, at_least=1, help="images of one update, over all processes and micro-batches"
+    )
+    micro_batch_size: int | None = setting(
+        None, at_least=1, help="images at a time within an update; null for all"
+    )
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1 or mps")
+    precision: Literal["fp32", "bf16"] = setting("fp32")
+    compile: bool = setting(False, help="torch.compile each player's network")
+    deterministic: bool = setting(
+        False, help="refuse operations that do not repeat bit for bit, at some speed"
+    )
+    ema_half_life_images: int = setting(
+        0, at_least=0, help="half-life of the weights' moving average; 0 for none"
+    )
+    ema_ramp: float = setting(0.05, above=0, help="share of the images seen that the half-life is at most")
+    log_every: int = setting(100, at_least=1, help="steps")
+    sample_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    evaluate_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    evaluate_images: int | None = setting(
+        2000, at_least=1, help="validation images of one evaluation; null for all"
+    )
+    checkpoint_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    keep_checkpoints: int = setting(3, at_least=1, help="how many of the newest are kept")
+    sample_images: int = setting(64, at_least=1, help="images in a sample grid")
+    measure: tuple[str, ...] = setting(
+        (), help="what is measured of samples: [frechet_lenet]; see measure of genlab evaluate"
+    )
+    measure_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    measure_images: int = setting(2000, at_least=10, help="samples that are measured")
+    tensorboard: bool = setting(False, help='needs pip install "genlab[tensorboard]"')
+    wandb: bool = setting(False, help='needs pip install "genlab[wandb]"')
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. `model` and `dataset` are the chosen family's and dataset's own dataclasses."""
+
+    model: Any
+    dataset: Any
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    seed: int = setting(0, at_least=0)

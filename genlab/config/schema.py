@@ -1,0 +1,174 @@
+"""Settings of dataclasses, and `from_plain`, the one door through which every configuration passes.
+
+Hydra's composed configuration and the one stored in a checkpoint are both plain dictionaries. Both become
+frozen dataclasses here or end in one line that names the key, the value and what would do. This room
+imports neither torch nor hydra.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from genlab.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    help: str = "",
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a configuration dataclass, with the range its value must lie in.
+
+    Args:
+        default: the value when the key is absent; without one the key is required.
+        help: one line for people.
+        at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
+    """
+    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    metadata = {"help": help, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    if isinstance(default, dict | list):
+        frozen = default
+        return dataclasses.field(default_factory=lambda: type(frozen)(frozen), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean X?` for a mistyped word, or the choices when nothing is near."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {prefix}{near[0]}?"
+    return f"; there is: {', '.join(sorted(known))}" if known else ""
+
+
+def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
+    """Turns a plain dictionary into the frozen dataclass `cls`, strictly.
+
+    Args:
+        cls: a dataclass whose fields are made with `setting`.
+        plain: dictionary, list, string, number, bool and None only.
+        key: where the dictionary sits, e.g. "model"; "" for the whole configuration.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, or a value out of range.
+    """
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{key or 'config'}={plain!r}: expected a group of settings")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    prefix = f"{key}." if key else ""
+    owner = plain.get("name") or key or "this command"
+    for word in plain:
+        if word not in fields:
+            hint = suggest(str(word), fields, prefix)
+            raise ConfigError(f"{prefix}{word}: unknown key for {owner}{hint}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name not in plain or plain[name] == "???":
+            if field.default is MISSING and field.default_factory is MISSING:
+                raise ConfigError(f"{prefix}{name}: missing; add {prefix}{name}=...")
+            continue
+        bounds = field.metadata.get("bounds", {})
+        values[name] = _convert(hints[name], plain[name], f"{prefix}{name}", bounds)
+    return cls(**values)
+
+
+def to_plain(config: Any) -> Any:
+    """The inverse of `from_plain`: dictionaries, lists, strings, numbers, bools and None only."""
+    if dataclasses.is_dataclass(config):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {str(k): to_plain(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return [to_plain(v) for v in config]
+    return config
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+
+
+def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        options = get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        rest = [k for k in options if k is not type(None)]
+        for k in rest[:-1]:
+            try:
+                return _convert(k, value, key, bounds)
+            except ConfigError:
+                pass
+        return _convert(rest[-1], value, key, bounds)
+    if origin is Literal:
+        choices = get_args(kind)
+        if value not in choices or isinstance(value, bool) != any(
+            value is c for c in choices if isinstance(c, bool)
+        ):
+            hint = suggest(str(value), map(str, choices), f"{key}=")
+            hint = hint if "mean" in hint else ""
+            raise ConfigError(f"{key}={_show(value)}: not one of {', '.join(map(_show, choices))}{hint}")
+        return value
+    if origin in (tuple, list):
+        items = get_args(kind)
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{key}={_show(value)}: expected a list, e.g. {key}=[1,2]")
+        return tuple(_convert(items[0], v, f"{key}[{i}]", bounds) for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}={_show(value)}: expected names with settings")
+        return {str(k): _convert(get_args(kind)[1], v, f"{key}.{k}", bounds) for k, v in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return from_plain(typing.cast(type, kind), value, key)
+    return _number_or_word(kind, value, key, bounds)
+
+
+def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e4 is a whole number too, and YAML reads it as a float
+    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif kind is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML 1.1 reads 1e-3 as a word
+    elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{key}={_show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value}: expected a finite number")
+    words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
+    checks = {
+        "at_least": lambda v, b: v >= b,
+        "above": lambda v, b: v > b,
+        "at_most": lambda v, b: v <= b,
+        "below": lambda v, b: v < b,
+    }
+    if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
+        wanted = " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
+        raise ConfigError(f"{key}={_show(value)}: must be {wanted}")
+    return value
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
