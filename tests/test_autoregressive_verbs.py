@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.evaluate import write_per_image
 from genlab.report.pictures import to_uint8
@@ -57,14 +58,14 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def genlab(*words: str) -> None:
-    assert cli.main([*words, "device=cpu"]) == 0
+    assert main([*words, "device=cpu"]) == 0
 
 
 def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line that answers a mistake, after which nothing is written."""
     before = sorted(Path().rglob("*"))
     capsys.readouterr()
-    assert cli.main([*words, "device=cpu"]) == 2
+    assert main([*words, "device=cpu"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert sorted(Path().rglob("*")) == before
     return line

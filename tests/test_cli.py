@@ -11,24 +11,28 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab import cli, completion, registry, words
+from genlab import registry
+from genlab.cli import completion, words
+from genlab.cli import main as main_module
+from genlab.cli.composing import Job, configs_folder
+from genlab.cli.main import main
 from genlab.errors import ConfigError, DivergedError, Interrupted
 
 CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def performed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, cli.Job, str | None]]:
+def performed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Job, str | None]]:
     """What the verbs were asked to do, instead of doing it."""
-    calls: list[tuple[str, cli.Job, str | None]] = []
-    monkeypatch.setattr(cli, "_perform", lambda verb, job, run_dir: calls.append((verb, job, run_dir)))
+    calls: list[tuple[str, Job, str | None]] = []
+    monkeypatch.setattr(main_module, "perform", lambda verb, job, run_dir: calls.append((verb, job, run_dir)))
     return calls
 
 
 def plain_of(performed: list, *argv: str) -> dict[str, Any]:
     """The configuration that one command composes."""
     performed.clear()
-    assert cli.main(list(argv)) == 0
+    assert main(list(argv)) == 0
     (call,) = performed
     return call[1].plain
 
@@ -93,7 +97,7 @@ FLAG_ORDERS = [
 
 @pytest.mark.parametrize("argv", FLAG_ORDERS)
 def test_flags_stand_anywhere(performed: list, argv: list[str]) -> None:
-    assert cli.main(argv) == 0
+    assert main(argv) == 0
     assert [job.overrides for _, job, _ in performed] == [
         ["seed=0", "trainer.steps=2"],
         ["seed=1", "trainer.steps=2"],
@@ -109,7 +113,7 @@ def test_flags_stand_anywhere(performed: list, argv: list[str]) -> None:
     ],
 )
 def test_cfg_job_prints_what_passes_the_door(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
-    assert cli.main(argv) == 0
+    assert main(argv) == 0
     plain = yaml.safe_load(capsys.readouterr().out)
     assert plain.pop("run_dir") is None
     config = registry.train_config(plain)
@@ -126,11 +130,11 @@ def test_a_group_chosen_by_name_is_taken_as_it_stands(
     assert (smoke["model"], smoke["optimizer"]) == (recipe["model"], recipe["optimizer"])
     sgd = plain_of(performed, "train", "optimizer=sgd", "experiment=vae_beta", "recipe=vae_digits")
     assert (sgd["optimizer"]["lr"], sgd["trainer"], sgd["model"]["beta"]) == (0.1, recipe["trainer"], 4.0)
-    assert cli.main(["train", "optimizer=sgd", "--cfg", "job", "--package", "optimizer"]) == 0
+    assert main(["train", "optimizer=sgd", "--cfg", "job", "--package", "optimizer"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == sgd["optimizer"]
-    assert cli.main(["train", "--cfg", "job", "--package", "optimiser"]) == 2
+    assert main(["train", "--cfg", "job", "--package", "optimiser"]) == 2
     performed.clear()
-    assert cli.main(["train", "-m", "optimizer=sgd,adam", "recipe=vae_digits,vae_mnist", "seed=1"]) == 0
+    assert main(["train", "-m", "optimizer=sgd,adam", "recipe=vae_digits,vae_mnist", "seed=1"]) == 0
     found = [(job.plain["optimizer"]["lr"], job.plain["trainer"]["steps"]) for _, job, _ in performed]
     assert found == [(0.1, 1300), (0.1, 15000), (1e-3, 1300), (1e-3, 15000)]
 
@@ -157,7 +161,7 @@ def test_a_folder_of_one_s_own(performed: list, tmp_path: Path, capsys: pytest.C
     plain = plain_of(performed, "train", "--config-dir", "mine", "model=my")
     assert plain["model"]["latent"] == 5
     assert plain["model"]["name"] == "vae"
-    assert cli.main(["list", "--config-dir", "mine"]) == 0
+    assert main(["list", "--config-dir", "mine"]) == 0
     assert "my                       My own" in capsys.readouterr().out
 
 
@@ -275,7 +279,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("typed", MISTAKES)
 def test_a_mistake_gives_one_line_and_exit_code_2(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(typed.split()) == 2
+    assert main(typed.split()) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("genlab: ")
@@ -287,7 +291,7 @@ def test_a_mistake_gives_one_line_and_exit_code_2(typed: str, capsys: pytest.Cap
 def test_a_broken_file_of_one_s_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "my.yaml").write_text("name: vae\nlatent: [1\n")
-    assert cli.main(["train", "--config-dir", "mine", "model=my"]) == 2
+    assert main(["train", "--config-dir", "mine", "model=my"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "my.yaml" in err
@@ -297,13 +301,13 @@ def test_a_file_with_a_shipped_one_s_name_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_model(tmp_path, "vae")
-    assert cli.main(["train", "--config-dir", "mine"]) == 2
+    assert main(["train", "--config-dir", "mine"]) == 2
     assert "rename yours" in capsys.readouterr().err
 
 
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("GENLAB_TRACEBACK", "1")
-    assert cli.main(["train", "modle=vae"]) == 2
+    assert main(["train", "modle=vae"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -318,8 +322,8 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_perform", fail)
-    assert cli.main(["train"]) == code
+    monkeypatch.setattr(main_module, "perform", fail)
+    assert main(["train"]) == code
 
 
 # What the verbs are given
@@ -349,34 +353,34 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(traverse, "main", lambda *a: calls.append(("traverse", *a)))
     monkeypatch.setattr(denoise, "main", lambda *a: calls.append(("denoise", *a)))
     monkeypatch.setattr(evaluate, "main", lambda *a: calls.append(("evaluate", *a)))
-    assert cli.main(["train", "run_dir=here", "seed=2"]) == 0
+    assert main(["train", "run_dir=here", "seed=2"]) == 0
     name, plain, overrides, run_dir, recipe = calls.pop()
     assert (name, overrides, run_dir) == ("start", ["run_dir=here", "seed=2"], "here")
     assert recipe == "vae_digits"
     assert "run_dir" not in plain
     registry.train_config(plain)
-    assert cli.main(["sample", "ckpt=run", "n=3", "labels=[1,2]"]) == 0
+    assert main(["sample", "ckpt=run", "n=3", "labels=[1,2]"]) == 0
     name, plain = calls.pop()
     assert (plain["ckpt"], plain["n"], plain["labels"], plain["run_dir"]) == ("run", 3, [1, 2], None)
-    assert cli.main(["complete", "ckpt=run", "keep=left", "dataset.root=there"]) == 0
+    assert main(["complete", "ckpt=run", "keep=left", "dataset.root=there"]) == 0
     name, plain = calls.pop()
     assert (name, plain["keep"], plain["dataset"]) == ("complete", "left", {"root": "there"})
-    assert cli.main(["reconstruct", "ckpt=run", "split=train", "dataset.root=there"]) == 0
+    assert main(["reconstruct", "ckpt=run", "split=train", "dataset.root=there"]) == 0
     name, plain = calls.pop()
     assert (name, plain["split"], plain["dataset"]) == ("reconstruct", "train", {"root": "there"})
-    assert cli.main(["encode", "ckpt=run", "dataset.root=there", "dataset=mnist"]) == 0
+    assert main(["encode", "ckpt=run", "dataset.root=there", "dataset=mnist"]) == 0
     name, plain = calls.pop()
     assert (name, plain["map"], plain["dataset"]) == ("encode", "pca", {"root": "there", "name": "mnist"})
-    assert cli.main(["interpolate", "ckpt=run", "path=spherical"]) == 0
+    assert main(["interpolate", "ckpt=run", "path=spherical"]) == 0
     name, plain = calls.pop()
     assert (name, plain["path"], plain["steps"]) == ("interpolate", "spherical", 10)
-    assert cli.main(["traverse", "ckpt=run", "dimensions=[0,3]"]) == 0
+    assert main(["traverse", "ckpt=run", "dimensions=[0,3]"]) == 0
     name, plain = calls.pop()
     assert (name, plain["dimensions"], plain["range"]) == ("traverse", [0, 3], 3.0)
-    assert cli.main(["denoise", "ckpt=run", "noise=masking"]) == 0
+    assert main(["denoise", "ckpt=run", "noise=masking"]) == 0
     name, plain = calls.pop()
     assert (name, plain["noise"], plain["level"]) == ("denoise", "masking", None)
-    assert cli.main(["evaluate", "ckpt=run", "dataset.root=there", "run_dir=here"]) == 0
+    assert main(["evaluate", "ckpt=run", "dataset.root=there", "run_dir=here"]) == 0
     name, plain = calls.pop()
     assert (name, plain["dataset"], plain["run_dir"]) == ("evaluate", {"root": "there"}, "here")
 
@@ -394,13 +398,13 @@ def test_resume_gives_the_stored_configuration_with_changes(
     monkeypatch.chdir(tmp_path)
     calls: list[tuple] = []
     monkeypatch.setattr(train, "resume", lambda *a: calls.append(a))
-    assert cli.main(["resume", "run=run 1", "trainer.steps=20000"]) == 0
+    assert main(["resume", "run=run 1", "trainer.steps=20000"]) == 0
     run, plain, overrides = calls.pop()
     assert (run, overrides) == ("run 1", ["trainer.steps=20000"])
     assert plain == stored | {"trainer": stored["trainer"] | {"steps": 20000}}
-    assert cli.main(["--cfg", "job", "resume", "run=run 1"]) == 0
+    assert main(["--cfg", "job", "resume", "run=run 1"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == stored
-    assert cli.main(["resume", "run=run 1", "optimizer=sgd"]) == 2
+    assert main(["resume", "run=run 1", "optimizer=sgd"]) == 2
     assert "a resumed run keeps its optimizer" in capsys.readouterr().err
 
 
@@ -410,7 +414,7 @@ def test_resume_gives_the_stored_configuration_with_changes(
 def test_resume_takes_nothing_but_a_run_s_settings(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("run").mkdir()
     Path("run/config.yaml").write_text(text)
-    assert cli.main(["resume", "run=run"]) == 2
+    assert main(["resume", "run=run"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "run=run: its config.yaml" in err
@@ -424,15 +428,15 @@ def test_a_sweep_gives_each_job_a_folder_and_ends_with_a_table(
 ) -> None:
     seen = []
 
-    def perform(verb: str, job: cli.Job, run_dir: str | None) -> None:
+    def perform(verb: str, job: Job, run_dir: str | None) -> None:
         seen.append((job.plain["model"]["latent"], job.plain["seed"], run_dir))
         if job.plain["seed"] == 1:
             raise DivergedError("loss: not finite")
         if job.plain["model"]["latent"] == 8:
             raise ConfigError("model.latent=8: too many")
 
-    monkeypatch.setattr(cli, "_perform", perform)
-    assert cli.main(["train", "-m", "model=vae", "model.latent=2,8", "seed=0,1", "run_dir=all"]) == 3
+    monkeypatch.setattr(main_module, "perform", perform)
+    assert main(["train", "-m", "model=vae", "model.latent=2,8", "seed=0,1", "run_dir=all"]) == 3
     expected = [(2, 0), (2, 1), (8, 0), (8, 1)]
     assert seen == [(latent, seed, f"all/{k}") for k, (latent, seed) in enumerate(expected)]
     table = capsys.readouterr().out.splitlines()
@@ -449,7 +453,7 @@ def test_a_sweep_gives_each_job_a_folder_and_ends_with_a_table(
 
 def test_a_sweep_without_run_dir_has_a_folder_of_its_own(performed: list) -> None:
     for _ in range(2):
-        assert cli.main(["train", "-m", "seed=0,1"]) == 0
+        assert main(["train", "-m", "seed=0,1"]) == 0
     folders = [Path(str(run_dir)) for _, _, run_dir in performed]
     assert len(set(folders)) == 4
     assert [f.name for f in folders] == ["0", "1", "0", "1"]
@@ -459,21 +463,21 @@ def test_a_sweep_without_run_dir_has_a_folder_of_its_own(performed: list) -> Non
 def test_an_interrupted_sweep_stops(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def perform(verb: str, job: cli.Job, run_dir: str | None) -> None:
+    def perform(verb: str, job: Job, run_dir: str | None) -> None:
         if job.plain["seed"] == 1:
             raise Interrupted("stopped by SIGTERM")
 
-    monkeypatch.setattr(cli, "_perform", perform)
-    assert cli.main(["train", "-m", "seed=0,1,2"]) == 75
+    monkeypatch.setattr(main_module, "perform", perform)
+    assert main(["train", "-m", "seed=0,1,2"]) == 75
     states = [line.rsplit("  ", 1)[-1].strip() for line in capsys.readouterr().out.splitlines()[1:4]]
     assert states == ["done", "interrupted", "not started"]
 
 
 def test_a_sweep_s_file_sweeps_by_itself_and_gives_way(performed: list) -> None:
-    assert cli.main(["train", "sweep=vae_latent"]) == 0
+    assert main(["train", "sweep=vae_latent"]) == 0
     assert len(performed) == 12
     performed.clear()
-    assert cli.main(["train", "sweep=vae_latent", "model.latent=4"]) == 0
+    assert main(["train", "sweep=vae_latent", "model.latent=4"]) == 0
     assert [(job.plain["model"]["latent"], job.plain["seed"]) for _, job, _ in performed] == [(4, 0), (4, 1)]
     assert performed[0][1].overrides[0] == "model.latent=4"
 
@@ -482,7 +486,7 @@ def test_no_sweep_in_a_group_of_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert cli.main(["train", "-m", "seed=0,1"]) == 2
+    assert main(["train", "-m", "seed=0,1"]) == 2
     assert "start torchrun once for each job" in capsys.readouterr().err
 
 
@@ -497,14 +501,14 @@ WITHOUT_TORCH = [
 
 @pytest.mark.parametrize("argv", WITHOUT_TORCH, ids=" ".join)
 def test_answers_without_torch(argv: list[str]) -> None:
-    code = f"import sys; from genlab.cli import main; main({argv!r}); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from genlab.cli.main import main; main({argv!r}); sys.exit('torch' in sys.modules)"
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("verb", words.VERBS)
 def test_help_pages_teach(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([verb, "--help"]) == 0
+    assert main([verb, "--help"]) == 0
     page = capsys.readouterr().out
     assert page.count(f"\n  genlab {verb}") >= 2 or "eval" in page
     assert "exit codes: 0 done, 2" in page
@@ -515,9 +519,9 @@ def test_help_pages_teach(verb: str, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_list_names_everything_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["list"]) == 0
+    assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    folder = cli.configs_folder()
+    folder = configs_folder()
     for group in ("model", "dataset", "optimizer", "schedule", "recipe", "experiment"):
         for file in (folder / group).glob("*.yaml"):
             assert any(line.split()[:1] == [file.stem] and len(line.split()) > 2 for line in lines), file
@@ -570,7 +574,7 @@ def test_completion(
     Path("some_run/config.yaml").write_text("trainer:\n  steps: 3\n")
     monkeypatch.setenv("COMP_LINE", line)
     monkeypatch.setenv("COMP_POINT", str(len(line)))
-    assert cli.main(["-sc", "query=bash"]) == 0
+    assert main(["-sc", "query=bash"]) == 0
     out, err = capsys.readouterr()
     assert set(some) <= set(out.split())
     assert not set(none) & set(out.split())
@@ -582,7 +586,7 @@ def test_completion_reads_up_to_the_cursor(
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "genlab trai model=vae")
     monkeypatch.setenv("COMP_POINT", "11")
-    assert cli.main(["-sc", "query=fish"]) == 0
+    assert main(["-sc", "query=fish"]) == 0
     assert capsys.readouterr().out.split() == ["train"]
 
 
@@ -634,6 +638,6 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
 )
 def test_the_recipe_that_was_chosen_is_in_the_log(typed: str, line: str | None) -> None:
     short = ["trainer.steps=1", "trainer.batch_size=8", "trainer.device=cpu", "run_dir=run"]
-    assert cli.main(["train", *typed.split(), *short]) == 0
+    assert main(["train", *typed.split(), *short]) == 0
     text = Path("run/train.log").read_text()
     assert (line in text) if line else ("recipe" not in text)

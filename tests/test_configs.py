@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab import cli, help, registry, words
+from genlab import registry
+from genlab.cli import composing, help
+from genlab.cli import main as main_module
+from genlab.cli.composing import Job, configs_folder
+from genlab.cli.main import main
+from genlab.cli.verbs import VERBS
 from genlab.config.run import TrainerConfig
 from genlab.config.schema import to_plain
 
-FOLDER = cli.configs_folder()
+FOLDER = configs_folder()
 REGISTRIES = {
     "model": registry.FAMILIES,
     "dataset": registry.DATASETS,
@@ -32,9 +37,9 @@ def read(group: str, name: str) -> dict[str, Any]:
 
 def composed(monkeypatch: pytest.MonkeyPatch, *argv: str) -> list[dict[str, Any]]:
     """The plain configurations of one `genlab train` command, without run_dir."""
-    jobs: list[cli.Job] = []
-    monkeypatch.setattr(cli, "_perform", lambda verb, job, run_dir: jobs.append(job))
-    assert cli.main(["train", *argv]) == 0
+    jobs: list[Job] = []
+    monkeypatch.setattr(main_module, "perform", lambda verb, job, run_dir: jobs.append(job))
+    assert main(["train", *argv]) == 0
     return [{k: v for k, v in job.plain.items() if k != "run_dir"} for job in jobs]
 
 
@@ -79,7 +84,9 @@ def test_trainer_holds_every_default() -> None:
     assert read("trainer", "default") == to_plain(TrainerConfig())
 
 
-@pytest.mark.parametrize(("verb", "config"), words.ON_CHECKPOINTS.items())
+@pytest.mark.parametrize(
+    ("verb", "config"), [(verb, row.config) for verb, row in VERBS.items() if row.config]
+)
 def test_files_of_verbs_hold_every_default(verb: str, config: Any) -> None:
     plain = yaml.safe_load((FOLDER / f"{verb}.yaml").read_text())
     assert plain == to_plain(config(ckpt="???"))
@@ -130,10 +137,10 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "genlab"
     package.mkdir()
     (tmp_path / "configs").mkdir()
-    monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
-    assert cli.configs_folder() == tmp_path / "configs"
+    monkeypatch.setattr(composing, "__file__", str(package / "cli" / "composing.py"))
+    assert configs_folder() == tmp_path / "configs"
     (package / "configs").mkdir()
-    assert cli.configs_folder() == package / "configs"
+    assert configs_folder() == package / "configs"
 
 
 def test_pyproject_names_every_package() -> None:

@@ -13,7 +13,8 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from test_inpainting import write_picture
 from torch import Tensor
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import encode, train
 from genlab.commands.encode import Features, compare, places_of
 from genlab.data.subsets import shuffled
@@ -310,7 +311,7 @@ def test_a_dataset_of_another_size_is_resized_on_request(vae: str) -> None:
 def test_a_sweep_over_datasets(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_npz("mine.npz")
     words = ["-m", "encode", f"ckpt={vae}", "count=10", "dataset=digits,npz", "++dataset.path=mine.npz"]
-    assert cli.main([*words, "device=cpu", "run_dir=out"]) == 2  # digits has no path
+    assert main([*words, "device=cpu", "run_dir=out"]) == 2  # digits has no path
     assert facts_of("out/1")["dataset"] == "npz"
     assert "dataset.name=npz" in capsys.readouterr().out
 
@@ -370,7 +371,7 @@ def test_what_shapes_were_made_from_stands_beside_their_codes() -> None:
     data = ["dataset=shapes", "dataset.size=32", "dataset.images=200"]
     small = ["model.network=mlp", "model.hidden=[16]", "model.latent=4", "trainer.steps=2"]
     words = ["model=vae", *data, *small, "trainer.device=cpu", "run_dir=shapes", "recipe=none"]
-    assert cli.main(["train", *words]) == 0
+    assert main(["train", *words]) == 0
     genlab("encode", "ckpt=shapes", "map=pca", "count=1000", "run_dir=out", "device=cpu")
     known, names = np.load("out/codes.npz"), facts_of("out")["factors"]
     assert known["factors"].shape == (len(known["codes"]), len(names))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from test_autoregressive_verbs import genlab, one_line, samples, trained
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import traverse
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
@@ -115,5 +116,5 @@ def test_what_to_type_next_works(ae: str, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.splitlines()[-1] == f"next: genlab sample ckpt={ae} prior=fit"
     short = ["trainer.steps=1", "trainer.batch_size=4", "trainer.evaluate_images=4", "trainer.device=cpu"]
     words = ["train", "-m", "model=ae", "model.hidden=[4]", "model.latent=2,3", *short, "run_dir=sweep"]
-    assert cli.main(words) == 0
+    assert main(words) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "next: genlab sample ckpt=sweep/0 prior=fit"

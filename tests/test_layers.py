@@ -14,7 +14,6 @@ BASE = {"errors", "rng", "device", "config", "log", "files"}
 TOOLS = BASE | {"data", "nets", "distributions"}
 BELOW_FAMILIES = TOOLS | {"adversarial", "metrics"}
 BELOW_COMMANDS = BELOW_FAMILIES | {"families", "registry", "runs", "trained", "training", "report"}
-COMMAND_LINE = {"cli", "words", "help", "completion", "explain"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     **dict.fromkeys(("data", "nets", "distributions", "adversarial"), TOOLS | {"adversarial"}),
@@ -23,7 +22,7 @@ ALLOWED = {
     "registry": BASE,
     **dict.fromkeys(("runs", "trained", "training", "report"), BELOW_COMMANDS),
     "commands": BELOW_COMMANDS | {"commands"},
-    **dict.fromkeys(COMMAND_LINE, COMMAND_LINE | BASE | {"commands", "registry", "report", "runs"}),
+    "cli": BASE | {"commands", "registry", "report", "runs"},
     "__main__": {"cli"},
 }
 """Room -> the rooms that its modules import from. `genlab` itself, the version, is open to all."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.device import Processes
 from genlab.runs import checkpoint
 from genlab.trained.model import load_model
@@ -37,12 +38,12 @@ def test_it_loads_samples_evaluates_and_goes_on(
 ) -> None:
     family = load_model(name, "auto", torch.device("cpu")).family
     if family.generates:
-        assert cli.main(["sample", f"ckpt={name}", "n=2", "run_dir=sampled", "device=cpu"]) == 0
+        assert main(["sample", f"ckpt={name}", "n=2", "run_dir=sampled", "device=cpu"]) == 0
         assert len(list(Path("sampled/images").iterdir())) == 2
-    assert cli.main(["evaluate", f"ckpt={name}", "run_dir=evaluated", "device=cpu"]) == 0
+    assert main(["evaluate", f"ckpt={name}", "run_dir=evaluated", "device=cpu"]) == 0
     numbers = json.loads(Path("evaluated/evaluation.json").read_text())
     assert all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
-    assert cli.main(["resume", f"run={name}", "trainer.steps=24"]) == 0
+    assert main(["resume", f"run={name}", "trainer.steps=24"]) == 0
     assert "going on from" in capsys.readouterr().err
     before = checkpoint.load(OLD_RUNS / name / "checkpoints/step-00000020.pt")
     after = checkpoint.find(name)[1]

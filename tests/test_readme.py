@@ -12,7 +12,7 @@ import torch
 from conftest import TEST_DATA
 from torchvision.utils import save_image
 
-from genlab import cli
+from genlab.cli.main import main
 from genlab.commands import encode
 from genlab.trained import latent_space
 
@@ -87,9 +87,9 @@ def test_commands_of_a_page(
             continue  # Debian's package, which CI installs
         match words[0]:
             case "genlab":
-                assert cli.main(shortened(words[1:])) == 0, f"{command}\n{capsys.readouterr().err[-2000:]}"
+                assert main(shortened(words[1:])) == 0, f"{command}\n{capsys.readouterr().err[-2000:]}"
             case "eval":  # the shell's completion
-                assert cli.main(shlex.split(words[1].strip('"$()'))[1:]) == 0, command
+                assert main(shlex.split(words[1].strip('"$()'))[1:]) == 0, command
             case "pip" | "pytest" | "ruff" | "pyright" | "bash":
                 ci = (CHECKOUT / ".ci" / "run").read_text()
                 assert words[0] != "pip" or "install" in words

@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_configs import composed, names, needed, read
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.runs import checkpoint
 
@@ -51,7 +52,7 @@ def pictures_like(dataset: dict[str, Any]) -> dict[str, Any]:
 def codes_of_pictures() -> dict[str, Any]:
     """The codes of random images by a VQ-VAE that is as good as new."""
     small = ["model.width=4", "model.codes=20", "model.code_dimensions=2"]
-    assert cli.main(["train", "model=vqvae", *small, *SHORT, "run_dir=vqvae"]) == 0
+    assert main(["train", "model=vqvae", *small, *SHORT, "run_dir=vqvae"]) == 0
     return {"name": "codes", "ckpt": "vqvae"}
 
 
@@ -59,7 +60,7 @@ def codes_of_pictures() -> dict[str, Any]:
 def test_every_option_trains(word: str) -> None:
     # plain descent on a sum over pixels needs its gradient clipped, as the message of a diverged run says
     more = ["optimizer.clip_grad_norm=1"] if word in ("optimizer=sgd", "optimizer=plain_sgd") else []
-    assert cli.main(["train", word, *SHORT, *more, "run_dir=run"]) == 0
+    assert main(["train", word, *SHORT, *more, "run_dir=run"]) == 0
     state = checkpoint.find(Path("run"))[1]
     assert state["step"] == STEPS
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -123,12 +124,12 @@ WITHOUT_SAMPLES = ("vqvae",)
 
 @pytest.mark.parametrize("name", [n for n in names("model") if n not in (*WITHOUT_DATA, *WITHOUT_IMAGES)])
 def test_every_model_samples_and_is_evaluated(name: str) -> None:
-    assert cli.main(["train", f"model={name}", *SHORT, "run_dir=run"]) == 0
+    assert main(["train", f"model={name}", *SHORT, "run_dir=run"]) == 0
     if name not in WITHOUT_SAMPLES:
         prior = ["prior=fit", "components=1"] if name in WITHOUT_PRIOR else []
-        assert cli.main(["sample", "ckpt=run", "n=3", *prior, "device=cpu", "run_dir=samples"]) == 0
+        assert main(["sample", "ckpt=run", "n=3", *prior, "device=cpu", "run_dir=samples"]) == 0
         assert len(list(Path("samples/images").iterdir())) == 3
-    assert cli.main(["evaluate", "ckpt=run", "images=10", "device=cpu", "run_dir=numbers"]) == 0
+    assert main(["evaluate", "ckpt=run", "images=10", "device=cpu", "run_dir=numbers"]) == 0
     numbers = json.loads(Path("numbers/evaluation.json").read_text())
     assert numbers["images"] == 10
     assert numbers["split"] == "test"
@@ -139,13 +140,13 @@ def test_every_model_samples_and_is_evaluated(name: str) -> None:
 def test_a_model_without_data_is_neither_sampled_nor_evaluated(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["train", f"model={name}", *SHORT, "run_dir=run"]) == 0
+    assert main(["train", f"model={name}", *SHORT, "run_dir=run"]) == 0
     assert "ckpt=" not in capsys.readouterr().out  # not suggested either
     for verb, reason in (
         ("sample", "has no data; see samples/"),
         ("evaluate", "has no data to be evaluated"),
     ):
-        assert cli.main([verb, "ckpt=run", "device=cpu", f"run_dir={verb}"]) == 2
+        assert main([verb, "ckpt=run", "device=cpu", f"run_dir={verb}"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"genlab: ckpt=run: {name} {reason}")
         assert not Path(verb).exists()

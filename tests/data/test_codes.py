@@ -16,7 +16,8 @@ from conftest import plain_config
 from PIL import Image
 from test_autoregressive_verbs import genlab, one_line, samples
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import DataSpec
@@ -245,7 +246,7 @@ def test_another_vqvae_in_its_place_is_noticed(prior: str, capsys: pytest.Captur
 def one_line_of_training(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """As `one_line`, of a new run."""
     capsys.readouterr()
-    assert cli.main(["train", "trainer=smoke", "run_dir=new", *words]) == 2
+    assert main(["train", "trainer=smoke", "run_dir=new", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert not Path("new").exists()
     return line.removeprefix("genlab: ")

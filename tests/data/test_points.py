@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.data.dataset import Dataset
 from genlab.data.points import (
     Gaussian1DConfig,
@@ -209,7 +210,7 @@ def test_a_bound_is_refused_in_one_line(
     dataset: str, setting: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "model=gan", f"dataset={dataset}", f"dataset.{setting}={value}", "trainer.device=cpu"]
-    assert cli.main(words) == 2
+    assert main(words) == 2
     line = capsys.readouterr().err.strip()
     assert "\n" not in line
     assert f"dataset.{setting}={value}" in line

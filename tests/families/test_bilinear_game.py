@@ -16,7 +16,8 @@ from conftest import plain_config
 from PIL import Image
 from test_resume import assert_same_run
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.run import (
     AdamConfig,
@@ -293,7 +294,7 @@ class TestRuns:
         assert "images" not in log
 
     def test_plain_descent_is_seen_to_spiral_outwards(self) -> None:
-        assert cli.main(["train", "model=bilinear_game", "trainer.steps=100", "run_dir=run"]) == 0
+        assert main(["train", "model=bilinear_game", "trainer.steps=100", "run_dir=run"]) == 0
         rows = rows_of("run")
         assert [row["step"] for row in rows] == list(range(1, 101))
         distances = [math.sqrt(2), *(row["distance"] for row in rows)]
@@ -305,7 +306,7 @@ class TestRuns:
     def test_settings_of_the_words_reach_the_game(self) -> None:
         words = ["model.dynamics=extragradient", "model.start=[2,0]", "optimizer.players.x.lr=0.2"]
         more = ["trainer.steps=2", "trainer.sample_every=1", "run_dir=run"]
-        assert cli.main(["train", "model=bilinear_game", *words, *more]) == 0
+        assert main(["train", "model=bilinear_game", *words, *more]) == 0
         first = rows_of("run")[0]
         assert (first["x_learning_rate"], first["y_learning_rate"]) == (0.2, 0.1)
         # gradients at (2, 0.2)
@@ -319,11 +320,11 @@ class TestRuns:
         ]
 
     def test_what_is_suggested_at_the_end_works(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["train", "model=bilinear_game", "trainer.steps=3", "run_dir=run"]) == 0
+        assert main(["train", "model=bilinear_game", "trainer.steps=3", "run_dir=run"]) == 0
         figure, command = capsys.readouterr().out.splitlines()[1:]
         assert Path(figure.removeprefix("next: see ")).is_file()
         words = command.removeprefix("      genlab ").split()
-        assert cli.main([*words, "trainer.steps=3", "run_dir=other"]) == 0
+        assert main([*words, "trainer.steps=3", "run_dir=other"]) == 0
         assert rows_of("other")[-1]["distance"] != rows_of("run")[-1]["distance"]
 
     def test_suggestions_lead_through_all_dynamics_and_name_the_newest_figure(self) -> None:
@@ -340,7 +341,7 @@ class TestRuns:
 
     def test_a_sweep_over_the_dynamics_suggests_no_sampling(self, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["model=bilinear_game", "model.dynamics=simultaneous,consensus", "trainer.steps=2"]
-        assert cli.main(["train", "-m", *words, "run_dir=all"]) == 0
+        assert main(["train", "-m", *words, "run_dir=all"]) == 0
         assert "genlab sample" not in capsys.readouterr().out
 
 
@@ -363,7 +364,7 @@ REFUSED = [
 def test_what_is_no_game_is_refused_in_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["train", *words, "trainer.device=cpu", "trainer.steps=1", "run_dir=run"]) == 2
+    assert main(["train", *words, "trainer.device=cpu", "trainer.steps=1", "run_dir=run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"genlab: {message}")
     assert not Path("run").exists()

@@ -18,7 +18,7 @@ from test_vae import BINARY, COLOUR, CONTINUOUS, GREY, SPECS, Constant, Recorder
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from genlab import cli
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
@@ -372,7 +372,7 @@ class TestCommands:
     def test_a_mistake_in_a_setting_gives_one_line(
         self, word: str, line: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert cli.main(["train", "model=categorical_vae", word, "run_dir=run"]) == 2
+        assert main(["train", "model=categorical_vae", word, "run_dir=run"]) == 2
         (said,) = capsys.readouterr().err.splitlines()
         assert line in said
         assert not Path("run").exists()

@@ -20,7 +20,8 @@ from test_vae import Recorder, images_of
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
@@ -390,7 +391,7 @@ def test_a_dataset_without_labels_is_refused_in_a_line(
     images = {f"{split}_images": rng.integers(0, 256, (20, 8, 8), np.uint8) for split in ("train", "test")}
     np.savez(tmp_path / "mine.npz", allow_pickle=False, **images)
     words = ["train", "model=conditional_vae", "dataset=npz", f"dataset.path={tmp_path}/mine.npz"]
-    assert cli.main([*words, "trainer.device=cpu", "run_dir=run"]) == 2
+    assert main([*words, "trainer.device=cpu", "run_dir=run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     remedy = "add an array of labels to the file, or use model=vae"
     assert line == f"genlab: model=conditional_vae: npz has no labels; {remedy}"
@@ -418,6 +419,6 @@ def test_a_class_that_there_is_not_gives_a_line(
 
 
 def test_a_prior_that_needs_images_without_labels_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "model=conditional_vae", "model.prior=vampprior", "run_dir=run"]) == 2
+    assert main(["train", "model=conditional_vae", "model.prior=vampprior", "run_dir=run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("genlab: model.prior=vampprior: not one of standard_normal, uniform, laplace, ")

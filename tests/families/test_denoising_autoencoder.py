@@ -12,7 +12,8 @@ import torch
 from conftest import plain_config
 from torch import Tensor, nn
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
@@ -209,17 +210,17 @@ def test_without_a_prior_there_are_no_samples_until_one_is_fitted(capsys: pytest
     plain["model"] |= {"hidden": [16], "latent": 3}
     train.start(plain, [], "run")
     capsys.readouterr()
-    assert cli.main(["sample", "ckpt=run", "device=cpu", "run_dir=samples"]) == 2
+    assert main(["sample", "ckpt=run", "device=cpu", "run_dir=samples"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "genlab: ckpt=run: ae has no prior to draw from; add prior=fit, or see genlab reconstruct"
     )
     assert not Path("samples").exists()
     for verb, key in (("interpolate", "between=samples"), ("traverse", "around=sample")):
-        assert cli.main([verb, "ckpt=run", key, "device=cpu"]) == 2
+        assert main([verb, "ckpt=run", key, "device=cpu"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("genlab: ckpt=run: ae has no prior to draw from; use ")
-    assert cli.main(["traverse", "ckpt=run", "steps=3", "device=cpu", "run_dir=walk"]) == 0
+    assert main(["traverse", "ckpt=run", "steps=3", "device=cpu", "run_dir=walk"]) == 0
     facts = json.loads(Path("walk/traversal.json").read_text())
     assert facts["standard_deviations_of"] == "the codes of training images"
     assert facts["around"] == "the mean code of training images"

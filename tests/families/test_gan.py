@@ -18,8 +18,8 @@ from games import ALL, COLOUR, DIGITS, MNIST, POINTS, Recorder, batches, make, s
 from test_resume import assert_same, assert_same_run
 from torch import Tensor
 
-from genlab import cli
 from genlab.adversarial import losses
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.run import PlayerOptimizerConfig, SGDConfig
 from genlab.config.schema import from_plain
@@ -450,7 +450,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     own = [] if any("dataset=" in word for word in chosen) else ["dataset=npz", "dataset.path=pictures.npz"]
     model = [] if any("model=" in word for word in chosen) else ["model=gan"]
     command = ["train", *model, *own, *words, "trainer.steps=1", "trainer.device=cpu", "run_dir=run"]
-    assert cli.main(command) == 2
+    assert main(command) == 2
     captured = capsys.readouterr().err.strip().splitlines()
     assert captured[-1].startswith(f"genlab: {message}")
     assert len(captured) == 1

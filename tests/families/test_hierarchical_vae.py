@@ -15,7 +15,7 @@ from test_vae import BINARY, CONTINUOUS, GREY, SPECS, Recorder, images_of
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from genlab import cli
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
@@ -406,7 +406,7 @@ class TestCommands:
 
 
 def test_a_mistake_is_answered_before_anything_is_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "model=hierarchical_vae", "model.latents=[8]", "run_dir=run"]) == 2
+    assert main(["train", "model=hierarchical_vae", "model.latents=[8]", "run_dir=run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("genlab: model.latents=[8]: fewer than two layers; give two or more")
     assert not Path("run").exists()

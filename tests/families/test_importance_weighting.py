@@ -14,7 +14,8 @@ from test_vae import BINARY, CONTINUOUS, GREY, images_of, vae
 from test_vae_latents import PRIORS
 from torch import Tensor, nn
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.data.digits import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
@@ -189,8 +190,8 @@ class TestEvaluation:
         plain["model"] |= {"hidden": [8], "latent": 2}
         train.start(plain, [], "run")
         words = ["evaluate", "ckpt=run", "device=cpu", "images=10", "importance_samples=30"]
-        assert cli.main([*words, "run_dir=whole"]) == 0
-        assert cli.main([*words, "batch_size=3", "run_dir=parts"]) == 0
+        assert main([*words, "run_dir=whole"]) == 0
+        assert main([*words, "batch_size=3", "run_dir=parts"]) == 0
         whole, parts = (json.loads(Path(f"{d}/evaluation.json").read_text()) for d in ("whole", "parts"))
         assert whole["setting"]["importance_weighted_bound"] == "30 posterior samples"
         assert whole["importance_weighted_nats"] < whole["elbo_nats"]
@@ -202,7 +203,7 @@ class TestEvaluation:
     def test_other_families_refuse_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         train.start(plain_config("toy"), [], "run")
         capsys.readouterr()
-        assert cli.main(["evaluate", "ckpt=run", "device=cpu", "importance_samples=5", "run_dir=out"]) == 2
+        assert main(["evaluate", "ckpt=run", "device=cpu", "importance_samples=5", "run_dir=out"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         expected = "genlab: importance_samples=5: toy has no posterior to draw them from; leave"
         assert line == f"{expected} importance_samples out"

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from test_resume import assert_same_run
 from torch import Tensor, nn
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import Family, Metrics, UpdateProtocol
@@ -101,7 +102,7 @@ def registered(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
 
 
 def test_trains_resumes_samples_and_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*COMMAND, "run_dir=run"]) == 0
+    assert main([*COMMAND, "run_dir=run"]) == 0
     assert "a painter is never satisfied" in capsys.readouterr().err
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     logged = [row for row in rows if "images_per_second" in row]
@@ -120,15 +121,15 @@ def test_trains_resumes_samples_and_is_evaluated(capsys: pytest.CaptureFixture[s
 
     shutil.copytree("run", "cut")
     Path("cut/checkpoints/step-00000006.pt").unlink()
-    assert cli.main(["resume", "run=cut"]) == 0
+    assert main(["resume", "run=cut"]) == 0
     assert_same_run(Path("run"), Path("cut"))
 
     words = ["ckpt=run", "device=cpu"]
-    assert cli.main(["sample", *words, "n=5", "npz=true", "run_dir=samples"]) == 0
+    assert main(["sample", *words, "n=5", "npz=true", "run_dir=samples"]) == 0
     images = np.load("samples/samples.npz")["images"]
     assert images.shape == (5, 8, 8, 1)
     assert len(np.unique(images.reshape(5, -1), axis=0)) == 5
-    assert cli.main(["evaluate", *words, "split=validation", "run_dir=numbers"]) == 0
+    assert main(["evaluate", *words, "split=validation", "run_dir=numbers"]) == 0
     numbers = json.loads(Path("numbers/evaluation.json").read_text())
     assert numbers["model"] == "tiny_game"
     assert numbers["judged_logit_standard_error"] > 0
@@ -141,7 +142,7 @@ def test_its_settings_pass_the_same_door(capsys: pytest.CaptureFixture[str]) -> 
         "+model.latnt=4": "model.latnt: unknown key for tiny_game; did you mean model.latent?",
         "optimizer.players.jugde_net.lr=1": "did you mean optimizer.players.judge_net?",
     }.items():
-        assert cli.main([*COMMAND, word, "run_dir=run"]) == 2
+        assert main([*COMMAND, word, "run_dir=run"]) == 2
         (error,) = capsys.readouterr().err.splitlines()
         assert error.startswith("genlab: ")
         assert line in error
@@ -149,7 +150,7 @@ def test_its_settings_pass_the_same_door(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["list", "--config-dir", "mine"]) == 0
+    assert main(["list", "--config-dir", "mine"]) == 0
     assert any(
         line.split()[:5] == ["tiny_game", "A", "game", "of", "my"]
         for line in capsys.readouterr().out.splitlines()

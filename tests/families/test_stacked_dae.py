@@ -16,7 +16,8 @@ from test_resume import assert_same_run
 from torch import Tensor
 from torch.distributions import Bernoulli
 
-from genlab import cli, registry
+from genlab import registry
+from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.run import (
     AdamConfig,
@@ -312,12 +313,12 @@ def test_what_a_run_leaves_and_says(own_folder: Path, capsys: pytest.CaptureFixt
     both = {"layer1_cross_entropy_nats", "layer2_squared_error"}
     assert logged == [both, {"layer2_squared_error", "layer3_squared_error"}, {"layer3_squared_error"}]
     for verb, more in (("reconstruct", "count=10"), ("denoise", "count=10"), ("sample", "prior=fit")):
-        assert cli.main([verb, "ckpt=run", more, "device=cpu", f"run_dir={verb}"]) == 0
+        assert main([verb, "ckpt=run", more, "device=cpu", f"run_dir={verb}"]) == 0
     assert len(list(Path("sample/images").iterdir())) == 64
     assert json.loads(Path("denoise/denoised.json").read_text())["noise"] == "masking"
-    assert cli.main(["sample", "ckpt=run", "device=cpu"]) == 2
+    assert main(["sample", "ckpt=run", "device=cpu"]) == 2
     capsys.readouterr()
-    assert cli.main(["evaluate", "ckpt=run", "images=20", "device=cpu"]) == 0
+    assert main(["evaluate", "ckpt=run", "images=20", "device=cpu"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "next: genlab reconstruct ckpt=run"
 
 
@@ -414,7 +415,7 @@ def test_settings_that_cannot_be(settings: dict, line: str) -> None:
 def test_what_cannot_be_trained_is_a_line_before_anything_is_written(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["train", "model=stacked_dae", *words, "trainer.device=cpu", "run_dir=run"]) == 2
+    assert main(["train", "model=stacked_dae", *words, "trainer.device=cpu", "run_dir=run"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"genlab: {line}")
     assert not Path("run").exists()

@@ -16,7 +16,7 @@ def explain(error: BaseException, ready: Mapping[str, str]) -> str:
 
     Args:
         error: as raised while Hydra composes.
-        ready: see `genlab.words.for_hydra`; gives back the words as typed.
+        ready: see `genlab.cli.words.for_hydra`; gives back the words as typed.
     """
     override = getattr(error, "override", None)
     if isinstance(override, str):

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from genlab import words
+from genlab.cli import words
+from genlab.cli.verbs import VERBS
 from genlab.config.schema import suggest
 from genlab.errors import ConfigError, UserError
 
@@ -59,7 +60,7 @@ _PICTURES = {
 """Keys of verbs that take a path, and the words that they also take."""
 
 Hydra = Callable[..., Any]
-"""`genlab.cli._hydra`: name of the primary configuration, words for Hydra, and so on."""
+"""`genlab.cli.composing.hydra_jobs`: name of the primary configuration, words for Hydra, and so on."""
 
 
 def script(shell: str | None) -> str:
@@ -102,17 +103,17 @@ def candidates(line: str, shipped: Path, hydra: Hydra) -> list[str]:
     if last.startswith("-"):
         return _starting(last, words.FLAGS)
     if command.verb is None:
-        return _starting(last, words.VERBS)
+        return _starting(last, VERBS)
     if command.verb == "completion":
         return _starting(last, _SCRIPTS)
-    if command.verb not in words.VERBS or command.verb == "list":
+    if command.verb not in VERBS or command.verb == "list":
         return []
     key, equals, value = last.partition("=")
     if equals and key in _PATH_KEYS:
         return _files(f"{key}=", value)
     if equals and (command.verb, key) in _PICTURES:
         return [*_starting(last, _PICTURES[str(command.verb), key]), *_files(f"{key}=", value)]
-    if equals and key == "dataset" and command.verb in words.ON_OTHER_DATASETS:
+    if equals and key == "dataset" and VERBS[command.verb].other_datasets:
         names = words.options(words.config_folders(command, shipped), key)
         return _starting(last, [f"{key}={name}" for name in names])
     return _overrides(command, last, shipped, hydra)

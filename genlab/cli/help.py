@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from genlab.words import groups, options
+from genlab.cli.verbs import VERBS
+from genlab.cli.words import groups, options
 
 _LISTED = {
     "model": "models",
@@ -28,18 +29,7 @@ genlab: a laboratory bench for generative models of images.
 
 usage: genlab VERB [key=value ...] [flags]
 
-  train       train a model; leaves a run folder in outputs/train
-  resume      go on with a run that was cut off, or go on for longer
-  sample      images out of a trained model
-  complete    the rest of images of which a part is known
-  reconstruct images by way of their latent codes, and how near they come
-  encode      the latent codes of images, a map of them, and what can be read off them
-  interpolate what lies between two images or samples
-  traverse    what each dimension of a latent, or the way from one class to another, does
-  denoise     images with noise, which a model takes out again
-  evaluate    the numbers of a trained model on a split of its dataset
-  list        the models, datasets, optimizers, schedules and recipes there are
-  completion  what the shell needs to complete words with the TAB key
+{verbs}
 
 start with:
   genlab train                                   a VAE on small digits, a few minutes on a laptop
@@ -343,7 +333,8 @@ _PAGES = {
 def page(verb: str | None, folders: list[Path]) -> str:
     """The help page of a verb, or the overview."""
     if verb is None:
-        return f"{_OVERVIEW}\n\n{_FLAGS}\n{_EXIT_CODES}"
+        verbs = "\n".join(f"  {name:11} {row.summary}" for name, row in VERBS.items())
+        return f"{_OVERVIEW.replace('{verbs}', verbs)}\n\n{_FLAGS}\n{_EXIT_CODES}"
     text = _PAGES[verb]
     if verb == "train":
         text = text.replace("{groups}", _group_lines(folders))

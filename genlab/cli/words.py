@@ -5,7 +5,6 @@ Imports neither torch nor hydra, so that a mistyped word is answered at once.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,35 +13,9 @@ from typing import Any
 
 import yaml
 
-from genlab.config.commands import (
-    CompleteConfig,
-    DenoiseConfig,
-    EncodeConfig,
-    EvaluateConfig,
-    InterpolateConfig,
-    ReconstructConfig,
-    SampleConfig,
-    TraverseConfig,
-)
+from genlab.cli.verbs import VERBS
 from genlab.config.schema import suggest
 from genlab.errors import ConfigError
-
-ON_CHECKPOINTS = {
-    "sample": SampleConfig,
-    "complete": CompleteConfig,
-    "reconstruct": ReconstructConfig,
-    "encode": EncodeConfig,
-    "interpolate": InterpolateConfig,
-    "traverse": TraverseConfig,
-    "denoise": DenoiseConfig,
-    "evaluate": EvaluateConfig,
-}
-"""Verbs whose configuration is a flat one, and its dataclass."""
-
-ON_OTHER_DATASETS = ("encode", "evaluate")
-"""Verbs on checkpoints that also take dataset=NAME, which is short for dataset.name=NAME."""
-
-VERBS = ("train", "resume", *ON_CHECKPOINTS, "list", "completion")
 
 _SHORT = {
     "-h": "--help", "-m": "--multirun", "-r": "--run", "-sc": "--shell-completion", "-c": "--cfg",
@@ -168,8 +141,7 @@ def bare_keys(verb: str, folders: list[Path]) -> list[str]:
         return [*groups(folders), "seed", "run_dir"]
     if verb == "resume":
         return ["run"]
-    names = [f.name for f in dataclasses.fields(ON_CHECKPOINTS[verb])]
-    return [name for name in names if name != "dataset" or verb in ON_OTHER_DATASETS]
+    return VERBS[verb].keys
 
 
 _OPTIONAL_GROUPS = ("recipe", "experiment", "sweep")
@@ -207,7 +179,7 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             # Hydra takes no null for a group; a recipe is optional, so a name without a file does.
             ready["recipe=none" if key == "recipe" else f"~{key}"] = word
             continue
-        if verb in ON_OTHER_DATASETS and prefix is None and key == "dataset":
+        if VERBS[verb].other_datasets and prefix is None and key == "dataset":
             ready[f"++dataset.name={value}"] = word
             continue
         ready[word] = word
@@ -234,7 +206,7 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
     for name in names:
         # What Hydra would answer with a riddle; a recipe is optional, so it would pass over a mistyped one.
         riddle = name == "null" or key == "recipe" or re.fullmatch(r"[\d.]+", name)
-        riddle = riddle or verb in ON_OTHER_DATASETS  # where Hydra is not asked for a file of that name
+        riddle = riddle or VERBS[verb].other_datasets  # where Hydra is not asked for a file of that name
         if riddle and name not in choices and not (name == "null" and key in _OPTIONAL_GROUPS):
             raise ConfigError(f"{key}={name}: no such {key}{suggest(name, choices, f'{key}=')}")
 

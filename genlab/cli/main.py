@@ -1,0 +1,102 @@
+"""Dispatch: words in, an exit code out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from genlab import __version__
+from genlab.cli import completion, help, words
+from genlab.cli.composing import Job, compose, configs_folder, hydra_jobs
+from genlab.cli.sweeps import sweep
+from genlab.cli.verbs import VERBS
+from genlab.config.schema import from_plain, suggest
+from genlab.errors import ConfigError, Interrupted, UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the words after `genlab`; None for the process's own.
+
+    Returns:
+        the exit code: 0 done, 1 an error in genlab, 2 a mistake of the user's, 3 diverged, 75 interrupted.
+    """
+    return _guarded(lambda: _dispatch(sys.argv[1:] if argv is None else argv))[0]
+
+
+def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
+    """Does it; an error becomes an exit code and one line, which is also printed."""
+    try:
+        return action() or 0, "done"
+    except (UserError, Interrupted) as error:
+        if os.environ.get("GENLAB_TRACEBACK") == "1":
+            traceback.print_exc()
+        line = " ".join(str(error).split("\n"))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        line, code = "interrupted", 130
+    except BrokenPipeError:  # who reads our words, e.g. `head`, has seen enough; nothing is lost by it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141, "its output was closed"
+    except Exception as error:
+        traceback.print_exc()
+        line, code = f"{type(error).__name__}: {error}".split("\n")[0], 1
+    print(f"genlab: {line}", file=sys.stderr)
+    return code, line
+
+
+def _dispatch(argv: list[str]) -> int:
+    command = words.sort(argv)
+    if command.flags.pop("--shell-completion", False):
+        return completion.answer(command.value("query") or "bash", configs_folder(), hydra_jobs)
+    if command.flags.pop("--version", False):
+        print(f"genlab {__version__}")
+        return 0
+    if command.verb is None and command.words:
+        raise ConfigError(f"{command.words[0]}: say what to do first, e.g. genlab train {command.words[0]}")
+    if command.verb is not None and command.verb not in VERBS:
+        raise ConfigError(f"{command.verb}: no such command{suggest(command.verb, VERBS)}")
+    folders = words.config_folders(command, configs_folder())
+    if command.verb is None or command.flags.pop("--help", False):
+        print(help.page(command.verb, folders))
+        return 0
+    if command.verb == "list":
+        print(help.listing(folders))
+        return 0
+    if command.verb == "completion":
+        print(completion.script(command.words[0] if command.words else None))
+        return 0
+    return _work(command.verb, compose(command, folders))
+
+
+def _work(verb: str, jobs: list[Job]) -> int:
+    if not jobs:
+        return 0
+    if jobs[0].swept:
+        return sweep(verb, jobs, lambda job, folder: _guarded(lambda: perform(verb, job, folder)))
+    perform(verb, jobs[0], jobs[0].run_dir)
+    return 0
+
+
+def perform(verb: str, job: Job, run_dir: str | None) -> None:
+    """The verb's work. Its module is imported here, since it brings torch."""
+    plain = dict(job.plain)
+    if verb == "train":
+        from genlab.commands import train
+
+        plain.pop("run_dir", None)
+        train.start(plain, job.overrides, run_dir, job.recipe)
+    elif verb == "resume":
+        from genlab.commands import train
+
+        train.resume(str(plain.pop("run")), plain, job.overrides)
+    else:
+        config = VERBS[verb].config
+        assert config is not None
+        from_plain(config, plain)  # a mistake shows before torch is loaded
+        importlib.import_module(f"genlab.commands.{verb}").main(plain | {"run_dir": run_dir})
