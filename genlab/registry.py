@@ -1,13 +1,19 @@
 """The dispatcher: a name in the configuration becomes a family, a dataset, an optimizer or a schedule.
 
-Names look up dictionaries of this package and nothing else: no dotted path is ever imported.
+A name is looked up in the dictionaries of this module: what is shipped, what installed packages announce
+through the entry points `genlab.families` and `genlab.datasets`, and what `register_family` and
+`register_dataset` were told. No dotted path of a configuration is ever imported.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from genlab.config.run import (
@@ -25,7 +31,8 @@ from genlab.config.run import (
     WarmupCosineConfig,
 )
 from genlab.config.schema import from_plain, setting, suggest
-from genlab.errors import ConfigError
+from genlab.errors import CheckpointError, ConfigError
+from genlab.log import log
 
 if TYPE_CHECKING:
     from genlab.data.dataset import Dataset
@@ -100,19 +107,116 @@ SCHEDULES: dict[str, str | type] = {
 }
 
 
-def look_up(registry: Mapping[str, str | type], name: Any, key: str) -> Any:
-    """The class registered under a name.
+_SHIPPED = {"model": frozenset(FAMILIES), "dataset": frozenset(DATASETS)}
+_NAME = re.compile(r"[A-Za-z]\w*")
+
+
+def register_family(name: str, family: type) -> None:
+    """Adds a model family of one's own, which every command then takes as `model=NAME`.
+
+    Registering a name again replaces the class, e.g. when a cell of a notebook is run again.
+
+    Args:
+        name: a word of letters, digits and underscores.
+        family: a subclass of `genlab.families.base.Family` with a `Config`.
 
     Raises:
-        ConfigError: no such name; says which there are.
+        ConfigError: genlab itself has a family of this name, or the class is not one.
+    """
+    _register(FAMILIES, "model", name, family, needs=("Config", "players", "step"))
+
+
+def register_dataset(name: str, source: type) -> None:
+    """Adds a dataset of one's own, which every command then takes as `dataset=NAME`.
+
+    Args:
+        name: a word of letters, digits and underscores.
+        source: a class with a `Config`, and `load(config)`, which returns a `genlab.data.dataset.Dataset`.
+
+    Raises:
+        ConfigError: genlab itself has a dataset of this name, or the class is not one.
+    """
+    _register(DATASETS, "dataset", name, source, needs=("Config", "load"))
+
+
+def _register(
+    registry: dict[str, str | type], key: str, name: str, entry: type, needs: tuple[str, ...]
+) -> None:
+    given = f"{key}={name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{given}: cannot be registered; use letters, digits and underscores")
+    if name in _SHIPPED[key]:
+        raise ConfigError(f"{given}: genlab has one of this name; register yours under another")
+    lacking = [attribute for attribute in needs if not hasattr(entry, attribute)]
+    if not isinstance(entry, type) or lacking:
+        raise ConfigError(f"{given}: cannot be registered; its class has no {', '.join(lacking or needs)}")
+    config = entry.Config  # pyright: ignore[reportAttributeAccessIssue]
+    if not dataclasses.is_dataclass(config) or "name" not in {f.name for f in dataclasses.fields(config)}:
+        raise ConfigError(f"{given}: cannot be registered; its Config must be a dataclass with a `name`")
+    registry[name] = entry
+
+
+def own_names(key: str) -> list[str]:
+    """Returns the names of key "model" or "dataset" that are not genlab's own."""
+    read_entry_points()
+    return sorted(_POLYMORPHIC[key].keys() - _SHIPPED[key])
+
+
+@functools.cache
+def read_entry_points() -> None:
+    """Adds what installed packages announce, once; a class is imported when it is asked for."""
+    for group, registry in (("genlab.families", FAMILIES), ("genlab.datasets", DATASETS)):
+        for point in entry_points(group=group):
+            if point.name in registry:
+                log.warning("%s: %s of an installed package has a name that is taken; left out", group, point)
+            else:
+                registry[point.name] = point.value
+
+
+def look_up(registry: Mapping[str, str | type], name: Any, key: str) -> Any:
+    """Returns the class that is registered under a name.
+
+    Raises:
+        ConfigError: no such name, or an installed package's class that cannot be imported.
     """
     if name not in registry:
-        raise ConfigError(f"{key}={name}: no such {key}{suggest(str(name), registry, f'{key}=')}")
+        read_entry_points()
+    if name not in registry:
+        own = "; a module of your own: --module NAME" if key in _SHIPPED else ""
+        raise ConfigError(f"{key}={name}: no such {key}{suggest(str(name), registry, f'{key}=')}{own}")
     entry = registry[name]
-    if isinstance(entry, str):
-        module, _, attribute = entry.partition(":")
+    if not isinstance(entry, str):
+        return entry
+    module, _, attribute = entry.partition(":")
+    try:
         return getattr(importlib.import_module(module), attribute)
-    return entry
+    except Exception as error:
+        if name in _SHIPPED.get(key, registry):
+            raise
+        raise ConfigError(
+            f"{key}={name}: {entry} of an installed package cannot be imported "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
+
+
+def check_known(key: str, part: Any, checkpoint: object) -> None:
+    """Refuses a checkpoint of a model or dataset that is not registered.
+
+    Args:
+        key: "model" or "dataset".
+        part: what the checkpoint's configuration says of it.
+        checkpoint: the file, for the message.
+
+    Raises:
+        CheckpointError: no such name; most often a plug-in is missing.
+    """
+    read_entry_points()
+    name = part.get("name") if isinstance(part, Mapping) else None
+    if isinstance(name, str) and name not in _POLYMORPHIC[key]:
+        raise CheckpointError(
+            f"ckpt={checkpoint}: needs {key}={name}, which is not here; add --module NAME, or install the "
+            "package that brings it"
+        )
 
 
 def train_config(plain: Mapping[str, Any]) -> TrainConfig:

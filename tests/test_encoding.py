@@ -128,7 +128,7 @@ def test_principal_components_lose_what_linear_algebra_says(vae: str) -> None:
     """The error of the best three dimensions, by a singular value decomposition of the training images."""
     model = load_model(vae, "auto", CPU)
     train, test, validation = (Features(*split_of(vae, s)) for s in ("train", "test", "validation"))
-    _, components, _ = compare(model, train, test, validation, 100, CPU)
+    _, components, _ = compare(model, train, test, validation, 100)
     rows = train.images.flatten(1).double()
     _, _, directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     centred = test.images.flatten(1).double() - rows.mean(0)

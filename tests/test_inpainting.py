@@ -15,12 +15,11 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from torch import Tensor
 
 from genlab import registry
-from genlab.commands import complete
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
 from genlab.families.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from genlab.report.pictures import to_uint8
-from genlab.trained import given
+from genlab.trained import completing, given
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -67,7 +66,7 @@ LAST_ROW = torch.tensor([[False, False], [True, True]])
 def test_completions_of_a_prefix_have_the_exact_conditional(resample: int) -> None:
     family, n = tiny(), 4000
     mask = torch.tensor([[True, True], [False, False]])
-    done = complete.complete(family, IMAGE[None, None], mask, n, seed=0, resample=resample, batch_size=2000)
+    done = completing.complete(family, IMAGE[None, None], mask, n, seed=0, resample=resample, batch_size=2000)
     exact = conditional(family, IMAGE, mask)
     error = (exact * (1 - exact) / n).sqrt()
     assert (exact > 0.01).sum() >= 6
@@ -80,7 +79,7 @@ def test_resampling_approaches_the_exact_conditional_of_pixels_that_come_first()
     exact = conditional(family, IMAGE, LAST_ROW)
     found, distance = {}, {}
     for resample in (1, 32):
-        done = complete.complete(
+        done = completing.complete(
             family, IMAGE[None, None], LAST_ROW, n, seed=0, resample=resample, batch_size=10_000
         )
         assert (done.images[0, :, 0][:, LAST_ROW] == IMAGE[LAST_ROW]).all()
@@ -96,7 +95,7 @@ def test_a_candidate_is_chosen_in_proportion_to_its_weight() -> None:
     pixels = torch.arange(4.0).expand(1000, 4)
     log_weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log() - 700  # as of many pixels
     uniform = (torch.arange(1000) + 0.5) / 1000
-    chosen, log_weight, effective = complete.choose(pixels, log_weights.expand(1000, 4), uniform)
+    chosen, log_weight, effective = completing.choose(pixels, log_weights.expand(1000, 4), uniform)
     assert torch.bincount(chosen.long()).tolist() == [100, 200, 300, 400]
     assert torch.equal(log_weight, log_weights[chosen.long()])
     assert effective[0].item() == pytest.approx(1 / (0.01 + 0.04 + 0.09 + 0.16))
@@ -107,7 +106,7 @@ def test_a_completion_depends_on_seed_and_place_alone() -> None:
     images = torch.stack([IMAGE, IMAGE.T])[:, None]
 
     def completed(images: Tensor, n: int, batch_size: int, seed: int = 5) -> Tensor:
-        return complete.complete(
+        return completing.complete(
             family, images, LAST_ROW, n, seed=seed, resample=3, batch_size=batch_size
         ).images
 
@@ -128,7 +127,7 @@ def test_a_completion_depends_on_seed_and_place_alone() -> None:
 )
 def test_which_masks_are_a_prefix_of_the_scan(rows: str, prefix: bool) -> None:
     mask = torch.tensor([[pixel == "1" for pixel in row] for row in rows.split("/")])
-    assert complete.is_prefix(mask) is prefix
+    assert completing.is_prefix(mask) is prefix
 
 
 def test_levels_of_pictures() -> None:

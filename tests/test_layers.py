@@ -21,8 +21,9 @@ ALLOWED = {
     "families": BELOW_FAMILIES | {"families"},
     "registry": BASE,
     **dict.fromkeys(("runs", "trained", "training", "report"), BELOW_COMMANDS),
-    "commands": BELOW_COMMANDS | {"commands"},
-    "cli": BASE | {"commands", "registry", "report", "runs"},
+    "commands": BELOW_COMMANDS | {"commands", "plugins"},
+    "plugins": BASE | {"registry"},
+    "cli": BASE | {"commands", "plugins", "registry", "report", "runs"},
     "__main__": {"cli"},
 }
 """Room -> the rooms that its modules import from. `genlab` itself, the version, is open to all."""
@@ -32,7 +33,7 @@ THROUGH_THE_REGISTRY = {"runs", "trained", "training", "report"}
 
 KNOWN_BY_NAME = {
     "genlab.trained.codes": "genlab.families.vqvae",
-    "genlab.commands.complete": "genlab.families.autoregressive",
+    "genlab.trained.completing": "genlab.families.autoregressive",
 }
 """A family whose own kind a module is about."""
 

@@ -1,7 +1,7 @@
 """Completion of words in the shell: scripts to evaluate, and the answers that they ask for.
 
-The scripts call `genlab -sc query=SHELL` with the line in COMP_LINE, as Hydra's own do; verbs and flags are
-answered here, overrides by Hydra, which does not know of verbs.
+The scripts call `genlab -sc query=SHELL` with the line in COMP_LINE, as Hydra's own do. Keys of settings are
+those of the configuration that the words before them compose.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import contextlib
 import glob
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genlab import plugins
 from genlab.cli import words
+from genlab.cli.composing import compose
 from genlab.cli.verbs import VERBS
 from genlab.config.schema import suggest
 from genlab.errors import ConfigError, UserError
@@ -59,9 +61,6 @@ _PICTURES = {
 }
 """Keys of verbs that take a path, and the words that they also take."""
 
-Hydra = Callable[..., Any]
-"""`genlab.cli.composing.hydra_jobs`: name of the primary configuration, words for Hydra, and so on."""
-
 
 def script(shell: str | None) -> str:
     """What a shell has to evaluate.
@@ -76,7 +75,7 @@ def script(shell: str | None) -> str:
     return _SCRIPTS[shell]
 
 
-def answer(shell: str, shipped: Path, hydra: Hydra) -> int:
+def answer(shell: str, shipped: Path) -> int:
     """Prints the words that may stand where the cursor is, a line each; none where anything is unclear."""
     if shell not in _SCRIPTS:
         raise ConfigError(f"query={shell}: no completion for it{suggest(shell, _SCRIPTS)}")
@@ -84,11 +83,11 @@ def answer(shell: str, shipped: Path, hydra: Hydra) -> int:
     with contextlib.suppress(ValueError):
         line = line[: int(os.environ.get("COMP_POINT", ""))]
     with contextlib.suppress(UserError, OSError):
-        print("\n".join(candidates(line, shipped, hydra)))
+        print("\n".join(candidates(line, shipped)))
     return 0
 
 
-def candidates(line: str, shipped: Path, hydra: Hydra) -> list[str]:
+def candidates(line: str, shipped: Path) -> list[str]:
     """The words that may complete the last one of a line; the line starts with the program's name."""
     typed = line.split()
     last = typed.pop() if typed and not line[-1].isspace() else ""
@@ -97,6 +96,8 @@ def candidates(line: str, shipped: Path, hydra: Hydra) -> list[str]:
     previous = before[-1] if before else ""
     if previous in ("-c", "--cfg"):
         return _starting(last, ("job", "hydra", "all"))
+    if previous == "--module":
+        return []
     if previous in ("-cd", "--config-dir"):
         return _files("", last, folders_only=True)
     command = words.sort(before)
@@ -109,49 +110,43 @@ def candidates(line: str, shipped: Path, hydra: Hydra) -> list[str]:
     if command.verb not in VERBS or command.verb == "list":
         return []
     key, equals, value = last.partition("=")
+    with contextlib.redirect_stdout(io.StringIO()):
+        plugins.import_modules(command.modules)
     if equals and key in _PATH_KEYS:
         return _files(f"{key}=", value)
     if equals and (command.verb, key) in _PICTURES:
         return [*_starting(last, _PICTURES[str(command.verb), key]), *_files(f"{key}=", value)]
-    if equals and key == "dataset" and VERBS[command.verb].other_datasets:
-        names = words.options(words.config_folders(command, shipped), key)
-        return _starting(last, [f"{key}={name}" for name in names])
-    return _overrides(command, last, shipped, hydra)
+    return _overrides(command, last, shipped)
 
 
-def _overrides(command: words.Command, last: str, shipped: Path, hydra: Hydra) -> list[str]:
+def _overrides(command: words.Command, last: str, shipped: Path) -> list[str]:
     verb = str(command.verb)
     folders = words.config_folders(command, shipped)
-    known = words.bare_keys(verb, folders)
-    stored = None
-    if verb == "resume":
-        if command.value("run") is None:
-            return _starting(last, ["run="])
-        stored = words.stored_config(command.value("run"))
-        command.words = [word for word in command.words if not word.startswith("run=")]
-    ready = words.for_hydra(command, folders)
-    sweep = ["-m"] if command.flags.pop("--multirun", False) else []
-    where = ("--config-dir", "--config-path", "--config-name")
-    flags = {name: value for name, value in command.flags.items() if name in where}
-    printed = io.StringIO()
-    before, point = os.environ.get("COMP_LINE"), os.environ.get("COMP_POINT")
-    os.environ["COMP_LINE"] = " ".join(["genlab", *sweep, *ready, last])
-    try:
-        with contextlib.redirect_stdout(printed):
-            argv = [*words.Command(flags=flags).hydra_flags(), "-sc", "query=fish"]
-            hydra(verb, argv, {}, stored)
-    finally:
-        os.environ.pop("COMP_LINE")
-        os.environ |= {k: v for k, v in (("COMP_LINE", before), ("COMP_POINT", point)) if v is not None}
-    return [word for word in printed.getvalue().split("\n") if word and _allowed(word, last, known)]
-
-
-def _allowed(word: str, last: str, known: list[str]) -> bool:
-    """Hydra offers its own settings, and groups that only `genlab train` has."""
-    if word.startswith("hydra") and not last.startswith("hydra"):
-        return False
-    key = word.partition("=")[0]
-    return "." in key or "/" in key or key.lstrip("+~") in known
+    key, equals, value = last.partition("=")
+    if equals:
+        if key not in words.bare_keys(verb, folders) or key not in words.groups(folders):
+            return []
+        before = value.rpartition(",")[0]  # values of a sweep
+        start = f"{key}={before}," if before else f"{key}="
+        return _starting(last, [start + name for name in words.options(folders, key)])
+    if verb == "resume" and command.value("run") is None:
+        return _starting(last, ["run="])
+    bare = [f"{name}=" for name in words.bare_keys(verb, folders)]
+    if "." not in last:
+        groups = [f"{name}." for name in words.groups(folders)] if verb in ("train", "resume") else []
+        return _starting(last, [*bare, *groups])
+    command.flags.pop("--cfg", None)
+    command.flags.pop("--info", None)
+    jobs = compose(command, folders)
+    part: Any = jobs[0].plain
+    *inside, _ = last.split(".")
+    for name in inside:
+        part = part.get(name) if isinstance(part, Mapping) else None
+    if not isinstance(part, Mapping):
+        return []
+    prefix = "".join(f"{name}." for name in inside)
+    ends = {name: "." if isinstance(inner, Mapping) and inner else "=" for name, inner in part.items()}
+    return _starting(last, [f"{prefix}{name}{end}" for name, end in ends.items() if name != "name"])
 
 
 def _starting(last: str, choices: Any) -> list[str]:

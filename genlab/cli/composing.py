@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,16 @@ def compose(command: words.Command, folders: list[Path]) -> list[Job]:
             raise ConfigError(f"{min(refused)}: genlab resume goes on with one run and its own configuration")
         stored = words.stored_config(command.value("run"))
         ready = {word: typed for word, typed in ready.items() if not typed.startswith("run=")}
+    more = words.plugin_folders(command, folders)
     shown = flags.get("--cfg") == "job"
     hydra_flags = command.hydra_flags(*(("--cfg", "--package", "--resolve") if shown else ()))
-    jobs = hydra_jobs(str(command.verb), [*hydra_flags, *ready], ready, stored)
+    jobs = hydra_jobs(str(command.verb), [*hydra_flags, *ready], ready, stored, more)
     chosen = [key for key in ("optimizer", "schedule", "trainer") if command.value(key)]
     if command.verb == "train" and chosen and jobs:
         without = [word for word in ready if not word.startswith("recipe=")]
-        jobs = _over_recipe(jobs, hydra_jobs("train", [*hydra_flags, *without, "recipe=none"], ready), chosen)
+        jobs = _over_recipe(
+            jobs, hydra_jobs("train", [*hydra_flags, *without, "recipe=none"], ready, None, more), chosen
+        )
     there = {path.stem for folder in folders for path in (folder / "recipe").glob("*.yaml")}
     jobs = [job if job.recipe in there else dataclasses.replace(job, recipe=None) for job in jobs]
     # a key of sweep/*.yaml may be given again by hand, and then comes more than once
@@ -121,7 +124,11 @@ def _show(jobs: list[Job], package: str | bool | None) -> None:
 
 
 def hydra_jobs(
-    name: str, argv: list[str], ready: Mapping[str, str], stored: Mapping[str, Any] | None = None
+    name: str,
+    argv: list[str],
+    ready: Mapping[str, str],
+    stored: Mapping[str, Any] | None = None,
+    more_folders: Sequence[Path] = (),
 ) -> list[Job]:
     """Lets Hydra do with `argv` what it does, and collects what it composes.
 
@@ -130,6 +137,7 @@ def hydra_jobs(
         argv: flags and overrides for Hydra.
         ready: those overrides that stand for another word, see `genlab.cli.words.for_hydra`.
         stored: a primary configuration that is not among the shipped ones.
+        more_folders: of configurations, beside the shipped one and that of --config-dir.
     """
     import hydra
     from hydra.core.config_store import ConfigStore
@@ -156,6 +164,9 @@ def hydra_jobs(
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         settings = [*_HYDRA_SETTINGS, f"hydra.sweep.dir='{scratch}'"]
+        if more_folders:
+            found = ",".join(f'"file://{folder}"' for folder in more_folders)
+            settings.append(f"hydra.searchpath=[{found}]")
         try:
             with _arguments([*argv, *settings]):
                 hydra.main(config_path=str(configs_folder()), config_name=name, version_base="1.3")(collect)()

@@ -316,6 +316,7 @@ flags, anywhere among the words:
   -m, --multirun               a sweep: a run for every combination of values given with commas
   -c, --cfg job                show the configuration and do nothing
   -cd, --config-dir PATH       a folder with your own configurations, laid out like the shipped one
+  --module NAME                a module of your own that registers families or datasets; also GENLAB_MODULES
   -i, --info defaults          where the configuration comes from
 """
 

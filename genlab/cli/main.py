@@ -8,9 +8,9 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from genlab import __version__
+from genlab import __version__, plugins
 from genlab.cli import completion, help, words
-from genlab.cli.composing import Job, compose, configs_folder, hydra_jobs
+from genlab.cli.composing import Job, compose, configs_folder
 from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
 from genlab.config.schema import from_plain, suggest
@@ -53,7 +53,7 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
 def _dispatch(argv: list[str]) -> int:
     command = words.sort(argv)
     if command.flags.pop("--shell-completion", False):
-        return completion.answer(command.value("query") or "bash", configs_folder(), hydra_jobs)
+        return completion.answer(command.value("query") or "bash", configs_folder())
     if command.flags.pop("--version", False):
         print(f"genlab {__version__}")
         return 0
@@ -61,6 +61,7 @@ def _dispatch(argv: list[str]) -> int:
         raise ConfigError(f"{command.words[0]}: say what to do first, e.g. genlab train {command.words[0]}")
     if command.verb is not None and command.verb not in VERBS:
         raise ConfigError(f"{command.verb}: no such command{suggest(command.verb, VERBS)}")
+    plugins.import_modules(command.modules)
     folders = words.config_folders(command, configs_folder())
     if command.verb is None or command.flags.pop("--help", False):
         print(help.page(command.verb, folders))

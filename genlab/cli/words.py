@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from genlab import plugins
 from genlab.cli.verbs import VERBS
 from genlab.config.schema import suggest
 from genlab.errors import ConfigError
@@ -22,7 +23,9 @@ _SHORT = {
     "-p": "--package", "-i": "--info", "-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path",
 }  # fmt: skip
 _SWITCHES = ("--help", "--version", "--multirun", "--run", "--resolve", "--hydra-help", "--shell-completion")
-_WITH_VALUE = ("--cfg", "--package", "--info", "--config-dir", "--config-name", "--config-path")
+_WITH_VALUE = (
+    "--cfg", "--package", "--info", "--config-dir", "--config-name", "--config-path", "--module",
+)  # fmt: skip
 _CHOICES = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
@@ -45,9 +48,15 @@ class Command:
     words: list[str] = field(default_factory=list)
 
     def hydra_flags(self, *but: str) -> list[str]:
-        """The flags as words, without those named."""
-        kept = {name: value for name, value in self.flags.items() if name not in but}
+        """The flags as words, without those named and `--module`, which is not Hydra's."""
+        kept = {name: value for name, value in self.flags.items() if name not in (*but, "--module")}
         return [name if value is True else f"{name}={value}" for name, value in kept.items()]
+
+    @property
+    def modules(self) -> str | None:
+        """The names of `--module`, separated by commas."""
+        names = self.flags.get("--module")
+        return None if names is None else str(names)
 
     def value(self, key: str) -> str | None:
         """The last value typed for a bare key, without quotes around it."""
@@ -75,7 +84,10 @@ def sort(argv: list[str]) -> Command:
         if name in _SWITCHES and not equals:
             command.flags[name] = True
         elif name in _WITH_VALUE:
-            command.flags[name] = _flag_value(name, value if equals else None, rest)
+            found = _flag_value(name, value if equals else None, rest)
+            if name == "--module" and name in command.flags:
+                found = f"{command.flags[name]},{found}"
+            command.flags[name] = found
         else:
             raise ConfigError(f"{word}: no such flag{suggest(name, FLAGS)}")
     ways = [name for name in ("--run", "--multirun", "--cfg", "--info") if name in command.flags]
@@ -104,19 +116,24 @@ def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
 
 
 def config_folders(command: Command, shipped: Path) -> list[Path]:
-    """Where configurations are looked for: the shipped ones, then the user's own.
+    """Where configurations are looked for: the shipped ones, those of plug-ins, then the user's own.
 
     Raises:
         ConfigError: a file of the user's has a shipped one's name, so that Hydra would pass over it.
     """
     main = Path(str(command.flags.get("--config-path", shipped)))
-    if "--config-dir" not in command.flags:
-        return [main]
-    own = Path(str(command.flags["--config-dir"]))
-    for file in sorted(own.rglob("*.yaml")):
-        if own != main and (main / file.relative_to(own)).is_file():
-            raise ConfigError(f"{file}: there is a shipped file of this name, which wins; rename yours")
-    return [main, own]
+    own = [Path(str(command.flags["--config-dir"]))] if "--config-dir" in command.flags else []
+    folders = [main, *plugins.config_folders([main, *own]), *own]
+    for folder in folders[1:]:
+        for file in sorted(folder.rglob("*.yaml")):
+            if folder != main and (main / file.relative_to(folder)).is_file():
+                raise ConfigError(f"{file}: there is a shipped file of this name, which wins; rename yours")
+    return folders
+
+
+def plugin_folders(command: Command, folders: list[Path]) -> list[Path]:
+    """Those of `config_folders` that Hydra does not know from the flags."""
+    return [folder for folder in folders[1:] if str(folder) != command.flags.get("--config-dir")]
 
 
 def options(folders: list[Path], group: str) -> dict[str, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -10,19 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab import device
+from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table, write_json
 from genlab.config.commands import DenoiseConfig
-from genlab.config.schema import from_plain
 from genlab.data.corruption import Noise, check_level, corrupt
 from genlab.errors import ConfigError, storage_errors
-from genlab.log import log, log_to_console
+from genlab.log import log
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
-from genlab.report.pictures import save_bands
+from genlab.report.pictures import save_bands, write_images
 from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
-from genlab.trained.given import given_images
-from genlab.trained.latent_space import check_has, for_json, labels_of, reconstruct, table, write_images
-from genlab.trained.model import TrainedModel, load_model
+from genlab.trained.latent_space import check_has, labels_of, reconstruct
+from genlab.trained.model import LoadedModel
 
 _PICTURED_IMAGES = 200
 _DEFAULT_NOISE, _DEFAULT_LEVEL = "gaussian", 0.3
@@ -37,20 +34,10 @@ def median_filter(images: Tensor) -> Tensor:
 
 def main(plain: Mapping[str, Any]) -> None:
     """`genlab denoise`: writes denoised.png, a PNG for each restored image, and denoised.json."""
-    log_to_console()
-    config = from_plain(DenoiseConfig, plain)
-    torch_device = device.resolve(config.device, "device")
-    model = load_model(config.ckpt, config.weights, torch_device)
+    config, model = open_model(DenoiseConfig, plain)
     check_has(model, config.ckpt, "encodes", "decodes")
     noise, level = noise_of(config, model)
-    given = given_images(
-        model,
-        config.images,
-        split=config.split,
-        count=config.count,
-        seed=config.seed,
-        changes=config.dataset,
-    )
+    given = images_for(config, model, config.count)
     folder = create_folder("denoise", config.run_dir, model.label)
     clean, count = given.images.cpu(), len(given.images)
     added = "no noise added to" if noise == "none" else f"{noise} noise of {level:g} in"
@@ -58,8 +45,8 @@ def main(plain: Mapping[str, Any]) -> None:
     noisy = clean
     if noise != "none":
         noisy = corrupt(clean, noise, level, SampleRng(config.seed, given.numbers, purpose="denoise"))
-    labels = labels_of(model, given._replace(images=noisy), torch_device, config.batch_size, config.seed)
-    restored = reconstruct(model.family, noisy, torch_device, config.batch_size, labels)
+    labels = labels_of(model, given._replace(images=noisy), config.batch_size, config.seed)
+    restored = reconstruct(model.family, noisy, config.batch_size, labels)
     shown = noisy.clamp(0, 1)  # what a picture can hold
     versions = {"noisy": shown, "restored": restored, "median_filter": median_filter(shown)}
     psnr, bands = {}, versions
@@ -67,7 +54,7 @@ def main(plain: Mapping[str, Any]) -> None:
         psnr = {name: psnr_db(mean_squared_error(clean, version)) for name, version in versions.items()}
         bands = {"clean": clean} | versions
     facts = model.describe() | {
-        "images": config.images or f"{model.spec.name}, {config.split} split",
+        "images": name_of_images(config, model),
         "count": count,
         "noise": noise,
         "level": level,
@@ -83,16 +70,16 @@ def main(plain: Mapping[str, Any]) -> None:
             image=given.names,
             **{f"{name}_psnr_db": [for_json(x) for x in values.tolist()] for name, values in psnr.items()},
         )
-        (folder / "denoised.json").write_text(json.dumps(facts | means | {"denoised": rows}, indent=2) + "\n")
+        write_json(folder / "denoised.json", facts | means | {"denoised": rows})
     if psnr:
         described = ", ".join(f"{name.replace('_', ' ')} {x.mean():.2f} dB" for name, x in psnr.items())
         print(f"PSNR: {described}; means of {count} images with {noise} noise of {level:g}")
     print(f"denoised.png has, row by row: {', '.join(name.replace('_', ' ') for name in bands)}")
-    print(f"wrote {folder}: denoised.png, images/ ({count} files), denoised.json")
-    print(f"next: genlab reconstruct ckpt={config.ckpt}")
+    written = f"denoised.png, images/ ({count} files), denoised.json"
+    finish(folder, written, f"genlab reconstruct ckpt={config.ckpt}")
 
 
-def noise_of(config: DenoiseConfig, model: TrainedModel) -> tuple[Noise | Literal["none"], float]:
+def noise_of(config: DenoiseConfig, model: LoadedModel) -> tuple[Noise | Literal["none"], float]:
     """The user's; what is left out as the model was trained with, else Gaussian noise of 0.3.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,27 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab import device, registry
+from genlab import registry
+from genlab.commands.base import finish, for_json, open_model, write_json
 from genlab.config.commands import EncodeConfig
 from genlab.config.schema import from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.subsets import subset
 from genlab.errors import ConfigError, DataError, storage_errors
-from genlab.log import log, log_to_console
+from genlab.log import log
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
 from genlab.runs.folder import create_folder
 from genlab.trained.given import read_images
-from genlab.trained.latent_space import (
-    ENCODED_IMAGES,
-    check_has,
-    codes_of_split,
-    decode,
-    encode,
-    for_json,
-    labels_of,
-)
-from genlab.trained.model import TrainedModel, check_split, dataset_of, load_model
+from genlab.trained.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, labels_of
+from genlab.trained.model import LoadedModel, check_split, dataset_of
 
 _NEIGHBOURED = 2000
 """Images of a map by t-SNE, whose time grows with their number: about a minute on a slow core."""
@@ -80,18 +72,15 @@ class Row(NamedTuple):
 
 def main(plain: Mapping[str, Any]) -> None:
     """`genlab encode`: writes codes.npz, map.png and encoding.json."""
-    log_to_console()
-    config = from_plain(EncodeConfig, plain)
-    torch_device = device.resolve(config.device, "device")
-    model = load_model(config.ckpt, config.weights, torch_device)
+    config, model = open_model(EncodeConfig, plain)
     check_has(model, config.ckpt, "encodes")
     if config.images is not None:
-        _encode_pictures(config, model, torch_device)
+        _encode_pictures(config, model)
     else:
-        _encode_dataset(config, model, torch_device)
+        _encode_dataset(config, model)
 
 
-def _encode_pictures(config: EncodeConfig, model: TrainedModel, torch_device: torch.device) -> None:
+def _encode_pictures(config: EncodeConfig, model: LoadedModel) -> None:
     """Of a user's own pictures: their codes and a map, without labels and without a probe."""
     if "name" in config.dataset:
         name = config.dataset["name"]
@@ -100,15 +89,15 @@ def _encode_pictures(config: EncodeConfig, model: TrainedModel, torch_device: to
     given = read_images(str(config.images), model, least)
     folder = create_folder("encode", config.run_dir, model.label)
     log.info("encoding %d images with the %s weights of %s", len(given.images), model.weights, model.path)
-    labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
-    codes = encode(model.family, given.images, torch_device, config.batch_size, labels)
+    labels = labels_of(model, given, config.batch_size, config.seed)
+    codes = encode(model.family, given.images, config.batch_size, labels)
     facts = model.describe() | {"images": config.images, "count": len(codes), "dimensions": codes.shape[1]}
     arrays = {"codes": codes.numpy(), "image": np.array(given.names)}
     _write(folder, config, facts, arrays, codes, None, f"{len(codes)} images of {config.images}")
     _end(folder, config, model)
 
 
-def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: torch.device) -> None:
+def _encode_dataset(config: EncodeConfig, model: LoadedModel) -> None:
     dataset = other_dataset(model, config.dataset, config.split)
     index = dataset.rows(config.split, config.count)
     total = len(index)
@@ -126,7 +115,6 @@ def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: tor
             limit,
             config.batch_size,
             config.seed,
-            torch_device,
             infer_labels=True,
         )
 
@@ -141,7 +129,7 @@ def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: tor
     test = features("test", ENCODED_IMAGES)
     validation = features("validation", ENCODED_IMAGES // 2)
     assert train is not None
-    rows = compare(model, train, test, validation, config.batch_size, torch_device) if test else []
+    rows = compare(model, train, test, validation, config.batch_size) if test else []
     counts = {"training": train, "validation": validation, "test": test}
     facts = model.describe() | {
         "dataset": dataset.spec.name,
@@ -177,7 +165,7 @@ def factors_of(dataset: Dataset, split: str, limit: int | None) -> Tensor:
     return torch.cat(parts)
 
 
-def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -> Dataset:
+def other_dataset(model: LoadedModel, changes: Mapping[str, Any], split: str) -> Dataset:
     """The dataset that a model was trained on, or another whose images are of the same shape.
 
     Args:
@@ -218,12 +206,11 @@ def other_dataset(model: TrainedModel, changes: Mapping[str, Any], split: str) -
 
 
 def compare(
-    model: TrainedModel,
+    model: LoadedModel,
     train: Features,
     test: Features,
     validation: Features | None,
     batch_size: int,
-    torch_device: torch.device,
 ) -> list[Row]:
     """The model's codes beside as many principal components of the pixels, and the pixels themselves.
 
@@ -256,7 +243,7 @@ def compare(
 
     family, restored = model.family, None
     if family.decodes and not family.takes_labels:
-        restored = decode(family, test.codes, torch_device, batch_size)
+        restored = decode(family, test.codes, batch_size)
     rows = [row(f"codes of {model.config.model.name}", lambda part: part.codes, restored)]
     components = PCA(min(train.codes.shape[1], *pixels.shape), random_state=0).fit(pixels.numpy())
 
@@ -335,7 +322,7 @@ def _write(
     with storage_errors(folder):
         np.savez_compressed(folder / "codes.npz", **arrays)  # type: ignore[arg-type]
         figure.savefig(folder / "map.png")
-        (folder / "encoding.json").write_text(json.dumps(facts, indent=2) + "\n")
+        write_json(folder / "encoding.json", facts)
 
 
 def _for_json(row: Row) -> dict[str, Any]:
@@ -372,7 +359,6 @@ def _why_no_probe(train: Features) -> str:
     return "" if probed(train) else "; with one class there is no probe"
 
 
-def _end(folder: Path, config: EncodeConfig, model: TrainedModel) -> None:
-    print(f"wrote {folder}: codes.npz, map.png, encoding.json")
+def _end(folder: Path, config: EncodeConfig, model: LoadedModel) -> None:
     verb = "traverse" if model.family.decodes else "evaluate"
-    print(f"next: genlab {verb} ckpt={config.ckpt}")
+    finish(folder, "codes.npz, map.png, encoding.json", f"genlab {verb} ckpt={config.ckpt}")

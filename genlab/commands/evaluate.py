@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,17 @@ from typing import Any
 import torch
 
 from genlab import device, registry
+from genlab.commands.base import finish, write_json
 from genlab.config.commands import EvaluateConfig
 from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
-from genlab.log import log, log_to_console
+from genlab.log import log_to_console
 from genlab.report.pictures import write_pictures
 from genlab.runs.folder import create_folder
-from genlab.trained.model import check_split, dataset_of, load_model
-from genlab.trained.numbers import evaluate_samples, mean_numbers, numbers_of_images, values_of_split
-from genlab.trained.ruler import Comparison, check_generates, generate, readable, reading_of
+from genlab.trained.evaluation import evaluate
+from genlab.trained.model import LoadedModel, check_split, load_model
+from genlab.trained.numbers import numbers_of_images
+from genlab.trained.ruler import Comparison, readable, reading_of
 
 
 def main(plain: Mapping[str, Any]) -> None:
@@ -31,89 +31,29 @@ def main(plain: Mapping[str, Any]) -> None:
     if config.ckpt is None:
         _evaluate_pictures(config, torch_device)
     else:
-        _evaluate_model(config, config.ckpt, torch_device)
+        _evaluate_model(config, load_model(config.ckpt, config.weights, torch_device))
 
 
-def _evaluate_model(config: EvaluateConfig, ckpt: str, torch_device: torch.device) -> None:
-    """The numbers of a trained model: of a split, and of its samples."""
-    model = load_model(ckpt, config.weights, torch_device)
-    if model.spec.kind == "none":
-        raise ConfigError(
-            f"ckpt={ckpt}: {model.config.model.name} has no data to be evaluated on; "
-            "see metrics.jsonl and samples/ of its run"
-        )
-    if config.importance_samples is not None and not model.family.takes_importance_samples:
-        raise ConfigError(
-            f"importance_samples={config.importance_samples}: {model.config.model.name} has no posterior to "
-            "draw them from; leave importance_samples out"
-        )
-    dataset = dataset_of(model, config.dataset, config.split).to(torch_device)
-    walk = functools.partial(
-        values_of_split,
-        model.family,
-        dataset,
-        config.split,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        torch_device=torch_device,
-    )
-    if config.per_image and not numbers_of_images(walk(limit=1, quiet=True)[0]):
-        name = model.config.model.name
-        raise ConfigError(f"per_image=true: {name} gives no number for an image; leave per_image out")
-    measured = None
-    if config.measured or config.memorisation:
-        check_generates(model.family, f"ckpt={ckpt}: {model.config.model.name}")
-        measured = Comparison(config, dataset, torch_device, reading=reading_of(model.config.dataset))
-    log.info("evaluating the %s weights of %s on %s", model.weights, model.path, config.split)
-    values, labels = walk(limit=config.images, importance_samples=config.importance_samples)
-    values |= dataset.more_numbers(values, config.split, config.batch_size)
-    numbers = mean_numbers(model.family, values) | evaluate_samples(
-        model.family,
-        model.config,
-        dataset,
-        config.split,
-        seed=config.seed,
-        torch_device=torch_device,
-        n=config.samples if isinstance(config.samples, int) else None,
-        batch_size=config.batch_size,
-    )
-    setting = {
-        "binarization": dataset.spec.binarization,
-        "levels": dataset.spec.levels,
-    }
-    setting |= model.family.setting() | dataset.setting()
-    if config.importance_samples is not None:
-        setting["importance_weighted_bound"] = f"{config.importance_samples} posterior samples"
+def _evaluate_model(config: EvaluateConfig, model: LoadedModel) -> None:
+    """Evaluates a trained model: on a split, and by its samples."""
+    found = evaluate(model, config)
     folder = create_folder("evaluate", config.run_dir, model.label)
-    names = write_pictures(model.family, dataset, config.split, folder, config.seed, torch_device)
-    if measured is not None:
-        levels = generate(
-            model.family,
-            dataset,
-            measured.count,
-            seed=config.seed,
-            torch_device=torch_device,
-            batch_size=config.batch_size,
-            labels=measured.labels,
-        )
-        numbers |= measured.numbers(levels)
-        setting |= measured.setting(levels)
-        names += measured.write_pictures(levels, folder)
+    names = write_pictures(model.family, found.dataset, config.split, folder, config.seed, model.device)
+    if found.comparison is not None and found.generated is not None:
+        names += found.comparison.write_pictures(found.generated, folder)
     if config.per_image:
-        rows = dataset.rows(config.split, config.images)
+        rows = found.dataset.rows(config.split, config.images)
         with storage_errors(folder):
-            write_per_image(folder / "per_image.csv", rows, numbers_of_images(values), labels)
+            write_per_image(folder / "per_image.csv", rows, numbers_of_images(found.values), found.labels)
         names.insert(0, "per_image.csv")
-    n = min(dataset.size(config.split), config.images or dataset.size(config.split))
     facts = model.describe() | {
-        "dataset": dataset.spec.name,
+        "dataset": found.dataset.spec.name,
         "split": config.split,
-        "images": n,
+        "images": found.images,
         "seed": config.seed,
     }
-    on = f"on {n} images of {dataset.spec.name}, {config.split} split"
-    _report(folder, facts, setting, numbers, names, on)
-    print(f"next: {model.family.show_line(ckpt)}")
+    on = f"on {found.images} images of {found.dataset.spec.name}, {config.split} split"
+    _report(folder, facts, found.setting, found.numbers, names, on, model.family.show_line(str(config.ckpt)))
 
 
 def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> None:
@@ -135,8 +75,15 @@ def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> No
     folder = create_folder("evaluate", config.run_dir, f"{Path(samples).stem}-{measured.reference.label}")
     names = measured.write_pictures(levels, folder)
     facts = {"samples": samples, "against": measured.reference.name, "seed": config.seed}
-    _report(folder, facts, measured.setting(levels), numbers, names, f"{len(levels)} pictures of {samples}")
-    print("next: genlab evaluate --help")
+    _report(
+        folder,
+        facts,
+        measured.setting(levels),
+        numbers,
+        names,
+        f"{len(levels)} pictures of {samples}",
+        "genlab evaluate --help",
+    )
 
 
 def _report(
@@ -146,11 +93,11 @@ def _report(
     numbers: Mapping[str, float],
     names: Sequence[str],
     on: str,
+    then: str,
 ) -> None:
     """Writes evaluation.json and prints the numbers, what they were taken on, and what was written."""
     with storage_errors(folder):
-        report = json.dumps({**facts, "setting": dict(setting), **numbers}, indent=2)
-        (folder / "evaluation.json").write_text(report + "\n")
+        write_json(folder / "evaluation.json", {**facts, "setting": dict(setting), **numbers})
     printed = [name for name in numbers if not name.endswith("_standard_error")]
     width = max(map(len, printed), default=0)
     for name in printed:
@@ -159,7 +106,7 @@ def _report(
         print(f"{name:{width}} {value}" + (f" +- {readable(error, error)}" if error is not None else ""))
     described = ", ".join(f"{key} {value}" for key, value in setting.items())
     print(f"{on}; {described}")
-    print(f"wrote {folder}: {', '.join(['evaluation.json', *names])}")
+    finish(folder, ", ".join(["evaluation.json", *names]), then)
 
 
 def write_per_image(

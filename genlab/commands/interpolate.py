@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,18 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab import device
+from genlab.commands.base import finish, images_for, open_model, table, write_json
 from genlab.config.commands import InterpolateConfig
-from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
-from genlab.log import log, log_to_console
-from genlab.report.pictures import save_grid
+from genlab.log import log
+from genlab.report.pictures import save_grid, write_images
 from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
 from genlab.trained.draw import check_labels
-from genlab.trained.given import given_images
-from genlab.trained.latent_space import check_has, check_prior, decode, encode, labels_of, table, write_images
-from genlab.trained.model import TrainedModel, load_model
+from genlab.trained.latent_space import check_has, check_prior, decode, encode, labels_of
+from genlab.trained.model import LoadedModel
 
 _PICTURED_PAIRS = 40
 _LEAST_SINE = 1e-4
@@ -91,10 +88,7 @@ PATHS = {"straight": straight, "spherical": spherical}
 
 def main(plain: Mapping[str, Any]) -> None:
     """`genlab interpolate`: writes interpolations.png, a PNG for each step, and interpolations.json."""
-    log_to_console()
-    config = from_plain(InterpolateConfig, plain)
-    torch_device = device.resolve(config.device, "device")
-    model = load_model(config.ckpt, config.weights, torch_device)
+    config, model = open_model(InterpolateConfig, plain)
     check_has(model, config.ckpt, "decodes")
     if config.labels is not None:
         check_labels(config.labels, model)
@@ -103,7 +97,7 @@ def main(plain: Mapping[str, Any]) -> None:
             f"path=spherical: the latents of {model.config.model.name} are probabilities, which lie on no "
             "sphere; use path=straight"
         )
-    pairs = pairs_of(config, model, torch_device)
+    pairs = pairs_of(config, model)
     n = len(pairs.ends)
     shares = torch.linspace(0, 1, config.steps)
     labels = labels_of_steps(config, model, pairs, shares)
@@ -114,7 +108,7 @@ def main(plain: Mapping[str, Any]) -> None:
     )  # fmt: skip
     latents = PATHS[config.path](pairs.ends[:, 0], pairs.ends[:, 1], shares)
     each = None if labels is None else labels.flatten()
-    images = decode(model.family, latents.flatten(0, 1), torch_device, config.batch_size, each)
+    images = decode(model.family, latents.flatten(0, 1), config.batch_size, each)
     images = images.unflatten(0, (n, config.steps))
     facts = model.describe() | {
         "between": config.between,
@@ -137,14 +131,12 @@ def main(plain: Mapping[str, Any]) -> None:
             columns["labels"] = labels.tolist()  # a row's end has the class of another image
         elif labels is not None:
             columns["label"] = labels[:, 0].tolist()
-        (folder / "interpolations.json").write_text(
-            json.dumps(facts | {"pairs": table(**columns)}, indent=2) + "\n"
-        )
-    print(f"wrote {folder}: interpolations.png, images/ ({len(files)} files), interpolations.json")
-    print(f"next: genlab traverse ckpt={config.ckpt}")
+        write_json(folder / "interpolations.json", facts | {"pairs": table(**columns)})
+    written = f"interpolations.png, images/ ({len(files)} files), interpolations.json"
+    finish(folder, written, f"genlab traverse ckpt={config.ckpt}")
 
 
-def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch.device) -> Pairs:
+def pairs_of(config: InterpolateConfig, model: LoadedModel) -> Pairs:
     """The ends: codes of images 0 and 1, 2 and 3 and so on, or the latents of these samples.
 
     Raises:
@@ -164,19 +156,11 @@ def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch
             raise ConfigError(
                 f"between=images: {model.config.model.name} encodes no images; use between=samples"
             )
-        given = given_images(
-            model,
-            config.images,
-            split=config.split,
-            count=len(wanted),
-            seed=config.seed,
-            changes=config.dataset,
-            at_least=2,
-        )
+        given = images_for(config, model, len(wanted), at_least=2)
         count = min(len(given.images), len(wanted)) // 2 * 2
-        labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
+        labels = labels_of(model, given, config.batch_size, config.seed)
         labels = None if labels is None else labels[:count]
-        ends = encode(model.family, given.images[:count], torch_device, config.batch_size, labels)
+        ends = encode(model.family, given.images[:count], config.batch_size, labels)
         names = given.names[:count]
     return Pairs(
         ends.unflatten(0, (-1, 2)),
@@ -186,7 +170,7 @@ def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch
 
 
 def labels_of_steps(
-    config: InterpolateConfig, model: TrainedModel, pairs: Pairs, shares: Tensor
+    config: InterpolateConfig, model: LoadedModel, pairs: Pairs, shares: Tensor
 ) -> Tensor | None:
     """The class of each image, (n, S): the user's in turn, else the nearer end's, else one drawn for a pair.
 

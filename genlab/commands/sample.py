@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,17 +11,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab import device
+from genlab.commands.base import finish, open_model, write_json
 from genlab.config.commands import SampleConfig
-from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
 from genlab.families.base import row_labels
-from genlab.log import log, log_to_console
+from genlab.log import log
 from genlab.report.pictures import to_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
 from genlab.trained import codes, fitted_prior
 from genlab.trained.draw import check_labels, check_temperature, draw
-from genlab.trained.model import TrainedModel, load_model
+from genlab.trained.model import LoadedModel
 
 
 def main(plain: Mapping[str, Any]) -> None:
@@ -30,20 +28,17 @@ def main(plain: Mapping[str, Any]) -> None:
 
     Points are drawn over their true density, and written as points.csv.
     """
-    log_to_console()
-    config = from_plain(SampleConfig, plain)
-    torch_device = device.resolve(config.device, "device")
-    model = load_model(config.ckpt, config.weights, torch_device)
+    config, model = open_model(SampleConfig, plain)
     labels = _labels(config, model)
     if model.spec.kind == "none":
         raise ConfigError(
             f"ckpt={config.ckpt}: {model.config.model.name} has no data; see samples/ of its run"
         )
     check_temperature(config.temperature, model)
-    draw_part = _drawing(config, model, torch_device, labels)
+    draw_part = _drawing(config, model, labels)
     decoder = None
     if model.spec.kind == "codes":
-        decoder = codes.decoder_of(model, config.dataset, torch_device)
+        decoder = codes.decoder_of(model, config.dataset, model.device)
     log.info("sampling %d images with the %s weights of %s", config.count, model.weights, model.path)
     if config.prior == "model":
         _warn_of_validation(model)
@@ -81,15 +76,13 @@ def main(plain: Mapping[str, Any]) -> None:
             facts |= {"prior": "Gaussians fitted to codes", "components": config.components}
         if decoder is not None:
             facts |= {"vqvae": decoder.model.describe()}
-        (folder / "samples.json").write_text(json.dumps(facts, indent=2) + "\n")
+        write_json(folder / "samples.json", facts)
     files = "points.csv" if points else f"images/ ({config.count} files)"
-    print(f"wrote {folder}: grid.png, {files}{', samples.npz' if config.npz else ''}")
-    print(f"next: genlab evaluate ckpt={config.ckpt}")
+    written = f"grid.png, {files}{', samples.npz' if config.npz else ''}"
+    finish(folder, written, f"genlab evaluate ckpt={config.ckpt}")
 
 
-def _drawing(
-    config: SampleConfig, model: TrainedModel, torch_device: torch.device, labels: Tensor | None
-) -> Callable[[range], Tensor]:
+def _drawing(config: SampleConfig, model: LoadedModel, labels: Tensor | None) -> Callable[[range], Tensor]:
     """Returns the function that draws images of given numbers.
 
     Raises:
@@ -99,22 +92,22 @@ def _drawing(
     if not family.generates and not family.decodes:
         raise ConfigError(f"{given} makes no images; see genlab evaluate")
     if config.prior == "fit":
-        return fitted_prior.sampler(config, model, torch_device, labels)
+        return fitted_prior.sampler(config, model, labels)
     if not family.generates:
         raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")
     return lambda indices: draw(
-        model.family, indices, config.seed, torch_device, labels, config.temperature, progress=True
+        model.family, indices, config.seed, model.device, labels, config.temperature, progress=True
     )
 
 
-def _warn_of_validation(model: TrainedModel) -> None:
+def _warn_of_validation(model: LoadedModel) -> None:
     """Says what the run's last validation found wrong, where its folder has the numbers."""
     if numbers := last_validation(model.path.parents[1], model.step):
         for line in model.family.validation_warnings(numbers).values():
             log.warning("%s", line)
 
 
-def _labels(config: SampleConfig, model: TrainedModel) -> Tensor | None:
+def _labels(config: SampleConfig, model: LoadedModel) -> Tensor | None:
     if config.labels is None:
         return row_labels(model.family, config.count)
     check_labels(config.labels, model)

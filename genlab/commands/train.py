@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab import device, registry
+from genlab.commands.base import finish
 from genlab.config.run import TrainConfig
 from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
@@ -133,8 +134,8 @@ def _train_in(
             raise DivergedError(message) from None
         finally:
             trackers.close()
-    print(f"wrote {path}: checkpoints/ samples/ metrics.jsonl train.log config.yaml")
-    print("next: " + "\n      ".join(state.family.next_lines(path)))
+    written = "checkpoints/ samples/ metrics.jsonl train.log config.yaml"
+    finish(path, written, *state.family.next_lines(path))
 
 
 def _ruler(state: TrainingState) -> Ruler | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,27 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genlab import device
+from genlab.commands.base import finish, open_model, table, write_json
 from genlab.config.commands import TraverseConfig
-from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
-from genlab.log import log, log_to_console
-from genlab.report.pictures import save_grid
+from genlab.log import log
+from genlab.report.pictures import save_grid, write_images
 from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
 from genlab.trained.draw import check_labels
 from genlab.trained.given import Given, given_images
-from genlab.trained.latent_space import (
-    check_has,
-    check_prior,
-    codes_of_training,
-    decode,
-    encode,
-    labels_of,
-    table,
-    write_images,
-)
-from genlab.trained.model import TrainedModel, load_model
+from genlab.trained.latent_space import check_has, check_prior, codes_of_training, decode, encode, labels_of
+from genlab.trained.model import LoadedModel
 
 _DIMENSIONS = 16
 """Rows where the user names no dimensions."""
@@ -110,13 +99,10 @@ def main(plain: Mapping[str, Any]) -> None:
 
     Of a latent of two dimensions also manifold.png.
     """
-    log_to_console()
-    config = from_plain(TraverseConfig, plain)
-    torch_device = device.resolve(config.device, "device")
-    model = load_model(config.ckpt, config.weights, torch_device)
+    config, model = open_model(TraverseConfig, plain)
     check(config, model)
     family, prior = model.family, str(model.family.latent_prior)
-    centre, name, space, label = start(config, model, torch_device)
+    centre, name, space, label = start(config, model)
     deviations = torch.linspace(-config.range, config.range, config.steps)
     steps: dict[str, list[Any]] = {"standard_deviations": deviations.tolist()}
     if family.latent_classes > 0:
@@ -129,14 +115,14 @@ def main(plain: Mapping[str, Any]) -> None:
         latents = along_dimensions(centre, dimensions, deviations, space)
         rows = [f"dimension {k}" for k in dimensions]
     if config.direction is not None:
-        direction = between_classes(config, model, torch_device)
+        direction = between_classes(config, model)
         latents = torch.cat([latents, along_direction(centre, direction, deviations, space)])
         rows.append("direction from class {} to class {}".format(*config.direction))
     columns = latents.shape[1]
 
     def images_of(latents: Tensor) -> Tensor:
         labels = None if label is None else torch.full((len(latents),), label)
-        return decode(family, latents, torch_device, config.batch_size, labels)
+        return decode(family, latents, config.batch_size, labels)
 
     folder = create_folder("traverse", config.run_dir, model.label)
     log.info("%d rows of %d steps with the %s weights of %s", *latents.shape[:2], model.weights, model.path)
@@ -163,13 +149,13 @@ def main(plain: Mapping[str, Any]) -> None:
             row=[row for row in rows for _ in range(columns)],
             **{kind: values * len(rows) for kind, values in steps.items()},
         )
-        (folder / "traversal.json").write_text(json.dumps(facts | {"images": listed}, indent=2) + "\n")
-    print(f"wrote {folder}: {', '.join(written)}, images/ ({len(files)} files), traversal.json")
+        write_json(folder / "traversal.json", facts | {"images": listed})
     between = " between=images" if family.encodes else ""
-    print(f"next: genlab interpolate ckpt={config.ckpt}{between}")
+    files_written = f"{', '.join(written)}, images/ ({len(files)} files), traversal.json"
+    finish(folder, files_written, f"genlab interpolate ckpt={config.ckpt}{between}")
 
 
-def check(config: TraverseConfig, model: TrainedModel) -> None:
+def check(config: TraverseConfig, model: LoadedModel) -> None:
     """Refuses what the model cannot be asked.
 
     Raises:
@@ -203,9 +189,7 @@ def check(config: TraverseConfig, model: TrainedModel) -> None:
         raise ConfigError(f"{given}: {model.spec.name} has classes 0 to {classes - 1}")
 
 
-def start(
-    config: TraverseConfig, model: TrainedModel, torch_device: torch.device
-) -> tuple[Tensor, str, Space, int | None]:
+def start(config: TraverseConfig, model: LoadedModel) -> tuple[Tensor, str, Space, int | None]:
     """The latent to walk from, (L,), where it is from, the space around it, and the class of all images.
 
     Raises:
@@ -214,7 +198,7 @@ def start(
     family, number = model.family, config.number
     sigma = _SIGMAS.get(str(family.latent_prior))
     if sigma is None:
-        codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)
+        codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed)
         if len(codes) < 2 and family.latent_classes == 0:
             raise ConfigError(
                 f"ckpt={config.ckpt}: trained on one image, whose code has no spread to walk by; "
@@ -242,8 +226,8 @@ def start(
     place = slice(number, number + 1)
     own = None if given.labels is None else given.labels[place]
     one = Given(given.images[place], own, given.names[place], given.numbers[place])
-    label = labels_of(model, one, torch_device, 1, config.seed)
-    code = encode(family, one.images, torch_device, 1, label)[0]
+    label = labels_of(model, one, 1, config.seed)
+    code = encode(family, one.images, 1, label)[0]
     return code, given.names[number], space, label_of(config, model, label)
 
 
@@ -263,14 +247,14 @@ def dimensions_of(config: TraverseConfig, latent: int) -> list[int]:
     return list(config.dimensions)
 
 
-def between_classes(config: TraverseConfig, model: TrainedModel, torch_device: torch.device) -> Tensor:
+def between_classes(config: TraverseConfig, model: LoadedModel) -> Tensor:
     """From the mean code of one class of the training images to that of another, (L,).
 
     Raises:
         ConfigError: no training image is of such a class, or both have the same mean.
     """
     assert config.direction is not None
-    codes, labels = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)
+    codes, labels = codes_of_training(model, config.dataset, config.batch_size, config.seed)
     assert labels is not None
     given = f"direction={list(config.direction)}"
     for label in config.direction:
@@ -282,7 +266,7 @@ def between_classes(config: TraverseConfig, model: TrainedModel, torch_device: t
     return other - one
 
 
-def label_of(config: TraverseConfig, model: TrainedModel, own: Tensor | None = None) -> int | None:
+def label_of(config: TraverseConfig, model: LoadedModel, own: Tensor | None = None) -> int | None:
     """The class of all images, for a family that takes labels: the user's, else the image's own, else drawn.
 
     Args:

@@ -22,7 +22,7 @@ A loss may also give tensors that its family's `step` takes out again: an update
 
 
 class Loaded(Protocol):
-    """A model with a checkpoint's weights; see `genlab.trained.model.TrainedModel`."""
+    """A model with a checkpoint's weights; see `genlab.trained.model.LoadedModel`."""
 
     @property
     def family(self) -> Family: ...

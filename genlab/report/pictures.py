@@ -109,3 +109,16 @@ def write_pictures(
             save_grid(sheet.flatten(0, 1), folder / f"{name}.png", columns=sheet.shape[1])
             names.append(f"{name}.png")
     return names
+
+
+def write_images(folder: Path, images: Tensor) -> list[str]:
+    """A PNG for each of (N, C, H, W) or (N, S, C, H, W), e.g. 00003.png or 00003-01.png; their names."""
+    folder.mkdir()
+    leading = images.shape[:-3]
+    widths = [max(least, len(str(n - 1))) for least, n in zip((5, 2), leading, strict=False)]
+    names = []
+    for place, pixels in enumerate(to_uint8(images).flatten(0, len(leading) - 1)):
+        numbers = divmod(place, leading[1]) if len(leading) == 2 else (place,)
+        names.append("-".join(f"{n:0{width}d}" for n, width in zip(numbers, widths, strict=True)) + ".png")
+        to_picture(pixels).save(folder / names[-1])
+    return names

@@ -23,7 +23,7 @@ from genlab.families.base import Family
 from genlab.families.vqvae import VQVAE
 from genlab.log import log
 from genlab.rng import SampleRng
-from genlab.trained.model import TrainedModel, dataset_of, load_model, relocated
+from genlab.trained.model import LoadedModel, dataset_of, load_model, relocated
 
 _SEED = 0
 """Of what the images' dataset draws: a binarisation is drawn once, and the same for every prior."""
@@ -66,7 +66,7 @@ class CodeMaps(Dataset):
         images: what it was trained on, on the CPU.
     """
 
-    def __init__(self, config: CodesConfig, model: TrainedModel, images: Dataset) -> None:
+    def __init__(self, config: CodesConfig, model: LoadedModel, images: Dataset) -> None:
         self.config, self.model, self.images = config, model, images
         family = vqvae_of(model)
         height, width = family.map_size
@@ -137,7 +137,7 @@ class CodeMaps(Dataset):
 class Encoded:
     """The codes of one split, int16, on the device of the VQ-VAE, made when they are first asked for."""
 
-    def __init__(self, model: TrainedModel, images: Dataset, split: str) -> None:
+    def __init__(self, model: LoadedModel, images: Dataset, split: str) -> None:
         self._model, self._images, self._split = model, images, split
         self.device = next(model.family.parameters()).device
         self._codes: Resident | None = None
@@ -168,7 +168,7 @@ class Encoded:
         return Resident(maps.unsqueeze(1).to(self.device), torch.cat(labels) if labels else None)
 
 
-def load_vqvae(config: CodesConfig, device: torch.device | str = "cpu") -> TrainedModel:
+def load_vqvae(config: CodesConfig, device: torch.device | str = "cpu") -> LoadedModel:
     """The VQ-VAE whose codes `config` names.
 
     Raises:
@@ -191,13 +191,13 @@ def load_vqvae(config: CodesConfig, device: torch.device | str = "cpu") -> Train
     return model
 
 
-def images_of(config: CodesConfig, model: TrainedModel) -> Dataset:
+def images_of(config: CodesConfig, model: LoadedModel) -> Dataset:
     """The images that a VQ-VAE was trained on, where `config` says that their files are."""
     moved = {key: value for key in ("root", "path") if (value := getattr(config, key)) is not None}
     return dataset_of(model, moved, "train")
 
 
-def vqvae_of(model: TrainedModel) -> VQVAE:
+def vqvae_of(model: LoadedModel) -> VQVAE:
     """Its family."""
     assert isinstance(model.family, VQVAE)
     return model.family
@@ -225,7 +225,7 @@ class Decoder:
         model: the VQ-VAE.
     """
 
-    model: TrainedModel
+    model: LoadedModel
 
     def __call__(self, maps: Tensor) -> Tensor:
         """The images (N, C, H, W) in [0, 1] of maps (N, 1, h, w), as `CodeMaps` has them."""
@@ -235,7 +235,7 @@ class Decoder:
             return torch.cat([family.images_of(part) for part in codes.split(_BATCH_SIZE)])
 
 
-def decoder_of(prior: TrainedModel, changes: Mapping[str, Any], device: torch.device) -> Decoder:
+def decoder_of(prior: LoadedModel, changes: Mapping[str, Any], device: torch.device) -> Decoder:
     """What makes images of a prior's samples.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from genlab.errors import ConfigError
 from genlab.families.base import Family
 from genlab.rng import SampleRng
-from genlab.trained.model import TrainedModel
+from genlab.trained.model import LoadedModel
 
 
 def draw(
@@ -36,7 +36,7 @@ def draw(
         return family.sample(len(indices), rng=rng, labels=labels, **more if family.takes_temperature else {})
 
 
-def check_temperature(temperature: float, model: TrainedModel) -> None:
+def check_temperature(temperature: float, model: LoadedModel) -> None:
     """Refuses a temperature for a family that has none.
 
     Raises:
@@ -47,7 +47,7 @@ def check_temperature(temperature: float, model: TrainedModel) -> None:
         raise ConfigError(f"temperature={temperature:g}: {name} takes none; leave temperature out")
 
 
-def check_labels(labels: Sequence[int], model: TrainedModel, key: str = "labels") -> None:
+def check_labels(labels: Sequence[int], model: LoadedModel, key: str = "labels") -> None:
     """Refuses labels for a model that takes none, or of a class that there is not.
 
     Args:

@@ -14,7 +14,7 @@ from genlab.errors import ConfigError
 from genlab.log import log
 from genlab.rng import SampleRng
 from genlab.trained.latent_space import check_has, codes_of_training, decode
-from genlab.trained.model import TrainedModel
+from genlab.trained.model import LoadedModel
 
 _MOST_DIMENSIONS = 64
 """In which Gaussians are fitted: covariances of more have too many numbers for ten thousand codes."""
@@ -72,7 +72,7 @@ def fit(codes: Tensor, components: int, seed: int) -> Mixture:
 
 
 def sampler(
-    config: SampleConfig, model: TrainedModel, device: torch.device, labels: Tensor | None = None
+    config: SampleConfig, model: LoadedModel, labels: Tensor | None = None
 ) -> Callable[[range], Tensor]:
     """Draws images number so and so by way of a fitted prior, as `genlab.trained.draw` does by the model's.
 
@@ -83,7 +83,7 @@ def sampler(
         ConfigError: the model has no encoder, or there are fewer images than components, or than two.
     """
     check_has(model, config.ckpt, "encodes", "decodes")
-    codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, device)
+    codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed)
     if len(codes) < 2:
         raise ConfigError(
             f"prior=fit: {model.config.model.name} was trained on one image, whose code has no spread; "
@@ -103,6 +103,6 @@ def sampler(
             latents = one_hot(latents.unflatten(1, (-1, classes)).argmax(2), classes).flatten(1)
         if model.family.takes_labels:
             own = rng.integers(model.spec.classes) if labels is None else labels[list(indices)]
-        return decode(model.family, latents, device, config.batch_size, own)
+        return decode(model.family, latents, config.batch_size, own)
 
     return draw

@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab.data.folder import find_pictures, open_picture
 from genlab.errors import ConfigError, DataError
 from genlab.log import log
-from genlab.trained.model import TrainedModel, dataset_of
+from genlab.trained.model import LoadedModel, dataset_of
 
 
 class Given(NamedTuple):
@@ -32,7 +32,7 @@ class Given(NamedTuple):
 
 
 def given_images(
-    model: TrainedModel,
+    model: LoadedModel,
     where: str | None,
     *,
     split: str,
@@ -61,7 +61,7 @@ def given_images(
     return Given(batch.images, batch.labels, names, numbers)
 
 
-def read_images(where: str, model: TrainedModel, at_least: int = 1) -> Given:
+def read_images(where: str, model: LoadedModel, at_least: int = 1) -> Given:
     """One picture, or all of a folder; transparent ones on what the model's own lay on.
 
     Raises:

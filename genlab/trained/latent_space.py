@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +14,9 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 from genlab.families.base import Family
 from genlab.log import log
-from genlab.report.pictures import to_picture, to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.given import Given
-from genlab.trained.model import TrainedModel, dataset_of
+from genlab.trained.model import LoadedModel, dataset_of
 
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
 
@@ -27,7 +24,7 @@ ENCODED_IMAGES = 10_000
 """Of a dataset's training images, where something is fitted to their codes."""
 
 
-def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
+def check_has(model: LoadedModel, ckpt: str, *needs: str) -> None:
     """Refuses a model that cannot do what a command needs.
 
     Args:
@@ -46,7 +43,7 @@ def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
         raise ConfigError(f"ckpt={ckpt}: {model.spec.name} has points, not images; see genlab sample")
 
 
-def check_prior(model: TrainedModel, ckpt: str, remedy: str) -> None:
+def check_prior(model: LoadedModel, ckpt: str, remedy: str) -> None:
     """Refuses a model without a prior to draw latents from.
 
     Raises:
@@ -62,29 +59,30 @@ def families_that(*needs: str) -> list[str]:
     return sorted(name for name, family in families.items() if all(getattr(family, n) for n in needs))
 
 
-def encode(
-    family: Family, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
-) -> Tensor:
-    """The latent codes of images (N, C, H, W), (N, L) on the CPU.
+def device_of(family: Family) -> torch.device:
+    """Returns where the weights of a family are."""
+    return next(family.parameters()).device
+
+
+def encode(family: Family, images: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
+    """Returns the latent codes of images (N, C, H, W): (N, L) on the CPU.
 
     Args:
         labels: (N,), for families that take labels.
     """
     with torch.no_grad():
-        parts = _parts(device, batch_size, images, labels)
+        parts = _parts(device_of(family), batch_size, images, labels)
         return torch.cat([family.encode(*part).cpu() for part in parts])
 
 
-def decode(
-    family: Family, latents: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
-) -> Tensor:
-    """The images of latents (N, L), (N, C, H, W) on the CPU.
+def decode(family: Family, latents: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
+    """Returns the images of latents (N, L): (N, C, H, W) on the CPU.
 
     Args:
         labels: (N,), for families that take labels.
     """
     with torch.no_grad():
-        parts = _parts(device, batch_size, latents, labels)
+        parts = _parts(device_of(family), batch_size, latents, labels)
         return torch.cat([family.decode(*part).cpu() for part in parts])
 
 
@@ -96,10 +94,8 @@ def _parts(
     yield from zip(*(tensor.to(device).split(batch_size) for tensor in both), strict=True)
 
 
-def labels_of(
-    model: TrainedModel, images: Given, device: torch.device, batch_size: int, seed: int
-) -> Tensor | None:
-    """The classes that the family needs to encode images, (N,) on the CPU; None for one without labels.
+def labels_of(model: LoadedModel, images: Given, batch_size: int, seed: int) -> Tensor | None:
+    """Returns the classes that the family needs to encode images, (N,) on the CPU; None without labels.
 
     Where they are not known, each image gets the one that the family thinks likeliest.
 
@@ -115,13 +111,13 @@ def labels_of(
     with torch.no_grad():
         for k in range(0, len(images.images), batch_size):
             part = images.images[k : k + batch_size]
-            rng = SampleRng(seed, images.numbers[k : k + batch_size], device, purpose="label")
-            found.append(model.family.infer_labels(part.to(device), rng=rng).cpu())
+            rng = SampleRng(seed, images.numbers[k : k + batch_size], model.device, purpose="label")
+            found.append(model.family.infer_labels(part.to(model.device), rng=rng).cpu())
     return torch.cat(found)
 
 
 def codes_of_training(
-    model: TrainedModel, changes: Mapping[str, Any], batch_size: int, seed: int, device: torch.device
+    model: LoadedModel, changes: Mapping[str, Any], batch_size: int, seed: int
 ) -> tuple[Tensor, Tensor | None]:
     """Codes of 10,000 training images, (N, L), and their labels, (N,), both on the CPU.
 
@@ -130,7 +126,7 @@ def codes_of_training(
         seed: of what the dataset draws.
     """
     dataset = dataset_of(model, changes, "train")
-    return codes_of_split(model.family, dataset, "train", ENCODED_IMAGES, batch_size, seed, device)
+    return codes_of_split(model.family, dataset, "train", ENCODED_IMAGES, batch_size, seed)
 
 
 def codes_of_split(
@@ -140,7 +136,6 @@ def codes_of_split(
     limit: int | None,
     batch_size: int,
     seed: int,
-    device: torch.device,
     infer_labels: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Codes of the images of a split, (N, L), and their labels, (N,), both on the CPU; see `Dataset.rows`.
@@ -156,46 +151,22 @@ def codes_of_split(
         for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
             given = batch.labels if family.takes_labels else None
             if family.takes_labels and infer_labels:
-                rng = SampleRng(seed, indices, device, purpose="label")
+                where = device_of(family)
                 with torch.no_grad():
-                    given = family.infer_labels(batch.images.to(device), rng=rng)
-            codes.append(encode(family, batch.images, device, batch_size, given))
+                    given = family.infer_labels(
+                        batch.images.to(where), rng=SampleRng(seed, indices, where, purpose="label")
+                    )
+            codes.append(encode(family, batch.images, batch_size, given))
             if batch.labels is not None:
                 labels.append(batch.labels.cpu())
             bar.update(len(indices))
     return torch.cat(codes), torch.cat(labels) if labels else None
 
 
-def reconstruct(
-    family: Family, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
-) -> Tensor:
-    """What a family makes of images (N, C, H, W) by way of their codes, as many, on the CPU.
+def reconstruct(family: Family, images: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
+    """Encodes and decodes images (N, C, H, W): returns as many, on the CPU.
 
     Args:
         labels: (N,), for families that take labels.
     """
-    codes = encode(family, images, device, batch_size, labels)
-    return decode(family, codes, device, batch_size, labels)
-
-
-def write_images(folder: Path, images: Tensor) -> list[str]:
-    """A PNG for each of (N, C, H, W) or (N, S, C, H, W), e.g. 00003.png or 00003-01.png; their names."""
-    folder.mkdir()
-    leading = images.shape[:-3]
-    widths = [max(least, len(str(n - 1))) for least, n in zip((5, 2), leading, strict=False)]
-    names = []
-    for place, pixels in enumerate(to_uint8(images).flatten(0, len(leading) - 1)):
-        numbers = divmod(place, leading[1]) if len(leading) == 2 else (place,)
-        names.append("-".join(f"{n:0{width}d}" for n, width in zip(numbers, widths, strict=True)) + ".png")
-        to_picture(pixels).save(folder / names[-1])
-    return names
-
-
-def for_json(number: float) -> float | None:
-    """A number as JSON knows it: None for one that is not finite."""
-    return number if math.isfinite(number) else None
-
-
-def table(**columns: list[Any]) -> list[dict[str, Any]]:
-    """Columns of one length as a list of rows."""
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return decode(family, encode(family, images, batch_size, labels), batch_size, labels)

@@ -22,8 +22,8 @@ from genlab.runs.checkpoint import averaged_weights
 
 
 @dataclass(frozen=True)
-class TrainedModel:
-    """A family with a checkpoint's weights, ready to sample and evaluate.
+class LoadedModel:
+    """A family with a checkpoint's weights, ready to sample and to be evaluated.
 
     Attributes:
         weights: "average" (of the moving average) or "raw".
@@ -40,7 +40,13 @@ class TrainedModel:
     images: int
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.family.parameters()).device
+
+    @property
     def label(self) -> str:
+        """MODEL-DATASET, for names of folders."""
         return f"{self.config.model.name}-{self.config.dataset.name}"
 
     def describe(self) -> dict[str, Any]:
@@ -55,7 +61,7 @@ class TrainedModel:
         }
 
 
-def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedModel:
+def load_model(ckpt: str, weights: str, torch_device: torch.device) -> LoadedModel:
     """The model of a run folder or checkpoint file.
 
     Args:
@@ -66,6 +72,8 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedMo
         CheckpointError: missing, damaged, or without the average that was asked for.
     """
     path, state = checkpoint.find(ckpt)
+    for key in ("model", "dataset"):
+        registry.check_known(key, state["config"].get(key), path)
     config = registry.train_config(state["config"])
     spec = from_plain(DataSpec, state["spec"], "spec")
     family = registry.family(config.model, spec)
@@ -81,10 +89,10 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> TrainedMo
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"ckpt={path}: its weights do not fit its configuration ({reason})") from error
     family.to(torch_device).eval().requires_grad_(False)
-    return TrainedModel(family, config, spec, used, path, state["step"], state["images"])
+    return LoadedModel(family, config, spec, used, path, state["step"], state["images"])
 
 
-def dataset_of(model: TrainedModel, changes: Mapping[str, Any], split: str) -> Dataset:
+def dataset_of(model: LoadedModel, changes: Mapping[str, Any], split: str) -> Dataset:
     """The dataset that a model was trained on.
 
     Args:

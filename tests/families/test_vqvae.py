@@ -436,7 +436,7 @@ def test_gaussians_of_the_codes_vectors_stand_in_for_a_prior(run: str) -> None:
     genlab("sample", f"ckpt={run}", "prior=fit", "components=2", "n=3", "npz=true", "run_dir=fitted")
     drawn = np.load("fitted/samples.npz")["images"]
     model = load_model(run, "auto", torch.device("cpu"))
-    codes, _ = codes_of_training(model, {}, 256, 0, torch.device("cpu"))
+    codes, _ = codes_of_training(model, {}, 256, 0)
     latents = fit(codes, 2, 0).draw(SampleRng(0, range(3)))
     assert isinstance(model.family, VQVAE)
     vectors = latents.unflatten(1, (model.config.model.code_dimensions, *model.family.map_size))

@@ -1,0 +1,107 @@
+"""What the verbs share: opening a trained model, the images they are given, and how they end."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from genlab import device, plugins
+from genlab.config.schema import from_plain
+from genlab.log import log_to_console
+from genlab.trained.given import Given, given_images
+from genlab.trained.model import LoadedModel, load_model
+
+
+class _OnCheckpoint(Protocol):
+    """The settings of a verb that loads a model."""
+
+    @property
+    def ckpt(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+
+
+class _OnImages(Protocol):
+    """The settings of a verb that takes a user's pictures or some of a split."""
+
+    @property
+    def images(self) -> str | None: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def dataset(self) -> dict[str, Any]: ...
+
+
+C = TypeVar("C", bound=_OnCheckpoint)
+
+
+def open_model(kind: type[C], plain: Mapping[str, Any]) -> tuple[C, LoadedModel]:
+    """Begins a verb: returns its settings and the model of its `ckpt`, on its device.
+
+    Args:
+        kind: the verb's dataclass.
+        plain: its settings, as composed.
+
+    Raises:
+        UserError: a setting is wrong, or there is no such checkpoint.
+    """
+    log_to_console()
+    config = from_plain(kind, plain)
+    return config, load_model(config.ckpt, config.weights, device.resolve(config.device, "device"))
+
+
+def images_for(config: _OnImages, model: LoadedModel, count: int, at_least: int = 1) -> Given:
+    """Returns the images that a verb works on: the user's, or `count` of a split.
+
+    Raises:
+        UserError: see `genlab.trained.given.given_images`.
+    """
+    return given_images(
+        model,
+        config.images,
+        split=config.split,
+        count=count,
+        seed=config.seed,
+        changes=config.dataset,
+        at_least=at_least,
+    )
+
+
+def name_of_images(config: _OnImages, model: LoadedModel) -> str:
+    """Returns where the images of a verb are from, for its file of results."""
+    return config.images or f"{model.spec.name}, {config.split} split"
+
+
+def write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes a file of results."""
+    path.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def finish(folder: Path, files: str, *then: str) -> None:
+    """Ends a verb: prints what it wrote, and what to type next.
+
+    Args:
+        folder: of the run.
+        files: what is in it, in words.
+        then: commands; the modules that `--module` named are added to each.
+    """
+    print(f"wrote {folder}: {files}")
+    if then:
+        print("next: " + "\n      ".join(line + plugins.flag() for line in then))
+
+
+def for_json(number: float) -> float | None:
+    """A number as JSON knows it: None for one that is not finite."""
+    return number if math.isfinite(number) else None
+
+
+def table(**columns: list[Any]) -> list[dict[str, Any]]:
+    """Columns of one length as a list of rows."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

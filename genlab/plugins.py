@@ -1,0 +1,142 @@
+"""Families and datasets of the user's own: modules that are named on the command line, and their files.
+
+A configuration is data, and nothing is imported because a file names it. What a user types (`--module`), sets
+(`GENLAB_MODULES`) or installs (entry points, see `genlab.registry`) is imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import yaml
+
+from genlab import registry
+from genlab.config.schema import to_plain
+from genlab.errors import ConfigError, UserError
+
+VARIABLE = "GENLAB_MODULES"
+"""Names of modules, separated by commas: as `--module`, for every command."""
+
+CONFIGS_GROUP = "genlab.configs"
+"""Entry points of installed packages that bring configurations: the value names their folder, as
+`package.folder`, which is laid out like the shipped one. Nothing is imported to find it."""
+
+
+_named: list[str] = []
+"""The modules of `--module` that this process has imported."""
+
+
+def flag() -> str:
+    """Returns ` --module NAMES` for a command to type next; nothing without modules of the command line."""
+    return f" --module {','.join(_named)}" if _named else ""
+
+
+def import_modules(names: str | None) -> None:
+    """Imports the modules that a user names, which register families and datasets.
+
+    A module is looked for where Python looks, and last in the working folder.
+
+    Args:
+        names: the value of `--module`: names separated by commas; the variable's are added.
+
+    Raises:
+        ConfigError: there is no such module, or it fails as it is imported.
+    """
+    for source, value in ((VARIABLE, os.environ.get(VARIABLE)), ("--module", names)):
+        for name in (value or "").split(","):
+            if name := name.strip():
+                _import(name, f"{source}={name}")
+                if source == "--module" and name not in _named:
+                    _named.append(name)
+
+
+def _import(name: str, typed: str) -> None:
+    if name.endswith(".py") or "/" in name:
+        stem = Path(name).stem
+        raise ConfigError(f"{typed}: expected the name of a module, not of a file; use {stem} in its folder")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    try:
+        importlib.import_module(name)
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0]):
+            raise ConfigError(
+                f"{typed}: no such module; run the command where {name.split('.')[0]}.py is, or install it"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{typed}: cannot be imported ({type(error).__name__}: {reason})") from error
+
+
+def config_folders(shipped: list[Path]) -> list[Path]:
+    """Returns the folders of configurations that plug-ins have.
+
+    First those of installed packages, then one of generated files: `GROUP/NAME.yaml` with the default of
+    every setting, for each registered name that has no file anywhere.
+
+    Args:
+        shipped: the folders where there may be files for them already.
+
+    Raises:
+        ConfigError: an installed package announces a folder that it does not have.
+    """
+    folders = [_installed_folder(point.value, point.name) for point in entry_points(group=CONFIGS_GROUP)]
+    folders += [_generated_folder()] if _generate([*shipped, *folders]) else []
+    return folders
+
+
+def _installed_folder(value: str, name: str) -> Path:
+    package, *inner = value.split(".")
+    found = importlib.util.find_spec(package)
+    for where in (found and found.submodule_search_locations) or ():
+        folder = Path(where, *inner)
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"{CONFIGS_GROUP}: {name} = {value} of an installed package is no folder; reinstall it")
+
+
+@functools.cache
+def _generated_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="genlab-configs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _generate(folders: list[Path]) -> bool:
+    """Writes the missing files; returns whether there is any."""
+    for group in ("model", "dataset"):
+        for name in registry.own_names(group):
+            if any((folder / group / f"{name}.yaml").is_file() for folder in folders):
+                continue
+            path = _generated_folder() / group / f"{name}.yaml"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(_defaults(group, name), encoding="utf-8")
+    return any(_generated_folder().iterdir()) if _generated_folder.cache_info().currsize else False
+
+
+def _defaults(group: str, name: str) -> str:
+    """Returns a configuration file with the default of every setting, ??? where there is none."""
+    kind = registry.look_up(registry.FAMILIES if group == "model" else registry.DATASETS, name, group)
+    lines = [f"# {(kind.__doc__ or name).strip().splitlines()[0]}"]
+    for field in dataclasses.fields(kind.Config):
+        value = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        plain = "???" if value is dataclasses.MISSING else to_plain(value)
+        plain = name if field.name == "name" else plain
+        inline = yaml.safe_dump(plain, default_flow_style=True, width=10_000).splitlines()[0]
+        text = f"{field.name}: {inline}"
+        note = field.metadata.get("help")
+        lines.append(f"{text} # {note}" if note else text)
+    return "\n".join(lines) + "\n"
