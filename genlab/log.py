@@ -1,13 +1,28 @@
-"""The log of the bench: one logger, and its lines on the console."""
+"""The log of the bench: one logger, its lines on the console, and progress bars."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 log = logging.getLogger("genlab")
+
+_IN_A_NOTEBOOK = any("notebook" in base.__module__ for base in tqdm.__mro__)
+"""Whether tqdm chose the bar of a notebook, whose output is no terminal and yet shows it."""
+
+
+def progress_bar(*, shown: bool = True, **settings: Any) -> tqdm[Any]:
+    """Returns tqdm's bar: in a terminal or a notebook, silent where output goes to a file.
+
+    Args:
+        shown: False for no bar at all.
+        settings: of tqdm: total, unit, desc and so on.
+    """
+    disable = (False if _IN_A_NOTEBOOK else None) if shown else True
+    return tqdm(disable=disable, **settings)
 
 
 def log_to_console() -> None:

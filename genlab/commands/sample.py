@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from genlab.commands.base import finish, open_model, write_json
 from genlab.config.commands import SampleConfig
-from genlab.errors import ConfigError, storage_errors
-from genlab.families.base import row_labels
-from genlab.log import log
+from genlab.errors import storage_errors
+from genlab.log import log, progress_bar
 from genlab.report.pictures import to_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
-from genlab.trained import codes, fitted_prior
-from genlab.trained.draw import check_labels, check_temperature, draw
 from genlab.trained.model import LoadedModel
+from genlab.trained.sampling import sampler_of
 
 
 def main(plain: Mapping[str, Any]) -> None:
@@ -29,16 +24,8 @@ def main(plain: Mapping[str, Any]) -> None:
     Points are drawn over their true density, and written as points.csv.
     """
     config, model = open_model(SampleConfig, plain)
-    labels = _labels(config, model)
-    if model.spec.kind == "none":
-        raise ConfigError(
-            f"ckpt={config.ckpt}: {model.config.model.name} has no data; see samples/ of its run"
-        )
-    check_temperature(config.temperature, model)
-    draw_part = _drawing(config, model, labels)
-    decoder = None
-    if model.spec.kind == "codes":
-        decoder = codes.decoder_of(model, config.dataset, model.device)
+    sampler = sampler_of(config, model)
+    labels, decoder = sampler.labels, sampler.decoder
     log.info("sampling %d images with the %s weights of %s", config.count, model.weights, model.path)
     if config.prior == "model":
         _warn_of_validation(model)
@@ -49,12 +36,10 @@ def main(plain: Mapping[str, Any]) -> None:
             (folder / "images").mkdir()
         digits = max(5, len(str(config.count - 1)))
         kept = []
-        with tqdm(total=config.count, unit="image", disable=None) as bar:
+        with progress_bar(total=config.count, unit="image") as bar:
             for start in range(0, config.count, config.batch_size):
                 indices = range(start, min(start + config.batch_size, config.count))
-                drawn = draw_part(indices)
-                if decoder is not None:
-                    drawn = decoder(drawn)
+                drawn = sampler.draw(indices)
                 kept.append(drawn if points else to_uint8(drawn))
                 for index, image in zip(indices, () if points else kept[-1], strict=not points):
                     to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
@@ -82,34 +67,8 @@ def main(plain: Mapping[str, Any]) -> None:
     finish(folder, written, f"genlab evaluate ckpt={config.ckpt}")
 
 
-def _drawing(config: SampleConfig, model: LoadedModel, labels: Tensor | None) -> Callable[[range], Tensor]:
-    """Returns the function that draws images of given numbers.
-
-    Raises:
-        ConfigError: the model has no prior, and none is to be fitted.
-    """
-    family, given = model.family, f"ckpt={config.ckpt}: {model.config.model.name}"
-    if not family.generates and not family.decodes:
-        raise ConfigError(f"{given} makes no images; see genlab evaluate")
-    if config.prior == "fit":
-        return fitted_prior.sampler(config, model, labels)
-    if not family.generates:
-        raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")
-    return lambda indices: draw(
-        model.family, indices, config.seed, model.device, labels, config.temperature, progress=True
-    )
-
-
 def _warn_of_validation(model: LoadedModel) -> None:
     """Says what the run's last validation found wrong, where its folder has the numbers."""
     if numbers := last_validation(model.path.parents[1], model.step):
         for line in model.family.validation_warnings(numbers).values():
             log.warning("%s", line)
-
-
-def _labels(config: SampleConfig, model: LoadedModel) -> Tensor | None:
-    if config.labels is None:
-        return row_labels(model.family, config.count)
-    check_labels(config.labels, model)
-    repeats = math.ceil(config.count / len(config.labels))
-    return torch.tensor((list(config.labels) * repeats)[: config.count])

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from genlab.errors import DataError
-from genlab.log import log
+from genlab.log import log, progress_bar
 
 _TIMEOUT_SECONDS = 20
 """Without a byte for so long, a server counts as unreachable."""
@@ -70,7 +68,7 @@ def _fetch(url: str, path: Path, md5: str) -> None:
         try:
             with (
                 os.fdopen(descriptor, "wb") as file,
-                tqdm(total=response.length, unit="B", unit_scale=True, desc=path.name, disable=None) as bar,
+                progress_bar(total=response.length, unit="B", unit_scale=True, desc=path.name) as bar,
             ):
                 while chunk := response.read(1 << 18):
                     file.write(chunk)

@@ -15,14 +15,13 @@ import torch
 from PIL import Image, ImageColor, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from genlab.config.schema import setting
 from genlab.data.dataset import Dataset, DatasetConfig, make_spec
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import ConfigError, DataError
-from genlab.log import log
+from genlab.log import log, progress_bar
 
 _SUFFIXES = {
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
@@ -275,7 +274,7 @@ def _read_all(pictures: Pictures, keep: bool, workers: int) -> tuple[list[int], 
     config = pictures.config
     shape = (len(pictures) if keep else 0, config.channels, config.size, config.size)
     images, kept, broken = torch.empty(shape, dtype=torch.uint8), [], 0
-    with tqdm(total=len(pictures), unit="picture", desc="reading", disable=None) as bar:
+    with progress_bar(total=len(pictures), unit="picture", desc="reading") as bar:
         for k, image in enumerate(image for batch in loader for image in batch):
             bar.update()
             if isinstance(image, str):

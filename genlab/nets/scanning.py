@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genlab.distributions.pixels import PixelDistribution
+from genlab.log import progress_bar
 from genlab.nets.autoregressive import PixelNet
 from genlab.nets.causal import channels_last
 
@@ -76,9 +76,7 @@ class Scanner:
     def run(self, progress: bool = False) -> Tensor:
         """The images, (B, C, H, W) in [0, 1]; `log_prob_held` is set: log p, in nats, of the pixels held."""
         _, height, width = self.network.shape
-        with tqdm(
-            total=height * width, unit="pixel", leave=False, delay=1, disable=None if progress else True
-        ) as bar:
+        with progress_bar(total=height * width, unit="pixel", leave=False, delay=1, shown=progress) as bar:
             for row in range(height):
                 self.network.begin_row(self.scan, row)
                 self._noise.copy_(self.noise[:, row])

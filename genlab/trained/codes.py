@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genlab.config.schema import setting
 from genlab.data.dataset import Dataset
@@ -21,7 +20,7 @@ from genlab.distributions.likelihoods import bits_per_dim
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.base import Family
 from genlab.families.vqvae import VQVAE
-from genlab.log import log
+from genlab.log import log, progress_bar
 from genlab.rng import SampleRng
 from genlab.trained.model import LoadedModel, dataset_of, load_model, relocated
 
@@ -157,7 +156,7 @@ class Encoded:
     def _encode(self) -> Resident:
         family, codes, labels = vqvae_of(self._model), [], []
         log.info("encoding the %s images of %s", self._split, self._images.spec.name)
-        with tqdm(total=len(self), unit="image", desc=self._split, leave=False, disable=None) as bar:
+        with progress_bar(total=len(self), unit="image", desc=self._split, leave=False) as bar:
             for _, batch in self._images.evaluation_batches(self._split, _BATCH_SIZE, _SEED):
                 with torch.no_grad():
                     codes.append(family.codes_of(batch.images.to(self.device)).short())

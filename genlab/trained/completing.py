@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genlab import registry
 from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
+from genlab.log import progress_bar
 from genlab.nets.scanning import Held
 from genlab.rng import SampleRng
 from genlab.trained.model import LoadedModel
@@ -80,7 +80,7 @@ def complete(
     chosen: list[tuple[Tensor, Tensor, Tensor]] = []
     with (
         torch.no_grad(),
-        tqdm(total=len(places), unit="completion", disable=None if progress else True) as bar,
+        progress_bar(total=len(places), unit="completion", shown=progress) as bar,
     ):
         for start in range(0, len(places), at_a_time):
             part = places[start : start + at_a_time]

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 from genlab.families.base import Family
-from genlab.log import log
+from genlab.log import log, progress_bar
 from genlab.rng import SampleRng
 from genlab.trained.given import Given
 from genlab.trained.model import LoadedModel, dataset_of
@@ -147,7 +146,7 @@ def codes_of_split(
     """
     total = min(dataset.size(split), limit or dataset.size(split))
     codes, labels = [], []
-    with tqdm(total=total, unit="image", desc=split, leave=False, disable=None) as bar:
+    with progress_bar(total=total, unit="image", desc=split, leave=False) as bar:
         for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
             given = batch.labels if family.takes_labels else None
             if family.takes_labels and infer_labels:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 import torch
-from tqdm import tqdm
 
 from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
 from genlab.families.base import Family
+from genlab.log import progress_bar
 from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
 from genlab.trained.draw import draw
@@ -77,7 +77,7 @@ def values_of_split(
     family.eval()
     with (
         torch.no_grad(),
-        tqdm(total=total, unit="image", desc=split, leave=False, disable=quiet or None) as bar,
+        progress_bar(total=total, unit="image", desc=split, leave=False, shown=not quiet) as bar,
     ):
         for indices, batch in dataset.evaluation_batches(split, batch_size, seed, limit):
             rng = SampleRng(seed, indices, torch_device, purpose="evaluation")

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genlab.config.commands import EvaluateConfig
 from genlab.config.run import TrainConfig, TrainerConfig
@@ -19,7 +18,7 @@ from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError, storage_errors
 from genlab.families.base import Family
-from genlab.log import log
+from genlab.log import log, progress_bar
 from genlab.metrics import cache, classifier, extractors
 from genlab.metrics.appearance import appearance
 from genlab.metrics.coverage import overlap
@@ -212,7 +211,7 @@ class Ruler:
         """Features or probabilities of pictures on the CPU, on the device."""
         function = extractor.probabilities if classes else extractor
         parts = levels.split(512)
-        with tqdm(total=len(levels), unit="image", desc=extractor.name, leave=False, disable=None) as bar:
+        with progress_bar(total=len(levels), unit="image", desc=extractor.name, leave=False) as bar:
             found = []
             for part in parts:
                 found.append(function(part.to(self._device)))
@@ -315,7 +314,7 @@ def generate(
     parts = []
     was_training = family.training
     family.eval()
-    with tqdm(total=n, unit="image", desc="sampling", leave=False, disable=quiet or None) as bar:
+    with progress_bar(total=n, unit="image", desc="sampling", leave=False, shown=not quiet) as bar:
         for start in range(0, n, batch_size):
             indices = range(start, min(start + batch_size, n))
             drawn = draw(family, indices, seed, torch_device, labels)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from genlab.errors import Interrupted, storage_errors
 from genlab.families.base import row_labels
-from genlab.log import log
+from genlab.log import log, progress_bar
 from genlab.report.pictures import save_grid, write_pictures, write_samples
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
@@ -45,7 +44,7 @@ def train(
     saved_step = update.step if update.step > 0 else None  # a step above 0 came from a checkpoint
     logged_images, logged_seconds = state.images, clock.seconds
     troubles: dict[str, int] = {}
-    with tqdm(total=update.steps, initial=update.step, unit="step", disable=None if run else True) as bar:
+    with progress_bar(total=update.steps, initial=update.step, unit="step", shown=run is not None) as bar:
         while True:
             finished = update.step == update.steps
             metrics_bytes = run.metrics_bytes() if run else 0

@@ -1,0 +1,331 @@
+"""The Python door to trained models: `genlab.load` and what it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from genlab import device as devices
+from genlab.config.commands import EvaluateConfig, SampleConfig
+from genlab.config.schema import from_plain
+from genlab.data.spec import Batch
+from genlab.errors import ConfigError
+from genlab.families.base import Family
+from genlab.log import log_to_console
+from genlab.rng import SampleRng
+from genlab.trained import completing, evaluation, latent_space
+from genlab.trained.draw import check_labels
+from genlab.trained.given import Given, to_levels
+from genlab.trained.latent_space import check_has
+from genlab.trained.model import LoadedModel, load_model
+from genlab.trained.sampling import sampler_of
+
+_KINDS = {"nll_nats": "exact", "importance_weighted_nats": "importance_weighted", "elbo_nats": "elbo"}
+"""Name of a number of `Family.evaluate` to the kind of likelihood, the tightest first."""
+
+
+class Score(NamedTuple):
+    """The negative log-likelihood of each image: lower is better.
+
+    nats: (N,), -log p(x), or an upper bound on it.
+    kind: "exact"; "elbo", the negative evidence lower bound, by one sample of the posterior; or
+        "importance_weighted", a tighter bound.
+    """
+
+    nats: Tensor
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel(LoadedModel):
+    """A trained model in Python, as `genlab.load` returns it.
+
+    Images are float32 (N, C, H, W) in [0, 1]; uint8 images in [0, 255] are taken too. What methods return is
+    on the CPU. A method that the model's family lacks raises `genlab.UserError`, with the line that the
+    command line would print.
+
+    Attributes:
+        config: the run's configuration: `config.model`, `config.dataset`, `config.trainer` and so on.
+        spec: the shape of the images, their levels and classes.
+        weights: "average" (the moving average of the weights) or "raw".
+        path: the checkpoint file.
+        step, images: of training, when it was written.
+    """
+
+    @property
+    def module(self) -> Family:
+        """The torch module, in evaluation mode and without gradients, to take into other code."""
+        return self.family
+
+    @property
+    def classes(self) -> int:
+        """How many classes the dataset has; 0 without labels."""
+        return self.spec.classes
+
+    @property
+    def labels(self) -> range:
+        """The classes that methods take as `labels`; empty for a model that takes none."""
+        return range(self.spec.classes if self.family.takes_labels else 0)
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        seed: int = 0,
+        labels: Sequence[int] | None = None,
+        temperature: float = 1.0,
+        prior: Literal["model", "fit"] = "model",
+        batch_size: int = 256,
+    ) -> Tensor:
+        """Draws images: those of `genlab sample` with the same settings.
+
+        Args:
+            n: how many; None for one of each of `labels`, else 64.
+            seed: image k depends on the seed and k alone.
+            labels: a class for each image, repeated as needed.
+            temperature: below 1 keeps to what is likely; autoregressive models.
+            prior: "fit" draws from Gaussians fitted to the codes of training images, for models that encode.
+            batch_size: images at a time; no effect on them.
+
+        Returns:
+            (n, C, H, W) float32 in [0, 1]; points, (n, D, 1, 1), have no bounds.
+        """
+        config = from_plain(
+            SampleConfig,
+            {
+                "ckpt": str(self.path),
+                "n": n,
+                "seed": seed,
+                "labels": None if labels is None else [int(label) for label in labels],
+                "temperature": temperature,
+                "prior": prior,
+                "batch_size": batch_size,
+            },
+        )
+        sampler = sampler_of(config, self)
+        parts = range(0, config.count, batch_size)
+        return torch.cat(
+            [sampler.draw(range(k, min(k + batch_size, config.count))).cpu() for k in parts]
+        ).float()
+
+    def encode(
+        self, images: Tensor, labels: Sequence[int] | Tensor | None = None, *, batch_size: int = 256
+    ) -> Tensor:
+        """Returns the latent codes of images: a posterior's mean where there is one.
+
+        Args:
+            images: (N, C, H, W).
+            labels: (N,), for models that take labels; None lets the model find the likeliest.
+            batch_size: images at a time.
+
+        Returns:
+            (N, L).
+        """
+        check_has(self, str(self.path), "encodes")
+        images = self._images(images)
+        return latent_space.encode(self.family, images, batch_size, self._classes(images, labels, batch_size))
+
+    def decode(
+        self, codes: Tensor, labels: Sequence[int] | Tensor | None = None, *, batch_size: int = 256
+    ) -> Tensor:
+        """Returns the images of latent codes, without added noise.
+
+        Args:
+            codes: (N, L).
+            labels: (N,), for models that take labels, which need them here.
+            batch_size: images at a time.
+
+        Returns:
+            (N, C, H, W) in [0, 1].
+        """
+        check_has(self, str(self.path), "decodes")
+        if self.family.takes_labels and labels is None:
+            raise ConfigError(f"labels: missing; {self.config.model.name} decodes with a class for each code")
+        return latent_space.decode(self.family, codes, batch_size, self._given(labels, len(codes)))
+
+    def reconstruct(
+        self, images: Tensor, labels: Sequence[int] | Tensor | None = None, *, batch_size: int = 256
+    ) -> Tensor:
+        """Encodes and decodes images.
+
+        Args:
+            images: (N, C, H, W).
+            labels: as for `encode`.
+            batch_size: images at a time.
+
+        Returns:
+            (N, C, H, W) in [0, 1].
+        """
+        check_has(self, str(self.path), "encodes", "decodes")
+        images = self._images(images)
+        classes = self._classes(images, labels, batch_size)
+        return latent_space.reconstruct(self.family, images, batch_size, classes)
+
+    def complete(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        labels: Sequence[int] | Tensor | None = None,
+        resample: int = 1,
+        temperature: float = 1.0,
+        batch_size: int = 256,
+    ) -> Tensor:
+        """Draws the unknown pixels of images, with an autoregressive model.
+
+        Args:
+            images: (N, C, H, W); unknown pixels may have any value.
+            mask: (H, W) bool, true where a pixel is known.
+            n: completions of each image.
+            seed: a completion depends on the seed, its place and `resample`.
+            labels: (N,), for models that take labels, which need them here.
+            resample: candidates of a completion: one is chosen by the likelihood of the known pixels.
+            temperature: below 1 keeps to what is likely.
+            batch_size: candidates at a time.
+
+        Returns:
+            (N, n, C, H, W) in [0, 1].
+        """
+        family = completing.completing_family(self, f"ckpt={self.path}")
+        images = self._images(images)
+        if mask.shape != images.shape[2:]:
+            raise ConfigError(f"mask: has shape {tuple(mask.shape)}, expected {tuple(images.shape[2:])}")
+        if family.takes_labels and labels is None:
+            raise ConfigError(
+                f"labels: missing; {self.config.model.name} completes with a class for each image"
+            )
+        classes = self._given(labels, len(images))
+        done = completing.complete(
+            family,
+            images.to(self.device),
+            mask.bool(),
+            n,
+            seed=seed,
+            labels=None if classes is None else classes[:, None].expand(-1, n),
+            resample=resample,
+            temperature=temperature,
+            batch_size=batch_size,
+        )
+        return done.images.cpu()
+
+    def score(
+        self,
+        images: Tensor,
+        labels: Sequence[int] | Tensor | None = None,
+        *,
+        importance_samples: int | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> Score:
+        """Returns the negative log-likelihood of each image, or a bound on it, and which of the two.
+
+        A model of binary images takes a pixel over 1/2 for white, one of fewer than 256 levels the nearest
+        level. The density of dequantised values is taken at the images as they are.
+
+        Args:
+            images: (N, C, H, W).
+            labels: (N,), for models that take labels.
+            importance_samples: of the posterior, for a tighter bound.
+            seed: of these samples.
+            batch_size: images at a time.
+        """
+        family, name = self.family, self.config.model.name
+        if importance_samples is not None and not family.takes_importance_samples:
+            raise ConfigError(
+                f"importance_samples={importance_samples}: {name} has no posterior; leave it out"
+            )
+        images = self._images(images)
+        classes = self._given(labels, len(images))
+        if family.takes_labels and classes is None:
+            raise ConfigError(f"labels: missing; {name} scores images with their classes")
+        more = {} if importance_samples is None else {"importance_samples": importance_samples}
+        parts, kind = [], None
+        with torch.no_grad():
+            for k in range(0, len(images), batch_size):
+                part = images[k : k + batch_size].to(self.device)
+                own = None if classes is None else classes[k : k + batch_size].to(self.device)
+                rng = SampleRng(seed, range(k, k + len(part)), self.device, purpose="evaluation")
+                values = family.evaluate(Batch(part, own), rng=rng, **more)
+                kind = next((name for name in _KINDS if name in values), None)
+                if kind is None:
+                    raise ConfigError(f"ckpt={self.path}: {name} has no likelihood; see its evaluate()")
+                parts.append(values[kind].cpu())
+        return Score(torch.cat(parts), _KINDS[str(kind)])
+
+    def evaluate(self, split: str = "test", **settings: Any) -> dict[str, float]:
+        """Returns the numbers of `genlab evaluate`, name with its unit to value.
+
+        Args:
+            split: "train", "validation" or "test".
+            settings: others of `genlab evaluate`, e.g. images=1000, measure=["lenet"], importance_samples=50,
+                dataset={"root": "where the files are now"}.
+        """
+        plain = {"ckpt": str(self.path), "split": split, **settings}
+        return evaluation.evaluate(self, from_plain(EvaluateConfig, plain)).numbers
+
+    def _images(self, images: Tensor) -> Tensor:
+        """Checks images, and returns them at the levels of the model's own."""
+        if not isinstance(images, Tensor) or images.shape[1:] != self.spec.shape:
+            shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            channels, height, width = self.spec.shape
+            raise ConfigError(
+                f"images: {shape} given; {self.spec.name} has tensors of (N, {channels}, {height}, {width})"
+            )
+        if self.spec.kind != "images":
+            return images.float()
+        if images.dtype != torch.uint8:
+            if not (images.is_floating_point() and images.min() >= 0 and images.max() <= 1):
+                raise ConfigError("images: values outside [0, 1]; scale them, or give uint8 in [0, 255]")
+            if self.spec.dequantized:
+                return images.float()
+            images = (images * 255).round()
+        return to_levels(images.float(), self.spec.levels)
+
+    def _given(self, labels: Sequence[int] | Tensor | None, n: int) -> Tensor | None:
+        """Checks labels, and returns them as (n,) int64."""
+        if labels is None:
+            return None
+        classes = torch.as_tensor(labels).long().cpu()
+        if classes.shape != (n,):
+            raise ConfigError(f"labels: shape {tuple(classes.shape)} for {n} images; give one for each")
+        check_labels(classes.tolist(), self)
+        return classes
+
+    def _classes(
+        self, images: Tensor, labels: Sequence[int] | Tensor | None, batch_size: int
+    ) -> Tensor | None:
+        """Returns the classes with which a family encodes: given, or the likeliest."""
+        given = self._given(labels, len(images))
+        own = Given(images, given, [""] * len(images), list(range(len(images))))
+        return latent_space.labels_of(self, own, batch_size, seed=0)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    weights: Literal["auto", "average", "raw"] = "auto",
+    device: str = "auto",
+) -> TrainedModel:
+    """Loads a trained model.
+
+    The file is read as data: nothing in it is run, and nothing is imported because it names it.
+
+    Args:
+        path: a run folder, whose newest whole checkpoint is taken, or one checkpoint file.
+        weights: "auto" for the moving average where there is one, "average" or "raw".
+        device: "auto" for a GPU where there is one, else as torch names them: "cpu", "cuda:1".
+
+    Raises:
+        UserError: there is none, it is damaged, or of a family that is not registered.
+    """
+    log_to_console()
+    loaded = load_model(str(Path(path)), weights, devices.resolve(device, "device"))
+    return TrainedModel(**{field.name: getattr(loaded, field.name) for field in dataclasses.fields(loaded)})

@@ -1,0 +1,72 @@
+"""Sampling as `genlab sample` does: by the model's own prior or a fitted one, with labels, codes decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genlab.config.commands import SampleConfig
+from genlab.errors import ConfigError
+from genlab.families.base import row_labels
+from genlab.trained import codes, fitted_prior
+from genlab.trained.draw import check_labels, check_temperature, draw
+from genlab.trained.model import LoadedModel
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws the samples of one command.
+
+    Attributes:
+        draw: samples of these numbers, (n, C, H, W) in [0, 1] on the model's device; points have no bounds.
+            Sample k depends on the seed and k alone.
+        labels: the class of each, (n,) int64; None for a family without labels.
+        decoder: what made images of codes; None for a model of images.
+    """
+
+    draw: Callable[[range], Tensor]
+    labels: Tensor | None
+    decoder: codes.Decoder | None
+
+
+def sampler_of(config: SampleConfig, model: LoadedModel) -> Sampler:
+    """Returns what draws the samples that `genlab sample` would with these settings.
+
+    Raises:
+        UserError: the model has no samples, labels or temperature of this kind.
+    """
+    labels = _labels(config, model)
+    name = model.config.model.name
+    if model.spec.kind == "none":
+        raise ConfigError(f"ckpt={config.ckpt}: {name} has no data; see samples/ of its run")
+    check_temperature(config.temperature, model)
+    drawn = _drawing(config, model, labels)
+    if model.spec.kind != "codes":
+        return Sampler(drawn, labels, None)
+    decoder = codes.decoder_of(model, config.dataset, model.device)
+    return Sampler(lambda indices: decoder(drawn(indices)), labels, decoder)
+
+
+def _drawing(config: SampleConfig, model: LoadedModel, labels: Tensor | None) -> Callable[[range], Tensor]:
+    family, given = model.family, f"ckpt={config.ckpt}: {model.config.model.name}"
+    if not family.generates and not family.decodes:
+        raise ConfigError(f"{given} makes no images; see genlab evaluate")
+    if config.prior == "fit":
+        return fitted_prior.sampler(config, model, labels)
+    if not family.generates:
+        raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")
+    return lambda indices: draw(
+        family, indices, config.seed, model.device, labels, config.temperature, progress=True
+    )
+
+
+def _labels(config: SampleConfig, model: LoadedModel) -> Tensor | None:
+    if config.labels is None:
+        return row_labels(model.family, config.count)
+    check_labels(config.labels, model)
+    repeats = math.ceil(config.count / len(config.labels))
+    return torch.tensor((list(config.labels) * repeats)[: config.count])
