@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from genlab import registry
 from genlab.device import Processes
 from genlab.nets.adversarial import make_generator
+from genlab.runs import checkpoint
 from genlab.trained.numbers import evaluate_split
 from genlab.training.averaging import MovingAverage
 from genlab.training.state import TrainingState
@@ -167,19 +168,21 @@ class TestStates:
             step(net)
             theirs.update_parameters(net)
         first, second = (MovingAverage(net, 1000, IMAGES, ramp=0.05) for _ in range(2))
-        first.load_state_dict(theirs.state_dict())
+        stored = {"format": 1, "averages": {"net": theirs.state_dict()}}
+        first.load_state_dict(checkpoint.upgrade(stored)["averages"]["net"])
         assert first.updates == 5
-        assert first.state_dict().keys() == theirs.state_dict().keys()
-        for key, value in theirs.state_dict().items():
-            assert torch.equal(first.state_dict()[key], value)
+        assert first.state_dict()["weights"].keys() == theirs.module.state_dict().keys()
+        for key, value in theirs.module.state_dict().items():
+            assert torch.equal(first.state_dict()["weights"][key], value)
         step(net)
         first.update(net)
         second.load_state_dict(first.state_dict())
         step(net)
         for average in (first, second):
             average.update(net)
-        for key, value in first.state_dict().items():
-            assert torch.equal(second.state_dict()[key], value)
+        assert second.updates == first.updates
+        for key, value in first.state_dict()["weights"].items():
+            assert torch.equal(second.state_dict()["weights"][key], value)
 
 
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import torch
 from genlab import registry
 from genlab.cli.main import main
 from genlab.device import Processes
+from genlab.errors import CheckpointError
 from genlab.runs import checkpoint
 from genlab.trained.model import load_model
 from genlab.training.state import TrainingState
@@ -53,7 +55,7 @@ def test_it_loads_samples_evaluates_and_goes_on(
     }
     assert {key.split(".")[0] for key in changed} == set(family.players)
     for player in family.sampled_by:
-        assert after["averages"][player]["n_averaged"] == before["averages"][player]["n_averaged"] + 4
+        assert after["averages"][player]["updates"] == before["averages"][player]["updates"] + 4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,3 +79,34 @@ def test_the_moments_of_its_optimizers_stay_with_their_weights(name: str, old_ru
         assert len(decayed["params"]) + len(rest["params"]) - len(later) == len(
             saved["optimizers"][player]["param_groups"][0]["params"]
         )
+
+
+def test_a_checkpoint_passes_every_step_since_its_format(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A key that a later format renames is found by those who read checkpoints of any age."""
+    path = shutil.copytree(OLD_RUNS / "vae", tmp_path / "vae") / "checkpoints/step-00000020.pt"
+    content = path.read_bytes()
+    stored = torch.load(path, weights_only=True)
+    assert stored["format"] == 1
+    assert "n_averaged" in stored["averages"]["vae"]
+    assert checkpoint.load(path)["averages"]["vae"].keys() == {"updates", "weights"}
+
+    def renamed(state: dict[str, Any]) -> dict[str, Any]:
+        model = dict(state["config"]["model"])
+        return state | {"config": state["config"] | {"model": model | {"codes": model.pop("latent")}}}
+
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    monkeypatch.setitem(checkpoint._STEPS, 2, renamed)
+    state = checkpoint.load(path)
+    assert (state["format"], state["averages"]["vae"]["updates"]) == (3, 20)
+    assert state["config"]["model"]["codes"] == stored["config"]["model"]["latent"]
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("number", [0, 3, 99, "2", None])
+def test_a_format_that_is_not_known_is_refused_in_one_line(number: object, tmp_path: Path) -> None:
+    state = checkpoint.load(OLD_RUNS / "vae/checkpoints/step-00000020.pt")
+    path = checkpoint.save(tmp_path, state | {"format": number}, keep=1)
+    with pytest.raises(CheckpointError, match=rf"format {number}, this genlab reads up to 2; upgrade genlab"):
+        checkpoint.load(path)

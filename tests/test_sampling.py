@@ -57,7 +57,7 @@ def test_average_and_raw_weights_differ_and_are_those_of_training(run: Path) -> 
     for weights in ("average", "raw"):
         model = load_model("run", weights, CPU)
         stored = (
-            state["averages"]["one"]["module.first.weight"]
+            state["averages"]["one"]["weights"]["first.weight"]
             if weights == "average"
             else state["weights"]["one.first.weight"]
         )

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from genlab.errors import CheckpointError, StorageError
 from genlab.files import write_atomically
 from genlab.log import log
 
-FORMAT = 1
-"""Version of the layout. Raise it when a key changes its meaning; keep reading the older ones."""
+FORMAT = 2
+"""Version of the layout. Raise it when a key changes its meaning, and add a step to `upgrade`."""
 
 _KEYS = {"format", "config", "spec", "step", "images", "weights", "optimizers", "averages", "random"}
 _NAME = re.compile(r"step-(\d{8,})\.pt")
@@ -87,11 +86,44 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"ckpt={path}: holds more than tensors and plain values; refused") from error
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise CheckpointError(f"ckpt={path}: not a genlab checkpoint")
-    if state["format"] != FORMAT:
+    if state["format"] not in range(1, FORMAT + 1):
         raise CheckpointError(
-            f"ckpt={path}: format {state['format']}, this genlab reads {FORMAT}; upgrade genlab"
+            f"ckpt={path}: format {state['format']}, this genlab reads up to {FORMAT}; upgrade genlab"
         )
+    try:
+        return upgrade(state)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"ckpt={path}: not a genlab checkpoint of format {state['format']}") from error
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """Brings a checkpoint of an earlier format to the present one, step by step.
+
+    Each step turns a format into the next, so that a checkpoint of any age passes all that came after it.
+    Whoever renames, splits or removes a key of the state or of its configuration raises `FORMAT` and adds a
+    step here, and a small run folder of the format before to the tests' data.
+    """
+    while state["format"] < FORMAT:
+        state = _STEPS[state["format"]](state) | {"format": state["format"] + 1}
     return state
+
+
+def _from_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Averages had the names of torch's AveragedModel: `n_averaged`, and `module.` before each weight."""
+    averages = {
+        player: {
+            "updates": int(average["n_averaged"]),
+            "weights": {
+                name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"
+            },
+        }
+        for player, average in state["averages"].items()
+    }
+    return state | {"averages": averages}
+
+
+_STEPS = {1: _from_1}
+"""Format to the step that leads to the next one."""
 
 
 def find(where: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -146,8 +178,3 @@ def _seal(state: Mapping[str, Any]) -> bytes:
 def _trailer(body: bytes) -> bytes:
     comment = _MARK + hashlib.sha256(body).hexdigest().encode()
     return struct.pack("<H", len(comment)) + comment
-
-
-def averaged_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The module's own state within that of its moving average."""
-    return {key.removeprefix("module."): value for key, value in state.items() if key != "n_averaged"}

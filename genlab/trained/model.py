@@ -18,7 +18,6 @@ from genlab.data.spec import DataSpec, check_codes_of
 from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.families.base import Family
 from genlab.runs import checkpoint
-from genlab.runs.checkpoint import averaged_weights
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> LoadedMod
     try:
         family.load_state_dict(state["weights"])
         for player in averages if used == "average" else ():
-            family.get_submodule(player).load_state_dict(averaged_weights(averages[player]))
+            family.get_submodule(player).load_state_dict(averages[player]["weights"])
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"ckpt={path}: its weights do not fit its configuration ({reason})") from error

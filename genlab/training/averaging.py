@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from genlab.runs.checkpoint import averaged_weights
 
 
 class MovingAverage:
@@ -63,15 +62,14 @@ class MovingAverage:
             ours.copy_(theirs)
         self.updates += 1
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Returns what a checkpoint keeps, under the names that torch's AveragedModel has."""
-        state = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        return {"n_averaged": torch.tensor(self.updates), **state}
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: `updates`, and `weights` under the module's own names."""
+        return {"updates": self.updates, "weights": self.module.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `state_dict`."""
-        self.module.load_state_dict(averaged_weights(state))
-        self.updates = int(state["n_averaged"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads what `state_dict` returned."""
+        self.module.load_state_dict(state["weights"])
+        self.updates = state["updates"]
 
 
 def _tensors(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -134,8 +134,8 @@ def taken_from(run: Path, prefix: str, weights: str) -> list[Tensor]:
     if weights == "raw":
         return [value for name, value in state["weights"].items() if name.startswith(prefix)]
     player, _, rest = prefix.partition(".")
-    average = state["averages"][player]
-    return [value for name, value in average.items() if name.startswith(f"module.{rest}")]
+    average = state["averages"][player]["weights"]
+    return [value for name, value in average.items() if name.startswith(rest)]
 
 
 @pytest.mark.parametrize(
