@@ -156,6 +156,11 @@ def _register(
     registry[name] = entry
 
 
+def kinds(group: str) -> Mapping[str, str | type]:
+    """Returns the dictionary in which the names of a config group are looked up: model, dataset and so on."""
+    return _POLYMORPHIC[group]
+
+
 def own_names(key: str) -> list[str]:
     """Returns the names of key "model" or "dataset" that are not genlab's own."""
     read_entry_points()

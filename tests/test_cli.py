@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from genlab.cli import completion, words
 from genlab.cli import main as main_module
 from genlab.cli.composing import Job, configs_folder
 from genlab.cli.main import main
+from genlab.cli.verbs import VERBS
 from genlab.errors import ConfigError, DivergedError, Interrupted
 
 CHECKOUT = Path(__file__).parents[1]
@@ -162,7 +164,7 @@ def test_a_folder_of_one_s_own(performed: list, tmp_path: Path, capsys: pytest.C
     assert plain["model"]["latent"] == 5
     assert plain["model"]["name"] == "vae"
     assert main(["list", "--config-dir", "mine"]) == 0
-    assert "my                       My own" in capsys.readouterr().out
+    assert re.search(r"^  my +My own", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_experiment_over_recipe_and_command_line_over_both(performed: list, tmp_path: Path) -> None:
@@ -608,6 +610,43 @@ def test_bash_completes_with_the_script(tmp_path: Path, breaks: str) -> None:
     done = subprocess.run(["bash", "-c", test], capture_output=True, text=True, env=env, timeout=120)
     before = "" if "=" in breaks else "optimizer="
     assert done.stdout.split() == [f"{before}adam", f"{before}adamw"], done.stderr
+
+
+def test_help_lists_the_settings_of_what_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help", "model=vae", "optimizer=gan_adam"]) == 0
+    out = capsys.readouterr().out
+    assert "model=vae: Variational autoencoder" in out
+    assert re.search(r"^  model\.latent=16 +dimensions of the latent; at least 1$", out, re.MULTILINE)
+    assert re.search(r"^  model\.posterior=diagonal +diagonal \| full", out, re.MULTILINE)
+    assert "optimizer.clip_grad_norm=" in out
+    assert main(["train", "--help", "model=vea"]) == 2
+    assert capsys.readouterr().err == "genlab: model=vea: no such model; did you mean model=vae?\n"
+
+
+@pytest.mark.parametrize("verb", [verb for verb, row in VERBS.items() if row.config])
+def test_a_page_has_every_setting_of_its_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 112
+    for each in VERBS[verb].settings:
+        assert each.help
+        assert sum(line.startswith(f"  {each.key}=") for line in lines) == 1
+
+
+def test_one_group_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("sweeps", "sweep"):
+        assert main(["list", word]) == 0
+        out = capsys.readouterr().out
+        assert "vae_latent" in out
+        assert "models" not in out
+    assert main(["list", "recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    columns = {
+        len(line) - len(line[2:].lstrip("abcdefghijklmnopqrstuvwxyz0123456789_").lstrip()) for line in lines
+    }
+    assert len(columns) == 1  # where the descriptions begin
+    assert main(["list", "modls"]) == 2
+    assert capsys.readouterr().err == "genlab: modls: no such group; did you mean models?\n"
 
 
 def test_as_a_module(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from genlab.cli.composing import Job, configs_folder
 from genlab.cli.main import main
 from genlab.cli.verbs import VERBS
 from genlab.config.run import TrainerConfig
-from genlab.config.schema import to_plain
+from genlab.config.schema import settings_of, to_plain
 
 FOLDER = configs_folder()
 REGISTRIES = {
@@ -150,3 +150,31 @@ def test_pyproject_names_every_package() -> None:
     listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {".".join(f.parent.relative_to(root).parts) for f in (root / "genlab").rglob("*.py")}
     assert set(listed) == there | {"genlab.configs"}
+
+
+def files_of_settings() -> dict[str, tuple[Path, type]]:
+    """Each shipped file that has the settings of one dataclass."""
+    found = {
+        f"{verb}.yaml": (FOLDER / f"{verb}.yaml", row.config) for verb, row in VERBS.items() if row.config
+    }
+    found["trainer/default.yaml"] = (FOLDER / "trainer/default.yaml", TrainerConfig)
+    for group in ("optimizer", "schedule"):
+        for name in names(group):
+            if kind := read(group, name).get("name"):
+                entry = registry.look_up(registry.kinds(group), kind, group)
+                found[f"{group}/{name}.yaml"] = (
+                    FOLDER / group / f"{name}.yaml",
+                    getattr(entry, "Config", entry),
+                )
+    return found
+
+
+@pytest.mark.parametrize("name", files_of_settings())
+def test_the_comments_of_a_file_are_the_help_of_its_settings(name: str) -> None:
+    file, kind = files_of_settings()[name]
+    comments = {each.key: each.comment for each in settings_of(kind)}
+    assert all(comments.values()), "a setting without help"
+    for line in file.read_text().splitlines():
+        key, _, rest = line.partition(":")
+        if key in comments:
+            assert rest.partition(" # ")[2] == comments[key], line

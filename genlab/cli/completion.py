@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from genlab import plugins
-from genlab.cli import words
+from genlab.cli import help, words
 from genlab.cli.composing import compose
 from genlab.cli.verbs import VERBS
-from genlab.config.schema import suggest
+from genlab.config.schema import show, suggest
 from genlab.errors import ConfigError, UserError
 
 _BASH = r"""_genlab_complete() {
@@ -49,17 +49,8 @@ end
 complete -c genlab -f -a '(__genlab_complete)'"""
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-_PATH_KEYS = ("ckpt", "run", "run_dir", "dataset.root", "dataset.path", "dataset.ckpt")
-_PICTURES = {
-    ("complete", "images"): (),
-    ("complete", "keep"): ("keep=top", "keep=left"),
-    ("reconstruct", "images"): (),
-    ("encode", "images"): (),
-    ("interpolate", "images"): (),
-    ("traverse", "images"): (),
-    ("denoise", "images"): (),
-}
-"""Keys of verbs that take a path, and the words that they also take."""
+_PATH_KEYS = ("run", "run_dir", "dataset.root", "dataset.path", "dataset.ckpt")
+"""Keys of train and resume, and of datasets, that take a path."""
 
 
 def script(shell: str | None) -> str:
@@ -107,15 +98,19 @@ def candidates(line: str, shipped: Path) -> list[str]:
         return _starting(last, VERBS)
     if command.verb == "completion":
         return _starting(last, _SCRIPTS)
-    if command.verb not in VERBS or command.verb == "list":
+    if command.verb == "list":
+        return _starting(last, help.GROUPS)
+    if command.verb not in VERBS:
         return []
     key, equals, value = last.partition("=")
     with contextlib.redirect_stdout(io.StringIO()):
         plugins.import_modules(command.modules)
     if equals and key in _PATH_KEYS:
         return _files(f"{key}=", value)
-    if equals and (command.verb, key) in _PICTURES:
-        return [*_starting(last, _PICTURES[str(command.verb), key]), *_files(f"{key}=", value)]
+    for each in VERBS[command.verb].settings:
+        if equals and each.key == key and (each.path or each.choices or each.words):
+            offered = [f"{key}={show(word)}" for word in (*each.choices, *each.words)]
+            return [*_starting(last, offered), *(_files(f"{key}=", value) if each.path else ())]
     return _overrides(command, last, shipped)
 
 

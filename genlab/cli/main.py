@@ -64,10 +64,12 @@ def _dispatch(argv: list[str]) -> int:
     plugins.import_modules(command.modules)
     folders = words.config_folders(command, configs_folder())
     if command.verb is None or command.flags.pop("--help", False):
-        print(help.page(command.verb, folders))
+        sections = ("model", "dataset", "optimizer", "schedule", "trainer")
+        typed = [(group, command.value(group)) for group in sections]
+        print(help.page(command.verb, folders, [(group, name) for group, name in typed if name]))
         return 0
     if command.verb == "list":
-        print(help.listing(folders))
+        print(help.listing(folders, command.words[0] if command.words else None))
         return 0
     if command.verb == "completion":
         print(completion.script(command.words[0] if command.words else None))

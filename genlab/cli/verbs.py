@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from genlab.config.commands import (
@@ -15,6 +14,7 @@ from genlab.config.commands import (
     SampleConfig,
     TraverseConfig,
 )
+from genlab.config.schema import Setting, settings_of
 
 
 @dataclass(frozen=True)
@@ -22,42 +22,180 @@ class Verb:
     """One command.
 
     Attributes:
-        summary: one line for the overview.
+        summary: one line, for the overview and the head of its page.
+        examples: commands without `genlab VERB`, each with a remark after two blanks or more, or without.
         config: the dataclass of a verb on a trained model, whose module `genlab.commands.NAME` has a
             `main(plain)`; None for the verbs that `genlab.cli.main` treats by name.
+        usage: what may stand after the verb, a line for each way.
+        notes: what else a reader of the page must know.
         other_datasets: it also takes dataset=NAME, which is short for dataset.name=NAME.
     """
 
     summary: str
+    examples: tuple[str, ...]
     config: type | None = None
+    usage: tuple[str, ...] = ("ckpt=PATH [key=value ...] [flags]",)
+    notes: str = ""
     other_datasets: bool = False
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The settings of a verb on a trained model; none for the others."""
+        return settings_of(self.config) if self.config else []
 
     @property
     def keys(self) -> list[str]:
         """The words that may stand before `=` without a dot, for a verb on a trained model."""
-        names = [field.name for field in dataclasses.fields(self.config)] if self.config else []
-        return [name for name in names if name != "dataset" or self.other_datasets]
+        return [each.key for each in self.settings if each.key != "dataset" or self.other_datasets]
 
+
+_VAE = "ckpt=outputs/train/20260101-120000-vae-digits"
+_PIXELCNN = "ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits"
 
 VERBS = {
-    "train": Verb("train a model; leaves a run folder in outputs/train"),
-    "resume": Verb("go on with a run that was cut off, or go on for longer"),
-    "sample": Verb("images out of a trained model", SampleConfig),
-    "complete": Verb("the rest of images of which a part is known", CompleteConfig),
-    "reconstruct": Verb("images by way of their latent codes, and how near they come", ReconstructConfig),
+    "train": Verb(
+        "train a model; leaves a run folder with checkpoints, sample grids and metrics",
+        (
+            "model=vae dataset=mnist optimizer=adam schedule=warmup_cosine",
+            "model=vqvae dataset=emoji                            colour, with nothing to download",
+            "model=gated_pixelcnn dataset=codes dataset.ckpt=RUN  a prior over the codes of a VQ-VAE",
+            "-m model=vae model.latent=2,8,32 seed=0,1            a sweep: a run for each combination",
+            "--config-dir mine model=my                           with your own mine/model/my.yaml",
+            "--module my_models model=my                          a family of your own, in my_models.py",
+        ),
+        usage=("[group=option ...] [key=value ...] [flags]",),
+    ),
+    "resume": Verb(
+        "continue a run from its newest whole checkpoint, as if it had never stopped, or for longer",
+        (
+            "run=outputs/train/20260101-120000-vae-digits",
+            "run=outputs/train/20260101-120000-vae-digits trainer.steps=20000",
+            "run=outputs/train/20260101-120000-vae-digits --cfg job     shows its configuration",
+        ),
+        usage=("run=PATH [key=value ...] [flags]",),
+        notes="""\
+run=PATH is the run folder. Free to change: all of trainer but the batch size (trainer.steps is the length of
+the whole run), optimizer.lr, and where the data are (dataset.root, dataset.path, dataset.ckpt).""",
+    ),
+    "sample": Verb(
+        "draw images from a trained model: a grid, a PNG for each, and arrays on request",
+        (
+            _VAE,
+            f"{_VAE} n=1000 seed=3 npz=true",
+            f"{_VAE}/checkpoints/step-00004000.pt run_dir=pictures",
+        ),
+        SampleConfig,
+    ),
+    "complete": Verb(
+        "draw the unknown pixels of images, with an autoregressive model",
+        (
+            f"{_PIXELCNN} keep=top",
+            f"{_PIXELCNN} keep=left resample=16 n=4",
+            f"{_PIXELCNN} images=mine.png keep=mask.png",
+        ),
+        CompleteConfig,
+        notes="""\
+Pixels are drawn row by row. Where the known pixels come first (keep=top), completions are exact draws of the
+model given them; elsewhere resample=... comes closer, the more candidates the closer.""",
+    ),
+    "reconstruct": Verb(
+        "encode and decode images, and measure the reconstruction error",
+        (_VAE, f"{_VAE} split=train count=100", f"{_VAE} images=mine.png"),
+        ReconstructConfig,
+        notes="""\
+An image is decoded from the mean of its code, without noise. The peak signal-to-noise ratio of images in
+[0, 1] is 10 log10(1 / mean squared error), in decibels. A model that takes labels is given the dataset's;
+your own pictures get the class that the model finds likeliest.""",
+    ),
     "encode": Verb(
-        "the latent codes of images, a map of them, and what can be read off them",
+        "compute latent codes of images, a map of them, and a linear probe of their classes",
+        (
+            _VAE,
+            f"{_VAE} map=tsne split=train count=1000",
+            "ckpt=outputs/train/20260101-120000-vae-mnist dataset=fashion_mnist",
+        ),
         EncodeConfig,
+        notes="""\
+Writes codes.npz (codes, labels, index, split; also train_codes and train_labels), map.png and encoding.json.
+The linear probe is a multinomial logistic regression on standardised codes of 10,000 training images, its
+penalty chosen on validation images; its accuracy is that on test images. Beside it stand as many principal
+components of the pixels, and the reconstruction error of both. Another dataset keeps its own settings, e.g.
+dataset=folder dataset.path=mine dataset.size=28 dataset.channels=1.""",
         other_datasets=True,
     ),
-    "interpolate": Verb("what lies between two images or samples", InterpolateConfig),
+    "interpolate": Verb(
+        "decode the way between two latents, of images or samples: a row for each pair",
+        (
+            f"{_VAE} between=images",
+            "ckpt=outputs/train/20260101-120000-gan-digits path=spherical seed=3",
+            f"{_VAE} between=images images=mine steps=20",
+        ),
+        InterpolateConfig,
+        notes="""\
+The samples are those of genlab sample with the same seed; between images, the ends are reconstructions.""",
+    ),
     "traverse": Verb(
-        "what each dimension of a latent, or the way from one class to another, does", TraverseConfig
+        "change one dimension of a latent at a time, or move from one class towards another",
+        (
+            _VAE,
+            f"{_VAE} around=image number=5 dimensions=[0,3]",
+            f"{_VAE} around=image direction=[3,8]",
+        ),
+        TraverseConfig,
+        notes="""\
+In the row of a dimension its number is replaced; in that of a direction the latent moves along it. A latent
+of two dimensions also gives manifold.png: 20 x 20 latents, evenly spaced in the prior's probability. Of a
+categorical latent, each variable has a row, and each of its classes an image.""",
     ),
-    "denoise": Verb("images with noise, which a model takes out again", DenoiseConfig),
+    "denoise": Verb(
+        "remove noise from images with a model that reconstructs them, and compare with a median filter",
+        (
+            "ckpt=outputs/train/20260101-120000-dae-digits",
+            "ckpt=outputs/train/20260101-120000-dae-digits noise=salt_and_pepper level=0.1",
+            f"{_VAE} noise=gaussian level=0.2 images=mine",
+        ),
+        DenoiseConfig,
+        notes="""\
+Noise is added first, but for noise=none. The peak signal-to-noise ratios of the noisy image, of the restored
+one and of a 3x3 median filter's are compared. A model trained without noise (vae, ae) restores what is near
+its own images.""",
+    ),
     "evaluate": Verb(
-        "the numbers of a trained model on a split of its dataset", EvaluateConfig, other_datasets=True
+        "compute the numbers of a trained model on a split of its dataset, and compare its samples with data",
+        (
+            _VAE,
+            f"{_VAE} split=validation images=500",
+            f"{_VAE} weights=raw device=cpu",
+            f"{_VAE} measure=auto n=1000",
+            "samples=my_pictures dataset=emoji measure=[lite0,random_conv]",
+        ),
+        EvaluateConfig,
+        usage=(
+            "ckpt=PATH [key=value ...] [flags]",
+            "samples=FOLDER dataset=NAME [key=value ...] [flags]",
+        ),
+        notes="""\
+measure compares samples with data by Fréchet and kernel distance, precision, recall, density and coverage of
+features. Extractors: pixels, random_conv, lenet (a classifier of the dataset), lite0, inception, dinov2, or
+auto for the one that suits the images; frechet_lenet for a single number.""",
+        other_datasets=True,
     ),
-    "list": Verb("the models, datasets, optimizers, schedules and recipes there are"),
-    "completion": Verb("what the shell needs to complete words with the TAB key"),
+    "list": Verb(
+        "list the models, datasets, optimizers, schedules, recipes and sweeps, a line each",
+        (
+            "",
+            "models               one group",
+            "--config-dir mine    with your own configurations",
+        ),
+        usage=("[GROUP] [flags]",),
+    ),
+    "completion": Verb(
+        "print the script by which a shell completes genlab's words with the TAB key",
+        (),
+        usage=("bash|zsh|fish",),
+        notes="""\
+eval "$(genlab completion bash)"                                      now; in ~/.bashrc for always
+eval "$(genlab completion zsh)"                                       now; in ~/.zshrc for always
+genlab completion fish > ~/.config/fish/completions/genlab.fish       for always""",
+    ),
 }

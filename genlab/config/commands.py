@@ -1,4 +1,7 @@
-"""The dataclasses of the commands on trained models."""
+"""The dataclasses of the verbs on trained models.
+
+The help of each setting is what `--help` and the documentation show, and the comment in the verb's YAML file.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,54 @@ from typing import Any, Literal
 from genlab.config.schema import setting
 from genlab.errors import ConfigError
 
+Split = Literal["train", "validation", "test"]
 
-@dataclass(frozen=True)
-class SampleConfig:
+
+@dataclass(frozen=True, kw_only=True)
+class OnCheckpointConfig:
+    """Settings of every verb that loads a trained model."""
+
+    ckpt: str = setting(path=True, help="a run folder (its newest checkpoint) or one checkpoint file")
+    seed: int = setting(0, at_least=0, help="of every drawn number")
+    batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
+    weights: Literal["auto", "average", "raw"] = setting(
+        "auto", help="auto: the moving average where there is one"
+    )
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1 or mps")
+    dataset: dict[str, Any] = setting({}, help="dataset.root=PATH: where the files are now")
+    run_dir: str | None = setting(
+        None, path=True, help="where the results go; null: outputs/VERB/DATE-TIME-MODEL-DATASET"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnImagesConfig(OnCheckpointConfig):
+    """Settings of every verb that takes a user's pictures, or images of the dataset."""
+
+    images: str | None = setting(
+        None, path=True, help="a picture or a folder of pictures, of the model's size; null: the dataset's"
+    )
+    split: Split = setting("test", help="images=null: which part of the dataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(OnCheckpointConfig):
     """`genlab sample`."""
 
-    ckpt: str = setting(help="a run folder or one checkpoint file")
     n: int | None = setting(None, at_least=1, help="images; null: one for each of labels, else 64")
-    seed: int = setting(0, at_least=0)
+    seed: int = setting(0, at_least=0, help="image k depends on the seed and k alone")
     labels: tuple[int, ...] | None = setting(
-        None, at_least=0, help="one class for each image, repeated as needed"
+        None, at_least=0, help="a class for each image, e.g. [3,3,7], repeated where n says more"
     )
     temperature: float = setting(1.0, above=0, help="below 1 keeps to what is likely; autoregressive models")
     prior: Literal["model", "fit"] = setting(
         "model", help="fit: Gaussians fitted to the codes of training images; models with an encoder"
     )
     components: int = setting(10, at_least=1, help="prior=fit: how many Gaussians")
-    batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
-    weights: Literal["auto", "average", "raw"] = setting(
-        "auto", help="auto: the moving average where there is one"
-    )
-    device: str = setting("auto")
     npz: bool = setting(False, help="write samples.npz too: images, uint8 (n, H, W, C)")
     dataset: dict[str, Any] = setting(
-        {}, help="where the files are now: dataset.root=... for prior=fit, dataset.ckpt=... for codes"
+        {}, help="where the files are now: dataset.root=PATH for prior=fit, dataset.ckpt=VQVAE for codes"
     )
-    run_dir: str | None = setting(None)
 
     @property
     def count(self) -> int:
@@ -41,65 +66,159 @@ class SampleConfig:
         return self.n or len(self.labels or ()) or 64
 
 
-@dataclass(frozen=True)
-class CompleteConfig:
+@dataclass(frozen=True, kw_only=True)
+class CompleteConfig(OnImagesConfig):
     """`genlab complete`."""
 
-    ckpt: str = setting(help="a run folder or one checkpoint file")
-    images: str | None = setting(None, help="a picture or a folder of them; null: those of the dataset")
-    keep: str = setting("top", help="top, left, or a picture of a mask, white where pixels are kept")
+    keep: str = setting(
+        "top",
+        path=True,
+        words=("top", "left"),
+        help="known pixels: top or left half, or a mask, white where known",
+    )
     n: int = setting(8, at_least=1, at_most=65536, help="completions of each image")
-    resample: int = setting(1, at_least=1, at_most=65536, help="candidates of a completion")
+    resample: int = setting(
+        1,
+        at_least=1,
+        at_most=65536,
+        help="candidates of a completion, chosen by the likelihood of known pixels",
+    )
     temperature: float = setting(1.0, above=0, help="below 1 keeps to what is likely")
     labels: tuple[int, ...] | None = setting(
-        None, at_least=0, help="classes that the completions of an image have in turn"
+        None,
+        at_least=0,
+        help="classes of an image's completions in turn, e.g. [3,7]; null: its own, else drawn",
     )
-    seed: int = setting(0, at_least=0)
-    split: Literal["train", "validation", "test"] = setting("test")
-    count: int = setting(8, at_least=1, help="images of the split, where images is null")
+    seed: int = setting(
+        0, at_least=0, help="a completion depends on the seed, its image, its number and resample alone"
+    )
+    count: int = setting(
+        8, at_least=1, help="images=null: images of the split, drawn at random, always the same"
+    )
     batch_size: int = setting(256, at_least=1, help="candidates at a time; no effect on the pictures")
-    weights: Literal["auto", "average", "raw"] = setting("auto")
-    device: str = setting("auto")
-    dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
-    run_dir: str | None = setting(None)
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class ReconstructConfig(OnImagesConfig):
+    """`genlab reconstruct`."""
+
+    count: int = setting(
+        40, at_least=1, help="images=null: images of the split, drawn at random, always the same"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(OnImagesConfig):
+    """`genlab encode`."""
+
+    count: int | None = setting(
+        None, at_least=1, help="images=null: images of the split, drawn at random, always the same; null: all"
+    )
+    map: Literal["pca", "tsne"] = setting(
+        "pca", help="pca: the plane in which codes vary most; tsne: t-SNE of at most 2000"
+    )
+    seed: int = setting(0, at_least=0, help="of t-SNE, and of dynamic binarisation")
+    dataset: dict[str, Any] = setting(
+        {}, help="dataset=NAME: other images of the same shape; dataset.root=PATH: where its files are"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateConfig(OnImagesConfig):
+    """`genlab interpolate`."""
+
+    between: Literal["samples", "images"] = setting("samples", help="images: for models with an encoder")
+    steps: int = setting(10, at_least=2, at_most=100, help="images of a row, both ends included")
+    path: Literal["straight", "spherical"] = setting(
+        "straight", help="spherical keeps the norm of latents on the way (White 2016)"
+    )
+    n: int = setting(8, at_least=1, help="pairs: 0 and 1, 2 and 3 and so on")
+    labels: tuple[int, ...] | None = setting(
+        None, at_least=0, help="classes of the pairs in turn, e.g. [3,7]; null: the images', else drawn"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraverseConfig(OnImagesConfig):
+    """`genlab traverse`."""
+
+    dimensions: tuple[int, ...] | None = setting(
+        None,
+        at_least=0,
+        help="of the latent, a row each, e.g. [0,3]; null: the first 16, none beside a direction",
+    )
+    direction: tuple[int, ...] | None = setting(
+        None, at_least=0, help="two classes, e.g. [3,8]: a row along the difference of their mean codes"
+    )
+    range: float = setting(3.0, above=0, help="standard deviations of the prior on both sides")
+    steps: int = setting(11, at_least=2, at_most=100, help="images of a row")
+    around: Literal["origin", "image", "sample"] = setting(
+        "origin", help="the latent that is changed: the origin, an image's code or a sample's"
+    )
+    number: int = setting(0, at_least=0, help="around=image or sample: which one")
+    label: int | None = setting(None, at_least=0, help="class of all images; null: the image's, else drawn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseConfig(OnImagesConfig):
+    """`genlab denoise`."""
+
+    noise: Literal["gaussian", "masking", "salt_and_pepper", "none"] | None = setting(
+        None, help="null: as in training, else gaussian; none: the images have noise already"
+    )
+    level: float | None = setting(
+        None,
+        at_least=0,
+        help="gaussian: standard deviation; else the share of pixels; null: the model's, else 0.3",
+    )
+    seed: int = setting(0, at_least=0, help="the noise of image k depends on the seed and k alone")
+    count: int = setting(
+        40, at_least=1, help="images=null: images of the split, drawn at random, always the same"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(OnCheckpointConfig):
     """`genlab evaluate`."""
 
-    ckpt: str | None = setting(
-        None, help="a run folder or one checkpoint file; null to measure samples=FOLDER"
+    ckpt: str | None = setting(  # type: ignore[assignment]
+        None, path=True, help="a run folder or one checkpoint file; null: samples=FOLDER is measured"
     )
-    split: Literal["train", "validation", "test"] = setting("test")
-    images: int | None = setting(None, at_least=1, help="only so many of the split; null for all of it")
-    samples: int | str | None = setting(
-        None,
-        at_least=1,
-        help="how many for mode coverage; or, without ckpt, a folder or .npz file to measure",
+    split: Split = setting("test", help="which part of the dataset")
+    images: int | None = setting(
+        None, at_least=1, help="of the split, drawn at random, always the same; null: all"
     )
     measure: tuple[str, ...] | str | None = setting(
-        None, help="extractors by which samples are compared with data: [lenet,random_conv]; auto for one"
+        None, help="extractors that compare samples with data, e.g. [lenet,random_conv], or auto; see below"
     )
     n: int | None = setting(
         None, at_least=10, help="samples to measure; null: as many as data, at most 10000"
     )
-    against: str | None = setting(None, help="measure: a folder or .npz file in place of the split")
+    samples: int | str | None = setting(
+        None,
+        at_least=1,
+        path=True,
+        help="samples whose modes are counted; or, without ckpt, a folder or .npz file to measure",
+    )
+    against: str | None = setting(
+        None, path=True, help="measure: a folder or .npz file in place of the split"
+    )
     extrapolate: bool = setting(False, help="measure: the Fréchet distance at infinitely many samples too")
-    memorisation: bool = setting(False, help="whether samples are copies of training images, and a picture")
-    weights_file: str | None = setting(None, help="measure=inception: the file of its weights")
-    seed: int = setting(0, at_least=0)
-    batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
+    memorisation: bool = setting(
+        False, help="test whether samples are copies of training images; nearest.png"
+    )
+    weights_file: str | None = setting(None, path=True, help="measure=inception: the file of its weights")
     importance_samples: int | None = setting(
-        None, at_least=1, help="posterior samples of an importance-weighted bound; models with a latent"
+        None, at_least=1, help="posterior samples of each image, for a tighter bound, e.g. 5000"
     )
-    per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image, in order")
-    weights: Literal["auto", "average", "raw"] = setting("auto")
-    device: str = setting("auto")
+    per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image")
+    seed: int = setting(
+        0, at_least=0, help="of samples, of latents drawn for a bound, of dynamic binarisation"
+    )
+    batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
     dataset: dict[str, Any] = setting(
-        {}, help="dataset.root=... where the files are now; dataset=NAME beside samples=FOLDER"
+        {}, help="dataset.root=PATH: where the files are now; dataset=NAME beside samples=FOLDER"
     )
-    run_dir: str | None = setting(None)
 
     def __post_init__(self) -> None:
         folder = self.samples if isinstance(self.samples, str) else None
@@ -138,79 +257,3 @@ class EvaluateConfig:
             return self.measure
         asked = isinstance(self.samples, str) or self.against or self.extrapolate
         return ("auto",) if asked or (self.n and not self.memorisation) else ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnCheckpointConfig:
-    """What every command on the latents of a trained model can be told."""
-
-    ckpt: str = setting(help="a run folder or one checkpoint file")
-    images: str | None = setting(None, help="a picture or a folder of them; null: those of the dataset")
-    split: Literal["train", "validation", "test"] = setting("test")
-    seed: int = setting(0, at_least=0)
-    batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
-    weights: Literal["auto", "average", "raw"] = setting("auto")
-    device: str = setting("auto")
-    dataset: dict[str, Any] = setting({}, help="dataset.root=... where the files are now")
-    run_dir: str | None = setting(None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructConfig(OnCheckpointConfig):
-    """`genlab reconstruct`."""
-
-    count: int = setting(40, at_least=1, help="images of the split, where images is null")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodeConfig(OnCheckpointConfig):
-    """`genlab encode`."""
-
-    count: int | None = setting(
-        None, at_least=1, help="so many of the split, drawn at random, always the same; null: all"
-    )
-    map: Literal["pca", "tsne"] = setting("pca", help="how codes become a picture")
-    dataset: dict[str, Any] = setting({}, help="dataset=NAME for another one, of images of the same shape")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterpolateConfig(OnCheckpointConfig):
-    """`genlab interpolate`."""
-
-    between: Literal["samples", "images"] = setting("samples")
-    steps: int = setting(10, at_least=2, at_most=100, help="images of a row, both ends included")
-    path: Literal["straight", "spherical"] = setting("straight")
-    n: int = setting(8, at_least=1, help="pairs")
-    labels: tuple[int, ...] | None = setting(
-        None, at_least=0, help="classes that the pairs have in turn; null: the images', else drawn"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraverseConfig(OnCheckpointConfig):
-    """`genlab traverse`."""
-
-    dimensions: tuple[int, ...] | None = setting(
-        None, at_least=0, help="of the latent, a row each; null: the first 16, or none beside a direction"
-    )
-    direction: tuple[int, ...] | None = setting(
-        None, at_least=0, help="two classes: a row along the difference of their mean codes"
-    )
-    range: float = setting(3.0, above=0, help="standard deviations on both sides")
-    steps: int = setting(11, at_least=2, at_most=100, help="images of a row")
-    around: Literal["origin", "image", "sample"] = setting("origin")
-    number: int = setting(0, at_least=0, help="which image or sample")
-    label: int | None = setting(None, at_least=0, help="class of all images; null: the image's, else drawn")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiseConfig(OnCheckpointConfig):
-    """`genlab denoise`."""
-
-    noise: Literal["gaussian", "masking", "salt_and_pepper", "none"] | None = setting(
-        None, help="null: what the model was trained with, else gaussian; none: it is there already"
-    )
-    level: float | None = setting(
-        None, at_least=0, help="standard deviation, or share of pixels; null: the model's own, else 0.3"
-    )
-    count: int = setting(40, at_least=1, help="images of the split, where images is null")

@@ -13,10 +13,10 @@ class PlayerOptimizerConfig:
     """What one player sets differently from `optimizer`; null keeps the common value."""
 
     lr: float | None = setting(None, above=0, help="learning rate of this player")
-    weight_decay: float | None = setting(None, at_least=0)
-    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1)
-    momentum: float | None = setting(None, at_least=0, below=1)
-    clip_grad_norm: float | None = setting(None, at_least=0)
+    weight_decay: float | None = setting(None, at_least=0, help="weight decay of this player")
+    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1, help="of Adam")
+    momentum: float | None = setting(None, at_least=0, below=1, help="of sgd and rmsprop")
+    clip_grad_norm: float | None = setting(None, at_least=0, help="largest norm of its gradient")
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,16 @@ class AdamConfig:
 
     name: Literal["adam"] = setting("adam")
     lr: float = setting(1e-3, above=0, help="learning rate, multiplied by the schedule")
-    betas: tuple[float, ...] = setting((0.9, 0.999), at_least=0, below=1)
-    eps: float = setting(1e-8, above=0)
-    weight_decay: float = setting(0.0, at_least=0)
+    betas: tuple[float, ...] = setting(
+        (0.9, 0.999), at_least=0, below=1, help="decay rates of the two moments"
+    )
+    eps: float = setting(1e-8, above=0, help="added to the denominator of a step")
+    weight_decay: float = setting(0.0, at_least=0, help="L2 term added to the gradient")
     clip_grad_norm: float = setting(
         0.0, at_least=0, help="largest norm of a player's gradient; 0 for no clipping"
     )
     players: dict[str, PlayerOptimizerConfig] = setting(
-        {}, help="optimizer.players.NAME.lr=... for one player"
+        {}, help="settings of one player: optimizer.players.NAME.lr=..."
     )
 
 
@@ -41,7 +43,9 @@ class AdamWConfig(AdamConfig):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     name: Literal["adamw"] = setting("adamw")  # type: ignore[assignment]
-    weight_decay: float = setting(0.01, at_least=0)
+    weight_decay: float = setting(
+        0.01, at_least=0, help="decoupled: each step subtracts lr * weight_decay * weight"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,17 @@ class RMSpropConfig:
     """RMSprop (Tieleman and Hinton 2012)."""
 
     name: Literal["rmsprop"] = setting("rmsprop")
-    lr: float = setting(5e-5, above=0)
-    alpha: float = setting(0.99, at_least=0, below=1)
-    eps: float = setting(1e-8, above=0)
-    momentum: float = setting(0.0, at_least=0, below=1)
-    weight_decay: float = setting(0.0, at_least=0)
-    clip_grad_norm: float = setting(0.0, at_least=0)
-    players: dict[str, PlayerOptimizerConfig] = setting({})
+    lr: float = setting(5e-5, above=0, help="learning rate, multiplied by the schedule")
+    alpha: float = setting(0.99, at_least=0, below=1, help="decay rate of the mean squared gradient")
+    eps: float = setting(1e-8, above=0, help="added to the denominator of a step")
+    momentum: float = setting(0.0, at_least=0, below=1, help="share of the last step that is kept")
+    weight_decay: float = setting(0.0, at_least=0, help="L2 term added to the gradient")
+    clip_grad_norm: float = setting(
+        0.0, at_least=0, help="largest norm of a player's gradient; 0 for no clipping"
+    )
+    players: dict[str, PlayerOptimizerConfig] = setting(
+        {}, help="settings of one player: optimizer.players.NAME.lr=..."
+    )
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,16 @@ class SGDConfig:
     """Stochastic gradient descent, with momentum (Nesterov's on request)."""
 
     name: Literal["sgd"] = setting("sgd")
-    lr: float = setting(0.1, above=0)
-    momentum: float = setting(0.9, at_least=0, below=1)
-    nesterov: bool = setting(False)
-    weight_decay: float = setting(0.0, at_least=0)
-    clip_grad_norm: float = setting(0.0, at_least=0)
-    players: dict[str, PlayerOptimizerConfig] = setting({})
+    lr: float = setting(0.1, above=0, help="learning rate, multiplied by the schedule")
+    momentum: float = setting(0.9, at_least=0, below=1, help="share of the last step that is kept")
+    nesterov: bool = setting(False, help="look ahead along the momentum; needs momentum > 0")
+    weight_decay: float = setting(0.0, at_least=0, help="L2 term added to the gradient")
+    clip_grad_norm: float = setting(
+        0.0, at_least=0, help="largest norm of a player's gradient; 0 for no clipping"
+    )
+    players: dict[str, PlayerOptimizerConfig] = setting(
+        {}, help="settings of one player: optimizer.players.NAME.lr=..."
+    )
 
 
 OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
@@ -86,7 +98,7 @@ class LinearConfig:
     """A straight line from 1 to `final`."""
 
     name: Literal["linear"] = setting("linear")
-    final: float = setting(0.0, at_least=0, at_most=1, help="multiplier at the end of the run")
+    final: float = setting(0.0, at_least=0, at_most=1, help="share of optimizer.lr at the end of the run")
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class CosineConfig:
     """Half a cosine from 1 to `final` (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
 
     name: Literal["cosine"] = setting("cosine")
-    final: float = setting(0.0, at_least=0, at_most=1)
+    final: float = setting(0.0, at_least=0, at_most=1, help="share of optimizer.lr at the end of the run")
 
 
 @dataclass(frozen=True)
@@ -102,8 +114,8 @@ class WarmupCosineConfig:
     """A straight line up to 1 over `warmup` of the run, then half a cosine to `final`."""
 
     name: Literal["warmup_cosine"] = setting("warmup_cosine")
-    warmup: float = setting(0.02, at_least=0, below=1, help="share of the run")
-    final: float = setting(0.0, at_least=0, at_most=1)
+    warmup: float = setting(0.02, at_least=0, below=1, help="share of the run that is spent rising")
+    final: float = setting(0.0, at_least=0, at_most=1, help="share of optimizer.lr at the end of the run")
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ class StepConfig:
 
     name: Literal["step"] = setting("step")
     milestones: tuple[float, ...] = setting((0.5, 0.75), above=0, below=1, help="shares of the run")
-    factor: float = setting(0.1, above=0, at_most=1)
+    factor: float = setting(0.1, above=0, at_most=1, help="of the rate at each milestone")
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ class ExponentialConfig:
     """Geometric decay from 1 to `final`."""
 
     name: Literal["exponential"] = setting("exponential")
-    final: float = setting(0.01, above=0, at_most=1)
+    final: float = setting(0.01, above=0, at_most=1, help="share of optimizer.lr at the end of the run")
 
 
 ScheduleConfig = (
@@ -137,31 +149,33 @@ class TrainerConfig:
         128, at_least=1, help="images of one update, over all processes and micro-batches"
     )
     micro_batch_size: int | None = setting(
-        None, at_least=1, help="images at a time within an update; null for all"
+        None, at_least=1, help="images at a time within an update, to save memory; null for all"
     )
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1 or mps")
-    precision: Literal["fp32", "bf16"] = setting("fp32")
+    precision: Literal["fp32", "bf16"] = setting("fp32", help="bf16: autocast")
     compile: bool = setting(False, help="torch.compile each player's network")
     deterministic: bool = setting(
         False, help="refuse operations that do not repeat bit for bit, at some speed"
     )
     ema_half_life_images: int = setting(
-        0, at_least=0, help="half-life of the weights' moving average; 0 for none"
+        0, at_least=0, help="half-life of the weights' moving average, in images; 0 for none"
     )
     ema_ramp: float = setting(0.05, above=0, help="share of the images seen that the half-life is at most")
-    log_every: int = setting(100, at_least=1, help="steps")
-    sample_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
-    evaluate_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
-    evaluate_images: int | None = setting(
-        2000, at_least=1, help="validation images of one evaluation; null for all"
+    log_every: int = setting(100, at_least=1, help="steps between lines of metrics.jsonl")
+    sample_every: int = setting(1000, at_least=0, help="steps between sample grids; 0 for only at the end")
+    evaluate_every: int = setting(
+        1000, at_least=0, help="steps between evaluations on the validation split; 0 for only at the end"
     )
-    checkpoint_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    evaluate_images: int | None = setting(
+        2000, at_least=1, help="validation images of one evaluation, always the same; null for all"
+    )
+    checkpoint_every: int = setting(1000, at_least=0, help="steps between checkpoints; 0 for only at the end")
     keep_checkpoints: int = setting(3, at_least=1, help="how many of the newest are kept")
     sample_images: int = setting(64, at_least=1, help="images in a sample grid")
     measure: tuple[str, ...] = setting(
-        (), help="what is measured of samples: [frechet_lenet]; see measure of genlab evaluate"
+        (), help="what is measured of samples, e.g. [frechet_lenet]; see genlab evaluate --help"
     )
-    measure_every: int = setting(1000, at_least=0, help="steps; 0 for only at the end")
+    measure_every: int = setting(1000, at_least=0, help="steps between measurements; 0 for only at the end")
     measure_images: int = setting(2000, at_least=10, help="samples that are measured")
     tensorboard: bool = setting(False, help='needs pip install "genlab[tensorboard]"')
     wandb: bool = setting(False, help='needs pip install "genlab[wandb]"')

@@ -11,15 +11,82 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from genlab.errors import ConfigError
 
 T = TypeVar("T")
+
+_BOUNDS = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
+
+
+class Setting(NamedTuple):
+    """One field of a configuration dataclass, for help pages and comments.
+
+    key: its name.
+    default: as plain data; MISSING for a required one.
+    help: one line.
+    choices: the values of a Literal, null included; empty for others.
+    bounds: the range in words, e.g. "at least 1"; "" without one.
+    path: whether it is the path of a file or folder.
+    words: other values that the shell's completion offers.
+    """
+
+    key: str
+    default: Any
+    help: str
+    choices: tuple[Any, ...]
+    bounds: str
+    path: bool
+    words: tuple[str, ...]
+
+    @property
+    def comment(self) -> str:
+        """The choices that the help does not name, and the help."""
+        missing = not all(re.search(rf"\b{choice}\b", self.help) for choice in map(show, self.choices))
+        listed = " | ".join(map(show, self.choices)) if missing and len(self.choices) > 1 else ""
+        return "; ".join(part for part in (listed, self.help) if part)
+
+
+def settings_of(cls: type) -> list[Setting]:
+    """Returns the settings of a configuration dataclass but `name`: its own before inherited ones."""
+    hints = typing.get_type_hints(cls)
+    found = []
+    for field in dataclasses.fields(cls):
+        if field.name == "name":
+            continue
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        meta = field.metadata
+        bounds = " and ".join(f"{_BOUNDS[name]} {bound:g}" for name, bound in meta.get("bounds", {}).items())
+        found.append(
+            Setting(
+                field.name,
+                default if default is MISSING else to_plain(default),
+                meta.get("help", ""),
+                _choices(hints[field.name]),
+                bounds,
+                meta.get("path", False),
+                meta.get("words", ()),
+            )
+        )
+    bases = [base for base in cls.__bases__ if dataclasses.is_dataclass(base)]
+    inherited = {field.name for base in bases for field in dataclasses.fields(base)}
+    return sorted(found, key=lambda each: (each.key != "ckpt", each.key in inherited))
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        parts = [_choices(part) for part in get_args(kind)]
+        found = tuple(choice for part in parts for choice in part)
+        return (*found, None) if found and type(None) in get_args(kind) else found
+    return ()
 
 
 def setting(
@@ -30,6 +97,8 @@ def setting(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    path: bool = False,
+    words: tuple[str, ...] = (),
 ) -> Any:
     """A field of a configuration dataclass, with the range its value must lie in.
 
@@ -37,9 +106,16 @@ def setting(
         default: the value when the key is absent; without one the key is required.
         help: one line for people.
         at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
+        path: the value is the path of a file or folder.
+        words: other values that the shell's completion offers.
     """
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
-    metadata = {"help": help, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    metadata = {
+        "help": help,
+        "bounds": {k: v for k, v in bounds.items() if v is not None},
+        "path": path,
+        "words": words,
+    }
     if isinstance(default, dict | list):
         frozen = default
         return dataclasses.field(default_factory=lambda: type(frozen)(frozen), metadata=metadata)
@@ -123,16 +199,16 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
         ):
             hint = suggest(str(value), map(str, choices), f"{key}=")
             hint = hint if "mean" in hint else ""
-            raise ConfigError(f"{key}={_show(value)}: not one of {', '.join(map(_show, choices))}{hint}")
+            raise ConfigError(f"{key}={show(value)}: not one of {', '.join(map(show, choices))}{hint}")
         return value
     if origin in (tuple, list):
         items = get_args(kind)
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{key}={_show(value)}: expected a list, e.g. {key}=[1,2]")
+            raise ConfigError(f"{key}={show(value)}: expected a list, e.g. {key}=[1,2]")
         return tuple(_convert(items[0], v, f"{key}[{i}]", bounds) for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}={_show(value)}: expected names with settings")
+            raise ConfigError(f"{key}={show(value)}: expected names with settings")
         return {str(k): _convert(get_args(kind)[1], v, f"{key}.{k}", bounds) for k, v in value.items()}
     if dataclasses.is_dataclass(kind):
         return from_plain(typing.cast(type, kind), value, key)
@@ -150,10 +226,9 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
     elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if type(value) is not kind:
-        raise ConfigError(f"{key}={_show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
+        raise ConfigError(f"{key}={show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}: expected a finite number")
-    words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
     checks = {
         "at_least": lambda v, b: v >= b,
         "above": lambda v, b: v > b,
@@ -161,14 +236,17 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         "below": lambda v, b: v < b,
     }
     if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
-        wanted = " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
-        raise ConfigError(f"{key}={_show(value)}: must be {wanted}")
+        wanted = " and ".join(f"{_BOUNDS[name]} {bound:g}" for name, bound in bounds.items())
+        raise ConfigError(f"{key}={show(value)}: must be {wanted}")
     return value
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """Returns a value as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
     return str(value)
