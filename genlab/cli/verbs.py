@@ -161,7 +161,7 @@ one and of a 3x3 median filter's are compared. A model trained without noise (va
 its own images.""",
     ),
     "evaluate": Verb(
-        "compute the numbers of a trained model on a split of its dataset, and compare its samples with data",
+        "compute the numbers of a trained model on a data split, and compare its samples with data",
         (
             _VAE,
             f"{_VAE} split=validation images=500",
