@@ -85,7 +85,7 @@ def test_values_that_pass(key: str, value: Any, expected: Any) -> None:
         ("flag", "yes", "flag=yes: expected true or false"),
         ("path", None, "path=null: expected a word"),
         ("path", "???", "path: missing; add path=..."),
-        ("path", ["a"], "path=['a']: expected a word"),
+        ("path", ["a"], "path=[a]: expected a word"),
         ("sizes", 3, "sizes=3: expected a list, e.g. sizes=[1,2]"),
         ("sizes", [3, 0], "sizes[1]=0: must be at least 1"),
         ("sizes", "12", "sizes=12: expected a list"),

@@ -17,6 +17,7 @@ from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import encode, train
 from genlab.commands.encode import Features, compare, places_of
+from genlab.config.datasets import NpzConfig
 from genlab.data.subsets import shuffled
 from genlab.report import figures
 from genlab.rng import SampleRng
@@ -207,7 +208,7 @@ def test_another_dataset_s_images(vae: str) -> None:
     genlab("encode", f"ckpt={vae}", "dataset=npz", "dataset.path=mine.npz", "split=train", "run_dir=out")
     arrays, facts = np.load("out/codes.npz"), facts_of("out")
     assert (facts["dataset"], facts["trained_on"], facts["split"]) == ("npz", "digits", "train")
-    from genlab.data.npz import Npz, NpzConfig
+    from genlab.data.npz import Npz
 
     images = next(Npz.load(NpzConfig(path="mine.npz")).evaluation_batches("train", 100, 0))[1].images
     with torch.no_grad():

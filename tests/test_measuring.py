@@ -16,7 +16,7 @@ from PIL import Image
 from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
-from genlab.data.digits import DigitsConfig
+from genlab.config.datasets import DigitsConfig
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError

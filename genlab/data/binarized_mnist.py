@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
-from genlab.config.schema import setting
+from genlab.config.datasets import BinarizedMNISTConfig
 from genlab.data.dataset import Dataset
 from genlab.data.files import damaged, data_root, obtain
 from genlab.data.pixels import Pixels
@@ -26,16 +24,6 @@ _PARTS = {
     "test": ("test", 10000, "9fcd8da6f0fdf09b2ba30fe63a0bb784042a0de82563172530229b983e294ff2"),
 }
 """Split -> name in the files, images, and SHA-256 of its pixels packed eight to a byte."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BinarizedMNISTConfig:
-    """The published splits, 50,000 / 10,000 / 10,000, without labels (Larochelle and Murray 2011)."""
-
-    name: Literal["binarized_mnist"] = setting("binarized_mnist")
-    root: str | None = setting(None, help="folder; null: GENLAB_DATA, else ~/.cache/genlab/data")
-    download: bool = setting(True, help="fetch what is missing")
-    flip: bool = setting(False, help="mirror half of the training images, left to right")
 
 
 class BinarizedMNIST:

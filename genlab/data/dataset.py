@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
+from genlab.config.datasets import DatasetConfig
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed
@@ -25,64 +24,27 @@ _INTERPOLATIONS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nea
 """Torchvision's names; its "nearest" takes a corner of each pixel, not the middle."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetConfig:
-    """What every dataset of grey or colour images can be told."""
+def training_rows(config: DatasetConfig, count: int) -> Tensor:
+    """Returns which of `count` training images are used, ascending: see `DatasetConfig.training_images`.
 
-    name: str = setting()
-    binarize: Literal["none", "dynamic", "threshold"] = setting(
-        "none", help="dynamic: a pixel is 1 with probability level / white, drawn anew at each visit"
-    )
-    threshold: float = setting(
-        0.5, at_least=0, below=1, help="share of white above which threshold gives a 1"
-    )
-    dequantize: bool = setting(False, help="add noise uniform over one level")
-    flip: bool = setting(False, help="mirror half of the training images, left to right")
-    size: int | None = setting(None, at_least=1, help="resize to size x size pixels; null keeps the size")
-    channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps them")
-    memory_limit_gib: float = setting(4.0, at_least=0, help="a larger set is streamed")
-    training_images: int | None = setting(
-        None, at_least=1, help="train on so many of them, the same at every run; null for all"
-    )
+    They are the first so many of one permutation of all, whatever the run's seed, so that runs of several
+    seeds train on the same images and fewer of them are among more. Classes come as they fall.
 
-    def __post_init__(self) -> None:
-        if self.dequantize and self.binarize != "none":
-            raise ConfigError(
-                f"dataset.dequantize=true: does not go with dataset.binarize={self.binarize}; "
-                "use dataset.dequantize=false or dataset.binarize=none"
-            )
-
-    def training_rows(self, count: int) -> Tensor:
-        """Which of `count` training images are used, ascending: see `training_images`.
-
-        They are the first so many of one permutation of all, whatever the run's seed, so that runs of several
-        seeds train on the same images and fewer of them are among more. Classes come as they fall.
-
-        Raises:
-            ConfigError: more are wanted than there are.
-        """
-        wanted = self.training_images
-        if wanted is None:
-            return torch.arange(count)
-        if wanted > count:
-            raise ConfigError(
-                f"dataset.training_images={wanted}: there are {count}; use fewer, or null for all"
-            )
-        generator = torch.Generator().manual_seed(derive_seed(0, "training-images"))
-        return torch.randperm(count, generator=generator)[:wanted].sort().values
-
-    def pixels(self, levels: int) -> Pixels:
-        """How stored levels become images."""
-        return Pixels(levels, self.binarize, self.threshold, self.dequantize, self.flip)
+    Raises:
+        ConfigError: more are wanted than there are.
+    """
+    wanted = config.training_images
+    if wanted is None:
+        return torch.arange(count)
+    if wanted > count:
+        raise ConfigError(f"dataset.training_images={wanted}: there are {count}; use fewer, or null for all")
+    generator = torch.Generator().manual_seed(derive_seed(0, "training-images"))
+    return torch.randperm(count, generator=generator)[:wanted].sort().values
 
 
-@dataclass(frozen=True, kw_only=True)
-class DownloadedConfig(DatasetConfig):
-    """A published dataset, read from a folder and fetched into it when it is not there."""
-
-    root: str | None = setting(None, help="folder of the files; null: GENLAB_DATA, else ~/.cache/genlab/data")
-    download: bool = setting(True, help="fetch what is missing")
-    validation_images: int = setting(5000, at_least=0, help="held out from the end of the training images")
+def pixels_of(config: DatasetConfig, levels: int) -> Pixels:
+    """Returns how stored levels become images."""
+    return Pixels(levels, config.binarize, config.threshold, config.dequantize, config.flip)
 
 
 class Dataset:
@@ -220,7 +182,7 @@ def from_arrays(
     if isinstance(validation, int):
         validation, train = _hold_out(train, validation)
     if config.training_images is not None:
-        rows = config.training_rows(len(train[0]))
+        rows = training_rows(config, len(train[0]))
         train = train[0][rows], None if train[1] is None else train[1][rows]
     splits = {"train": train, "validation": validation, "test": test}
     images = {
@@ -234,7 +196,7 @@ def from_arrays(
             sources[name] = Streamed(ArrayItems(images[name]), labels, workers=0)
         else:
             sources[name] = Resident(images[name], labels)
-    return Dataset(spec, sources, config.pixels(levels))
+    return Dataset(spec, sources, pixels_of(config, levels))
 
 
 def make_spec(config: DatasetConfig, shape: tuple[int, ...], levels: int, classes: int) -> DataSpec:

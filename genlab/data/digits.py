@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 
-from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
+from genlab.config.datasets import DigitsConfig
+from genlab.data.dataset import Dataset, from_arrays
 
 _TEST_IMAGES = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class DigitsConfig(DatasetConfig):
-    """1797 digits, 8x8, 17 levels: the test set of the UCI collection (Alpaydin and Kaynak 1998)."""
-
-    name: Literal["digits"] = setting("digits")  # type: ignore[assignment]
-    validation_images: int = setting(100, at_least=0, help="held out from the end of the training images")
 
 
 class Digits:

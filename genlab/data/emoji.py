@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
-from genlab.data.folder import colour_of
+from genlab.config.datasets import EmojiConfig, colour_of
+from genlab.data.dataset import Dataset, from_arrays
 
 ARCHIVE = Path(__file__).parent / "archives" / "emoji.npz"
 SIZE = 64
@@ -26,22 +24,6 @@ CLASSES = (
     "Objects", "Symbols", "Flags",
 )  # fmt: skip
 """Unicode's groups; a label is a place in this list."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmojiConfig(DatasetConfig):
-    """Pictures of Google's font Noto Color Emoji."""
-
-    name: Literal["emoji"] = setting("emoji")  # type: ignore[assignment]
-    size: int | None = setting(32, at_least=1, help="side in pixels; null keeps 64, the stored size")
-    skin_tones: bool = setting(True, help="false leaves out the variants in five skin tones")
-    background: str = setting(
-        "white", help="behind them: white, black, grey, another colour's name or '#rrggbb'"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        colour_of(self.background)
 
 
 class Emoji:

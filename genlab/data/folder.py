@@ -6,21 +6,19 @@ import hashlib
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DatasetConfig, make_spec
+from genlab.config.datasets import FolderConfig, colour_of
+from genlab.data.dataset import Dataset, make_spec, pixels_of, training_rows
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed
-from genlab.errors import ConfigError, DataError
+from genlab.errors import DataError
 from genlab.log import log, progress_bar
 
 _SUFFIXES = {
@@ -35,34 +33,6 @@ _RESAMPLINGS = {
     "area": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderConfig(DatasetConfig):
-    """Pictures of a folder and its subfolders."""
-
-    name: Literal["folder"] = setting("folder")  # type: ignore[assignment]
-    path: str = setting(help="the folder; its subfolders are the classes")
-    size: int = setting(32, at_least=1, help="side of the resized square")  # type: ignore[assignment]
-    channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
-    background: str = setting(
-        "white", help="behind transparent pictures: white, black, grey, another colour's name or '#rrggbb'"
-    )
-    resampling: Literal["lanczos", "bicubic", "bilinear", "area", "nearest"] = setting(
-        "lanczos", help="how pictures are resized; nearest for pixel art"
-    )
-    validation_share: float = setting(0.05, at_least=0, below=1, help="share of the pictures")
-    test_share: float = setting(0.1, at_least=0, below=1, help="share of the pictures")
-    workers: int | None = setting(None, at_least=0, help="processes that read; null: one a core, up to 8")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        colour_of(self.background)
-        if self.validation_share + self.test_share >= 1:
-            raise ConfigError(
-                f"dataset.test_share={self.test_share}: nothing is left to train on beside "
-                f"dataset.validation_share={self.validation_share}; together they must be below 1"
-            )
 
 
 class Folder:
@@ -102,7 +72,7 @@ class Folder:
         splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
         for k, name in enumerate(names):
             splits[split_of(name, config.validation_share, config.test_share)].append(k)
-        splits["train"] = [splits["train"][k] for k in config.training_rows(len(splits["train"])).tolist()]
+        splits["train"] = [splits["train"][k] for k in training_rows(config, len(splits["train"])).tolist()]
         sources: dict[str, Source] = {}
         for split, members in splits.items():
             rows = torch.tensor(members, dtype=torch.int64)
@@ -114,7 +84,7 @@ class Folder:
                 sources[split] = Streamed(part, of_split, workers)
         shape = (config.channels, config.size, config.size)
         spec = make_spec(config, shape, 256, classes)
-        return Dataset(spec, sources, config.pixels(256), remark=_remark(config, spec, sources))
+        return Dataset(spec, sources, pixels_of(config, 256), remark=_remark(config, spec, sources))
 
 
 def find_pictures(root: Path) -> list[str]:
@@ -161,24 +131,6 @@ def _remark(config: FolderConfig, spec: DataSpec, sources: Mapping[str, Source])
         f"{config.resampling} resampling, {'grey' if config.channels == 1 else 'colour'}, transparent ones "
         f"on {config.background}; {spec.classes or 'no'} classes; {counts}"
     )
-
-
-def colour_of(background: str) -> tuple[int, ...]:
-    """Red, green and blue, 0 to 255, of a colour that the user named.
-
-    Raises:
-        ConfigError: there is no such colour.
-    """
-    try:
-        colour = ImageColor.getrgb(background)
-    except ValueError:
-        colour = ()
-    if len(colour) != 3:
-        raise ConfigError(
-            f"dataset.background={background}: no such colour; use white, black, grey, another colour's name "
-            "or '#rrggbb'"
-        )
-    return colour
 
 
 def read_picture(

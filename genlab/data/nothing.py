@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 
-from genlab.config.schema import setting
+from genlab.config.datasets import NothingConfig
 from genlab.data.dataset import Dataset
 from genlab.data.points import AsStored
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Resident, Source
-
-
-@dataclass(frozen=True)
-class NothingConfig:
-    """See configs/dataset/none.yaml."""
-
-    name: Literal["none"] = setting("none")
 
 
 class Nothing:

@@ -5,43 +5,21 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DatasetConfig, convert, from_arrays, make_spec
+from genlab.config.datasets import NpzConfig
+from genlab.data.dataset import Dataset, convert, from_arrays, make_spec, pixels_of, training_rows
 from genlab.data.stream import Items, Source, Streamed
-from genlab.errors import ConfigError, DataError
+from genlab.errors import DataError
 from genlab.rng import derive_seed
 
 _SPLITS = ("train", "validation", "test")
 _UNREADABLE = (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, MemoryError, SyntaxError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NpzConfig(DatasetConfig):
-    """Images as numpy wrote them."""
-
-    name: Literal["npz"] = setting("npz")  # type: ignore[assignment]
-    path: str = setting(help="the .npz file")
-    resampling: Literal["bilinear", "bicubic", "nearest"] = setting(
-        "bilinear", help="how size resizes; nearest for pixel art"
-    )
-    validation_share: float = setting(0.05, at_least=0, below=1, help="where the file has no such images")
-    test_share: float = setting(0.1, at_least=0, below=1, help="where the file has no such images")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.validation_share + self.test_share >= 1:
-            raise ConfigError(
-                f"dataset.test_share={self.test_share}: nothing is left to train on beside "
-                f"dataset.validation_share={self.validation_share}; together they must be below 1"
-            )
 
 
 class Npz:
@@ -92,13 +70,13 @@ class Npz:
                 config, train, test, validation=validation, classes=classes, resampling=config.resampling
             )
         array, chosen, y = parts["train"]
-        kept = config.training_rows(len(chosen))
+        kept = training_rows(config, len(chosen))
         parts["train"] = array, chosen[kept], None if y is None else y[kept]
         sources: dict[str, Source] = {}
         for split, (array, chosen, y) in parts.items():
             sources[split] = Streamed(MappedImages(array, chosen, config), y, workers=0)
         shape = convert(_to_tensor(np.array(pictures["train"][:1])), config.size, config.channels).shape[1:]
-        return Dataset(make_spec(config, shape, 256, classes), sources, config.pixels(256))
+        return Dataset(make_spec(config, shape, 256, classes), sources, pixels_of(config, 256))
 
 
 class MappedImages(Items):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
+from genlab.config.datasets import (
+    Gaussian1DConfig,
+    GridConfig,
+    PointsConfig,
+    RingConfig,
+    SwissRollConfig,
+    TwoMoonsConfig,
+)
 from genlab.data.dataset import Dataset
 from genlab.data.pixels import Pixels
 from genlab.data.spec import DataSpec
@@ -56,82 +63,46 @@ def distances(points: Tensor, means: Tensor) -> Tensor:
     return torch.cdist(points, means, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PointsConfig:
-    """What all of them can be told."""
+@functools.singledispatch
+def mixture_of(config: PointsConfig) -> Mixture:
+    """Returns the density that the points of a dataset are drawn from.
 
-    name: str = setting()
-    points: int = setting(100_000, at_least=1, help="training points; others are drawn for the other splits")
-    sigma: float = setting(0.05, above=0, help="standard deviation of each component")
-
-    def mixture(self) -> Mixture:
-        """The density that the points are drawn from."""
-        raise NotImplementedError
+    A dataset of one's own registers a function of its configuration with `mixture_of.register`.
+    """
+    raise NotImplementedError(type(config).__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RingConfig(PointsConfig):
-    """Normal distributions evenly spaced on a circle (Metz et al. 2017, section 3.1)."""
-
-    name: Literal["ring"] = setting("ring")  # type: ignore[assignment]
-    sigma: float = setting(0.02, above=0, help="standard deviation of each")
-    modes: int = setting(8, at_least=1)
-    radius: float = setting(2.0, above=0)
-
-    def mixture(self) -> Mixture:
-        # arange: both ends of a linspace from 0 to 2 pi are the same mode
-        angles = torch.arange(self.modes, dtype=torch.float64) * (2 * math.pi / self.modes)
-        means = self.radius * torch.stack([angles.cos(), angles.sin()], 1)
-        return Mixture(means.float(), self.sigma, separate=True)
+@mixture_of.register
+def _ring(config: RingConfig) -> Mixture:
+    # arange: both ends of a linspace from 0 to 2 pi are the same mode
+    angles = torch.arange(config.modes, dtype=torch.float64) * (2 * math.pi / config.modes)
+    means = config.radius * torch.stack([angles.cos(), angles.sin()], 1)
+    return Mixture(means.float(), config.sigma, separate=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridConfig(PointsConfig):
-    """Normal distributions on a square grid around 0 (Lin et al. 2018, section 4.1: -4, -2, 0, 2, 4)."""
-
-    name: Literal["grid"] = setting("grid")  # type: ignore[assignment]
-    side: int = setting(5, at_least=1, help="modes of a row")
-    spacing: float = setting(2.0, above=0)
-
-    def mixture(self) -> Mixture:
-        places = [(k - (self.side - 1) / 2) * self.spacing for k in range(self.side)]
-        return Mixture(torch.tensor(list(itertools.product(places, places))), self.sigma, separate=True)
+@mixture_of.register
+def _grid(config: GridConfig) -> Mixture:
+    places = [(k - (config.side - 1) / 2) * config.spacing for k in range(config.side)]
+    return Mixture(torch.tensor(list(itertools.product(places, places))), config.sigma, separate=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gaussian1DConfig(PointsConfig):
-    """One normal distribution on a line."""
-
-    name: Literal["gaussian1d"] = setting("gaussian1d")  # type: ignore[assignment]
-    sigma: float = setting(1.0, above=0)
-    mean: float = setting(-1.0)
-
-    def mixture(self) -> Mixture:
-        return Mixture(torch.tensor([[self.mean]]), self.sigma, separate=False)
+@mixture_of.register
+def _gaussian1d(config: Gaussian1DConfig) -> Mixture:
+    return Mixture(torch.tensor([[config.mean]]), config.sigma, separate=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TwoMoonsConfig(PointsConfig):
-    """Two half circles of radius 1 that reach into each other, blurred."""
-
-    name: Literal["two_moons"] = setting("two_moons")  # type: ignore[assignment]
-
-    def mixture(self) -> Mixture:
-        angles = torch.linspace(0, math.pi, _CURVE_COMPONENTS // 2)
-        upper = torch.stack([angles.cos() - 0.5, angles.sin() - 0.25], 1)
-        return Mixture(torch.cat([upper, -upper]), self.sigma, separate=False)
+@mixture_of.register
+def _twomoons(config: TwoMoonsConfig) -> Mixture:
+    angles = torch.linspace(0, math.pi, _CURVE_COMPONENTS // 2)
+    upper = torch.stack([angles.cos() - 0.5, angles.sin() - 0.25], 1)
+    return Mixture(torch.cat([upper, -upper]), config.sigma, separate=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SwissRollConfig(PointsConfig):
-    """A spiral of one turn and a half, radius 2/3 to 2, blurred."""
-
-    name: Literal["swiss_roll"] = setting("swiss_roll")  # type: ignore[assignment]
-
-    def mixture(self) -> Mixture:
-        angles = torch.linspace(1.5 * math.pi, 4.5 * math.pi, _CURVE_COMPONENTS)
-        spiral = torch.stack([angles * angles.cos(), angles * angles.sin()], 1)
-        return Mixture(spiral * (2 / (4.5 * math.pi)), self.sigma, separate=False)
+@mixture_of.register
+def _swissroll(config: SwissRollConfig) -> Mixture:
+    angles = torch.linspace(1.5 * math.pi, 4.5 * math.pi, _CURVE_COMPONENTS)
+    spiral = torch.stack([angles * angles.cos(), angles * angles.sin()], 1)
+    return Mixture(spiral * (2 / (4.5 * math.pi)), config.sigma, separate=False)
 
 
 class AsStored(Pixels):
@@ -152,7 +123,7 @@ class Points:
     @classmethod
     def load(cls, config: PointsConfig) -> Dataset:
         """As images of 1x1 pixels with a channel for each dimension; the component is the label."""
-        mixture = config.mixture()
+        mixture = mixture_of(config)
         sources: dict[str, Source] = {}
         for split, count in ({"train": config.points} | _HELD_OUT).items():
             points, components = mixture.draw(count, derive_seed(0, "points", config.name, split))

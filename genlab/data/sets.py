@@ -88,7 +88,7 @@ def set_at(
         shape: (C, H, W) that they get, the middle square of each and resized, where they have another; None
             for that of the first picture.
         limit: only so many, see `genlab.data.subsets`; None for all.
-        background: what shows where a picture is transparent, see `genlab.data.folder.colour_of`.
+        background: what shows where a picture is transparent, see `genlab.config.datasets.colour_of`.
         resampling: how a picture of a folder gets another size, as `folder` has it.
 
     Raises:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DatasetConfig, make_spec
+from genlab.config.datasets import ShapesConfig
+from genlab.data.dataset import Dataset, make_spec, pixels_of, training_rows
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import ConfigError
 from genlab.rng import derive_seed
@@ -55,29 +53,6 @@ SHAPES: dict[str, Inside] = {"triangle": _triangle, "heart": _heart, "moon": _mo
 """None looks like itself when it is turned, so that its picture tells every factor."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShapesConfig(DatasetConfig):
-    """Sprites of known shape, colour, size, rotation and place."""
-
-    name: Literal["shapes"] = setting("shapes")  # type: ignore[assignment]
-    size: Literal[32, 64] = setting(32, help="pixels of a side: 32 or 64")  # type: ignore[assignment]
-    channels: Literal[1, 3] = setting(3, help="3 for colour; 1 for white sprites")  # type: ignore[assignment]
-    images: int = setting(20_000, at_least=1, help="training images; others are drawn for the other splits")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.flip:
-            raise ConfigError(
-                "dataset.flip=true: a mirrored sprite has other factors than those that are known of it; "
-                "use dataset.flip=false"
-            )
-        most = math.prod(factors_of(self.channels).values()) - sum(_HELD_OUT.values())
-        if self.images > most:
-            raise ConfigError(
-                f"dataset.images={self.images}: no two are alike, and there are {most}; use fewer"
-            )
-
-
 class Shapes:
     """A sprite an image, on black; the label is its shape.
 
@@ -92,12 +67,17 @@ class Shapes:
     @staticmethod
     def load(config: ShapesConfig) -> Dataset:
         """Draws all images, or each as it is asked for where they are too many for the memory allowed."""
+        most = math.prod(factors_of(config.channels).values()) - sum(_HELD_OUT.values())
+        if config.images > most:
+            raise ConfigError(
+                f"dataset.images={config.images}: no two are alike, and there are {most}; use fewer"
+            )
         factors = factors_of(config.channels)
         shape = (config.channels, config.size, config.size)
         spec = make_spec(config, shape, 256, classes=factors["shape"])
         stamps = draw_stamps(config.size)
         combinations = choose(factors, config.images)
-        combinations["train"] = combinations["train"][config.training_rows(config.images)]
+        combinations["train"] = combinations["train"][training_rows(config, config.images)]
         total = sum(len(chosen) for chosen in combinations.values())
         sources: dict[str, Source] = {}
         for split, chosen in combinations.items():
@@ -106,7 +86,7 @@ class Shapes:
                 sources[split] = Streamed(sprites, labels, workers=0, factors=chosen)
             else:
                 sources[split] = Resident(sprites[torch.arange(len(chosen))], labels, chosen)
-        return Dataset(dataclasses.replace(spec, factors=factors), sources, config.pixels(256))
+        return Dataset(dataclasses.replace(spec, factors=factors), sources, pixels_of(config, 256))
 
 
 def factors_of(channels: int) -> dict[str, int]:

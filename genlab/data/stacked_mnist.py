@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DownloadedConfig
+from genlab.config.datasets import StackedMNISTConfig
+from genlab.data.dataset import Dataset, pixels_of
 from genlab.data.stream import Levels, Source
-from genlab.data.torchvision_sets import MNIST, MNISTConfig
-from genlab.errors import ConfigError
+from genlab.data.torchvision_sets import MNIST
 from genlab.rng import derive_seed
 
 _SEED = 0
@@ -22,27 +19,6 @@ _SEED = 0
 
 _HELD_OUT_IMAGES = 26000
 """Images of the validation and of the test split: as many as Srivastava et al. 2017 count modes in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StackedMNISTConfig(DownloadedConfig):
-    """Three handwritten digits an image, in red, green and blue (Metz et al. 2017)."""
-
-    name: Literal["stacked_mnist"] = setting("stacked_mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="training digits held out for validation")
-    images: int = setting(128000, at_least=1, help="training images, of three digits each")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.channels == 1:
-            raise ConfigError(
-                "dataset.channels=1: stacked_mnist has a digit in each of three channels; "
-                "use dataset.channels=null, or dataset=mnist for single digits"
-            )
-
-    def single_digits(self) -> MNISTConfig:
-        """The MNIST that the images are made of, from the same folder and with the same digits held out."""
-        return MNISTConfig(root=self.root, download=self.download, validation_images=self.validation_images)
 
 
 class StackedMNIST:
@@ -69,7 +45,7 @@ class StackedMNIST:
             for split, source in digits._sources.items()
         }
         spec = dataclasses.replace(digits.spec, channels=3, classes=1000)
-        return Dataset(spec, sources, config.pixels(256))
+        return Dataset(spec, sources, pixels_of(config, 256))
 
 
 def choose(split: str, images: int, digits: int) -> Tensor:

@@ -11,17 +11,23 @@ import io
 import pickle
 import tarfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision import datasets
 
-from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DownloadedConfig, Images, from_arrays
+from genlab.config.datasets import (
+    CIFAR10Config,
+    EMNISTConfig,
+    FashionMNISTConfig,
+    KMNISTConfig,
+    MNISTConfig,
+    SVHNConfig,
+)
+from genlab.data.dataset import Dataset, Images, from_arrays
 from genlab.data.files import damaged, data_root, md5_of, obtain, read_verified
 from genlab.data.idx import parse_idx, read_idx
 
@@ -76,14 +82,6 @@ class _IdxSet:
         return read_idx(config, path, shape, cls.contents.get(name))
 
 
-@dataclass(frozen=True, kw_only=True)
-class MNISTConfig(DownloadedConfig):
-    """Handwritten digits (LeCun et al. 1998)."""
-
-    name: Literal["mnist"] = setting("mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0)
-
-
 class MNIST(_IdxSet):
     """60,000 training and 10,000 test images of 28x28, 10 classes."""
 
@@ -95,14 +93,6 @@ class MNIST(_IdxSet):
         "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class FashionMNISTConfig(DownloadedConfig):
-    """Articles of clothing (Xiao et al. 2017)."""
-
-    name: Literal["fashion_mnist"] = setting("fashion_mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0)
 
 
 class FashionMNIST(_IdxSet):
@@ -120,28 +110,11 @@ class FashionMNIST(_IdxSet):
     package = "install it on Debian or Ubuntu: apt-get install dataset-fashion-mnist"
 
 
-@dataclass(frozen=True, kw_only=True)
-class KMNISTConfig(DownloadedConfig):
-    """Cursive Japanese characters (Clanuwat et al. 2018)."""
-
-    name: Literal["kmnist"] = setting("kmnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0)
-
-
 class KMNIST(_IdxSet):
     """60,000 training and 10,000 test images of 28x28, 10 classes."""
 
     Config = KMNISTConfig
     published = datasets.KMNIST
-
-
-@dataclass(frozen=True, kw_only=True)
-class EMNISTConfig(DownloadedConfig):
-    """Handwritten letters and digits (Cohen et al. 2017)."""
-
-    name: Literal["emnist"] = setting("emnist")  # type: ignore[assignment]
-    split: Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"] = setting("balanced")
-    validation_images: int = setting(10000, at_least=0)
 
 
 class EMNIST:
@@ -197,13 +170,6 @@ def _known_good(path: Path, md5: str) -> bool:
     return key in _checked
 
 
-@dataclass(frozen=True, kw_only=True)
-class CIFAR10Config(DownloadedConfig):
-    """Tiny photographs (Krizhevsky 2009)."""
-
-    name: Literal["cifar10"] = setting("cifar10")  # type: ignore[assignment]
-
-
 class CIFAR10:
     """50,000 training and 10,000 test images of 32x32 in colour, 10 classes.
 
@@ -240,13 +206,6 @@ class CIFAR10:
     def _unpickle(content: bytes) -> tuple[Tensor, Tensor]:
         batch = pickle.loads(content, encoding="latin1")
         return torch.from_numpy(batch["data"]).view(-1, 3, 32, 32), torch.tensor(batch["labels"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class SVHNConfig(DownloadedConfig):
-    """House numbers photographed from the street (Netzer et al. 2011)."""
-
-    name: Literal["svhn"] = setting("svhn")  # type: ignore[assignment]
 
 
 class SVHN:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
+from genlab.data.points import mixture_of
 from genlab.errors import storage_errors
 from genlab.families.base import Family, row_labels
 from genlab.rng import SampleRng
@@ -71,7 +72,7 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
 
     if family.spec.kind == "points":
         with torch.no_grad():
-            figures.points(samples, config.dataset.mixture(), path, title, family.judge)
+            figures.points(samples, mixture_of(config.dataset), path, title, family.judge)
     else:
         figures.game(samples, path, title)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from genlab import registry
-from genlab.data.stacked_mnist import StackedMNISTConfig
+from genlab.config.datasets import StackedMNISTConfig
 from genlab.errors import ConfigError
 from genlab.metrics.classifier import Classifier, load_or_train
 

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
+from genlab.config.datasets import CodesConfig
 from genlab.data.dataset import Dataset
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec, check_codes_of
@@ -28,16 +28,6 @@ _SEED = 0
 """Of what the images' dataset draws: a binarisation is drawn once, and the same for every prior."""
 
 _BATCH_SIZE = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodesConfig:
-    """Codes of images by a trained VQ-VAE (van den Oord et al. 2017, section 3.3)."""
-
-    name: Literal["codes"] = setting("codes")
-    ckpt: str = setting(help="run folder or checkpoint file of the VQ-VAE")
-    root: str | None = setting(None, help="folder of its images' files; null: where they were")
-    path: str | None = setting(None, help="likewise, of dataset=npz and dataset=folder")
 
 
 class Codes:

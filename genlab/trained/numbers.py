@@ -9,6 +9,7 @@ import torch
 
 from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
+from genlab.data.points import mixture_of
 from genlab.families.base import Family
 from genlab.log import progress_bar
 from genlab.metrics.modes import class_coverage, point_coverage
@@ -145,7 +146,7 @@ def evaluate_samples(
         drawn = torch.cat(list(samples(1000)))
         real = dataset.examples(split, 1000, seed)[1].images
         numbers["sample_diversity"] = float(drawn.var(0).sum() / real.var(0).sum())
-    if family.spec.kind == "points" and (mixture := config.dataset.mixture()).separate:
+    if family.spec.kind == "points" and (mixture := mixture_of(config.dataset)).separate:
         numbers |= point_coverage(torch.cat(list(samples(n or 2500))).flatten(1).cpu(), mixture)
     elif family.spec.name == "stacked_mnist":
         from genlab.metrics.classifier import stacked_modes

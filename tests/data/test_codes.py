@@ -19,13 +19,14 @@ from test_autoregressive_verbs import genlab, one_line, samples
 from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.config.datasets import CodesConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import DataSpec
 from genlab.errors import CheckpointError, ConfigError
 from genlab.report.pictures import save_grid, to_uint8
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
-from genlab.trained.codes import CodeMaps, Codes, CodesConfig, fingerprint, vqvae_of
+from genlab.trained.codes import CodeMaps, Codes, fingerprint, vqvae_of
 from genlab.trained.draw import draw
 from genlab.trained.model import dataset_of, load_model
 

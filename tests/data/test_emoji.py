@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from genlab import registry
+from genlab.config.datasets import EmojiConfig
 from genlab.config.schema import from_plain
 from genlab.data import build_emoji
 from genlab.data.build_emoji import base_of
 from genlab.data.dataset import Dataset
-from genlab.data.emoji import ARCHIVE, CLASSES, SIZE, SPLITS, Archive, EmojiConfig, averaged
+from genlab.data.emoji import ARCHIVE, CLASSES, SIZE, SPLITS, Archive, averaged
 from genlab.errors import ConfigError
 
 needs_font = pytest.mark.skipif(

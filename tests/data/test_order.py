@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from genlab.config.datasets import DigitsConfig
 from genlab.data.dataset import Dataset, from_arrays
-from genlab.data.digits import DigitsConfig
 from genlab.data.stream import Order
 from genlab.errors import ConfigError
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from genlab.config.datasets import DigitsConfig
 from genlab.data.dataset import convert, from_arrays
-from genlab.data.digits import Digits, DigitsConfig
+from genlab.data.digits import Digits
 from genlab.data.pixels import DeviceNoise, HostNoise, Noise, Pixels
 from genlab.errors import ConfigError, DataError
 from genlab.rng import SampleRng

@@ -12,16 +12,16 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from genlab import registry
 from genlab.cli.main import main
-from genlab.data.dataset import Dataset
-from genlab.data.points import (
+from genlab.config.datasets import (
     Gaussian1DConfig,
     GridConfig,
-    Mixture,
     PointsConfig,
     RingConfig,
     SwissRollConfig,
     TwoMoonsConfig,
 )
+from genlab.data.dataset import Dataset
+from genlab.data.points import Mixture, mixture_of
 
 ALL = [RingConfig, GridConfig, Gaussian1DConfig, TwoMoonsConfig, SwissRollConfig]
 SEPARATE = [RingConfig, GridConfig]
@@ -36,7 +36,7 @@ def held_out(dataset: Dataset, split: str = "test", seed: int = 0) -> tuple[Tens
 
 
 def test_the_ring_has_eight_distinct_means_evenly_spaced_on_its_circle() -> None:
-    means = RingConfig(radius=3.0).mixture().means
+    means = mixture_of(RingConfig(radius=3.0)).means
     assert means.shape == (8, 2)
     torch.testing.assert_close(means.norm(dim=1), torch.full((8,), 3.0))
     apart = (means - means.roll(1, 0)).norm(dim=1)
@@ -45,7 +45,7 @@ def test_the_ring_has_eight_distinct_means_evenly_spaced_on_its_circle() -> None
 
 
 def test_the_grid_has_twenty_five_means_two_apart_around_zero() -> None:
-    means = GridConfig().mixture().means
+    means = mixture_of(GridConfig()).means
     expected = {(x, y) for x in (-4.0, -2.0, 0.0, 2.0, 4.0) for y in (-4.0, -2.0, 0.0, 2.0, 4.0)}
     assert len(means) == 25
     assert {(x, y) for x, y in means.tolist()} == expected
@@ -53,12 +53,12 @@ def test_the_grid_has_twenty_five_means_two_apart_around_zero() -> None:
 
 @pytest.mark.parametrize(("config", "modes"), [(RingConfig(modes=3), 3), (GridConfig(side=2, spacing=1), 4)])
 def test_modes_are_as_many_as_asked_for(config: PointsConfig, modes: int) -> None:
-    assert len(config.mixture().means) == modes
+    assert len(mixture_of(config).means) == modes
     assert registry.dataset(config).spec.classes == modes
 
 
 def test_the_moons_are_one_turned_into_the_other() -> None:
-    upper, lower = TwoMoonsConfig().mixture().means.chunk(2)
+    upper, lower = mixture_of(TwoMoonsConfig()).means.chunk(2)
     assert torch.equal(upper, -lower)
     center = torch.tensor([-0.5, -0.25])
     torch.testing.assert_close((upper - center).norm(dim=1), torch.ones(len(upper)))
@@ -66,7 +66,7 @@ def test_the_moons_are_one_turned_into_the_other() -> None:
 
 
 def test_the_swiss_roll_winds_one_turn_and_a_half_from_two_thirds_to_two() -> None:
-    means = SwissRollConfig().mixture().means
+    means = mixture_of(SwissRollConfig()).means
     radii = means.norm(dim=1)
     assert bool((radii.diff() > 0).all())
     assert radii[[0, -1]].tolist() == pytest.approx([2 / 3, 2])
@@ -77,14 +77,14 @@ def test_the_swiss_roll_winds_one_turn_and_a_half_from_two_thirds_to_two() -> No
 
 @pytest.mark.parametrize("kind", [TwoMoonsConfig, SwissRollConfig])
 def test_curves_have_no_beads(kind: type[PointsConfig]) -> None:
-    mixture = kind().mixture()
+    mixture = mixture_of(kind())
     apart = (mixture.means[1:] - mixture.means[:-1]).norm(dim=1)
     assert apart.quantile(0.99) < mixture.sigma / 2
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_drawn_points_spread_around_their_component_by_sigma(kind: type[PointsConfig]) -> None:
-    mixture = kind(sigma=0.3).mixture()
+    mixture = mixture_of(kind(sigma=0.3))
     points, components = mixture.draw(40_000, seed=0)
     assert points.dtype == torch.float32
     assert components.dtype == torch.int64
@@ -95,7 +95,7 @@ def test_drawn_points_spread_around_their_component_by_sigma(kind: type[PointsCo
 
 @pytest.mark.parametrize("kind", SEPARATE)
 def test_components_are_equally_likely(kind: type[PointsConfig]) -> None:
-    mixture = kind().mixture()
+    mixture = mixture_of(kind())
     n, modes = 50_000, len(mixture.means)
     counts = torch.bincount(mixture.draw(n, seed=1)[1], minlength=modes)
     error = math.sqrt(n / modes * (1 - 1 / modes))
@@ -112,7 +112,7 @@ def reference(mixture: Mixture, points: Tensor) -> Tensor:
 @pytest.mark.parametrize("sigma", [0.001, 0.02, 1.0])
 @pytest.mark.parametrize("kind", ALL)
 def test_the_density_is_that_of_the_mixture(kind: type[PointsConfig], sigma: float) -> None:
-    mixture = kind(sigma=sigma).mixture()
+    mixture = mixture_of(kind(sigma=sigma))
     points = torch.cat([mixture.draw(200, seed=0)[0], torch.randn(200, mixture.means.shape[1]) * 3])
     found = mixture.log_prob(points)
     assert found.shape == (400,)
@@ -121,7 +121,7 @@ def test_the_density_is_that_of_the_mixture(kind: type[PointsConfig], sigma: flo
 
 def test_the_density_integrates_to_one() -> None:
     places = torch.linspace(-4, 4, 400)
-    density = RingConfig(sigma=0.2).mixture().log_prob(torch.cartesian_prod(places, places)).exp()
+    density = mixture_of(RingConfig(sigma=0.2)).log_prob(torch.cartesian_prod(places, places)).exp()
     assert float(density.sum() * (8 / 399) ** 2) == pytest.approx(1, abs=1e-3)
 
 
@@ -129,7 +129,7 @@ def test_the_density_integrates_to_one() -> None:
 def test_points_are_images_of_one_pixel_with_a_channel_for_each_dimension(kind: type[PointsConfig]) -> None:
     config = kind(points=50)
     spec = registry.dataset(config).spec
-    mixture = config.mixture()
+    mixture = mixture_of(config)
     assert spec.shape == (mixture.means.shape[1], 1, 1)
     assert (spec.name, spec.kind, spec.levels) == (config.name, "points", 0)
     assert spec.classes == (len(mixture.means) if mixture.separate else 0)
@@ -139,7 +139,7 @@ def test_points_are_images_of_one_pixel_with_a_channel_for_each_dimension(kind: 
 def test_labels_are_the_components(kind: type[PointsConfig]) -> None:
     config = kind(points=500)
     dataset = registry.dataset(config)
-    means = config.mixture().means
+    means = mixture_of(config).means
     points, labels = held_out(dataset)
     batch = next(dataset.batches(seed=0, batch_size=500))
     assert labels is not None
@@ -177,7 +177,7 @@ def test_each_dataset_has_points_of_its_own() -> None:
     for config in (ring, grid):
         points, labels = held_out(registry.dataset(config), "train")
         assert labels is not None
-        noises.append(points - config.mixture().means[labels])
+        noises.append(points - mixture_of(config).means[labels])
     assert float((noises[0] - noises[1]).abs().min(1).values.median()) > 1e-3
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from genlab import registry
 from genlab.commands import evaluate, train
+from genlab.config.datasets import DigitsConfig, RingConfig, ShapesConfig
 from genlab.config.schema import from_plain
 from genlab.data import shapes
-from genlab.data.dataset import Dataset
-from genlab.data.digits import Digits, DigitsConfig
-from genlab.data.points import Ring, RingConfig
-from genlab.data.shapes import SHAPES, Shapes, ShapesConfig, Sprites, choose, draw_stamps, factors_of
+from genlab.data.dataset import Dataset, training_rows
+from genlab.data.digits import Digits
+from genlab.data.points import Ring
+from genlab.data.shapes import SHAPES, Shapes, Sprites, choose, draw_stamps, factors_of
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
 from genlab.trained.model import load_model
@@ -216,7 +217,7 @@ def test_factors_stay_with_their_images(few: None) -> None:
 def test_fewer_training_images_are_the_chosen_ones(few: None) -> None:
     config = ShapesConfig(images=50, training_images=12)
     _, _, factors = whole(Shapes.load(config), "train")
-    assert torch.equal(factors, whole(load(images=50), "train")[2][config.training_rows(50)])
+    assert torch.equal(factors, whole(load(images=50), "train")[2][training_rows(config, 50)])
 
 
 def test_other_data_have_no_factors() -> None:
@@ -252,7 +253,7 @@ def test_a_model_of_shapes_is_trained_and_evaluated(few: None, own_folder: Path,
 )
 def test_mistakes(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        from_plain(ShapesConfig, {"name": "shapes"} | settings, "dataset")
+        Shapes.load(from_plain(ShapesConfig, {"name": "shapes"} | settings, "dataset"))
     with pytest.raises(ConfigError, match=r"add dataset\.channels=1"):
         load(binarize="threshold")
 

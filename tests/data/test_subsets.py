@@ -12,11 +12,11 @@ from PIL import Image
 
 from genlab import registry
 from genlab.commands import train
-from genlab.data.binarized_mnist import BinarizedMNIST, BinarizedMNISTConfig
+from genlab.config.datasets import BinarizedMNISTConfig, DigitsConfig, MNISTConfig
+from genlab.data.binarized_mnist import BinarizedMNIST
 from genlab.data.dataset import Dataset, from_arrays
-from genlab.data.digits import DigitsConfig
 from genlab.data.subsets import shuffled, subset
-from genlab.data.torchvision_sets import MNIST, MNISTConfig
+from genlab.data.torchvision_sets import MNIST
 from genlab.trained.model import load_model
 from genlab.trained.numbers import numbers_of_images, values_of_split
 

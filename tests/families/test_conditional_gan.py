@@ -20,8 +20,9 @@ from torch import Tensor
 from genlab.adversarial import losses
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.config.datasets import RingConfig
 from genlab.config.run import AdamConfig
-from genlab.data.points import RingConfig
+from genlab.data.points import mixture_of
 from genlab.data.spec import Batch, DataSpec
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
@@ -261,7 +262,7 @@ class TestLabels:
 
     def test_after_training_samples_of_a_label_lie_at_the_mode_of_that_label(self, name: str) -> None:
         """Three modes of a ring, apart; by chance a third of the samples would lie at theirs."""
-        mixture = RingConfig(modes=3, sigma=0.1).mixture()
+        mixture = mixture_of(RingConfig(modes=3, sigma=0.1))
 
         def stream() -> Iterator[Batch]:
             for seed in range(1000):

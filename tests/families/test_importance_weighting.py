@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
-from genlab.data.digits import DigitsConfig
+from genlab.config.datasets import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import NUMBERS_AT_ONCE
 from genlab.families import latent_variable

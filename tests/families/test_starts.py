@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from genlab import device, registry
+from genlab.config.datasets import DatasetConfig
 from genlab.config.schema import from_plain
-from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
+from genlab.data.dataset import Dataset, from_arrays
 from genlab.data.spec import DataSpec
 from genlab.data.statistics import pixel_statistics
 from genlab.distributions.likelihoods import make_likelihood

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from genlab import registry
-from genlab.data.digits import DigitsConfig
-from genlab.data.npz import NpzConfig
+from genlab.config.datasets import DigitsConfig, NpzConfig
 from genlab.data.sets import PictureSet
 from genlab.errors import ConfigError, DataError
 from genlab.metrics import classifier, extractors

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.data.points import GridConfig, Mixture, RingConfig
+from genlab.config.datasets import GridConfig, RingConfig
+from genlab.data.points import Mixture, mixture_of
 from genlab.metrics.modes import class_coverage, point_coverage, reverse_kl
 
-RING = RingConfig().mixture()
+RING = mixture_of(RingConfig())
 
 
 def east(sigmas: float, mixture: Mixture = RING) -> Tensor:
@@ -19,7 +20,7 @@ def east(sigmas: float, mixture: Mixture = RING) -> Tensor:
     return mixture.means + torch.tensor([sigmas * mixture.sigma, 0.0])
 
 
-@pytest.mark.parametrize(("mixture", "modes"), [(RING, 8), (GridConfig().mixture(), 25)])
+@pytest.mark.parametrize(("mixture", "modes"), [(RING, 8), (mixture_of(GridConfig()), 25)])
 def test_a_sample_on_every_mean_covers_all(mixture: Mixture, modes: int) -> None:
     found = point_coverage(mixture.means, mixture)
     assert found == {
@@ -42,7 +43,7 @@ def test_half_of_the_samples_off_are_half_of_high_quality() -> None:
     assert found["reverse_kl_nats"] == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("mixture", [RING, RingConfig(radius=100.0).mixture(), GridConfig().mixture()])
+@pytest.mark.parametrize("mixture", [RING, mixture_of(RingConfig(radius=100.0)), mixture_of(GridConfig())])
 @pytest.mark.parametrize(("sigmas", "good"), [(2.99, True), (3.01, False)])
 @pytest.mark.parametrize("repeat", [1, 40])
 def test_high_quality_ends_at_three_standard_deviations(

@@ -17,10 +17,8 @@ from conftest import TEST_DATA
 from torch import nn
 
 from genlab import registry
-from genlab.data.digits import DigitsConfig
+from genlab.config.datasets import DigitsConfig, MNISTConfig, StackedMNISTConfig
 from genlab.data.spec import DataSpec
-from genlab.data.stacked_mnist import StackedMNISTConfig
-from genlab.data.torchvision_sets import MNISTConfig
 from genlab.errors import ConfigError
 from genlab.metrics import cache
 from genlab.metrics import classifier as module

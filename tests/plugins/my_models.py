@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from genlab.config.datasets import DatasetConfig
 from genlab.config.schema import setting
-from genlab.data.dataset import Dataset, DatasetConfig, from_arrays
+from genlab.data.dataset import Dataset, from_arrays
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import Family, Metrics, UpdateProtocol
 from genlab.registry import register_dataset, register_family

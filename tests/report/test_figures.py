@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genlab.data.points import Gaussian1DConfig, GridConfig, PointsConfig, RingConfig, SwissRollConfig
+from genlab.config.datasets import Gaussian1DConfig, GridConfig, PointsConfig, RingConfig, SwissRollConfig
+from genlab.data.points import mixture_of
 from genlab.report import figures
 
-RING = RingConfig().mixture()
-LINE = Gaussian1DConfig().mixture()
+RING = mixture_of(RingConfig())
+LINE = mixture_of(Gaussian1DConfig())
 SIZE = (400, 400)
 
 
@@ -58,7 +59,7 @@ def bluish(picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", [RingConfig, GridConfig, SwissRollConfig, Gaussian1DConfig])
 def test_a_figure_shows_the_data_and_the_samples(kind: type[PointsConfig]) -> None:
-    mixture = kind().mixture()
+    mixture = mixture_of(kind())
     picture = drawn(mixture.draw(1000, seed=0)[0] + 0.3, mixture)
     assert reddish(picture).sum() > 300
     assert greenish(picture).sum() > 100
@@ -75,7 +76,7 @@ def test_samples_are_drawn_where_they_are() -> None:
 
 def test_the_density_lies_under_samples_of_it() -> None:
     """A density on its side, or upside down, would leave one of three modes that form no square bare."""
-    mixture = RingConfig(modes=3, sigma=0.1).mixture()
+    mixture = mixture_of(RingConfig(modes=3, sigma=0.1))
     bare = drawn(torch.full((1, 2), 100.0), mixture)
     green = greenish(bare)
     assert green.sum() > 500
@@ -86,7 +87,7 @@ def test_the_density_lies_under_samples_of_it() -> None:
 
 
 def test_components_narrower_than_a_pixel_are_still_seen() -> None:
-    picture = drawn(torch.full((1, 2), 100.0), RingConfig(sigma=1e-4).mixture())
+    picture = drawn(torch.full((1, 2), 100.0), mixture_of(RingConfig(sigma=1e-4)))
     assert greenish(picture).sum() > 50
 
 
@@ -166,7 +167,7 @@ def test_samples_out_of_sight_break_nothing(value: float, mixture: Any, all_of_t
 @pytest.mark.parametrize("sigma", [1e-6, 1e-2, 1e3])
 @pytest.mark.parametrize("kind", [RingConfig, Gaussian1DConfig])
 def test_any_width_of_the_data_can_be_drawn(kind: type[PointsConfig], sigma: float) -> None:
-    mixture = kind(sigma=sigma).mixture()
+    mixture = mixture_of(kind(sigma=sigma))
     assert greenish(drawn(mixture.draw(500, seed=0)[0], mixture)).sum() > 10
 
 
