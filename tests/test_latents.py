@@ -12,19 +12,16 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from genlab.device import NUMBERS_AT_ONCE
-from genlab.distributions.latents import (
-    DiagonalNormal,
+from genlab.distributions.posteriors import DiagonalNormal, FullNormal, Posterior, kl_to_standard_normal
+from genlab.distributions.priors import (
     FactorizedPrior,
-    FullNormal,
     Laplace,
     Mixture,
-    Posterior,
     Prior,
     StandardNormal,
     Uniform,
     VampPrior,
     kl_decomposition,
-    kl_to_standard_normal,
 )
 from genlab.rng import SampleRng
 

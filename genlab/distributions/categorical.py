@@ -1,8 +1,8 @@
 """Latents of N categorical variables with K classes each, and their relaxation by Gumbel noise.
 
 A latent is N one-hot vectors, one after the other: (..., B, N K) numbers, D = N K in
-`genlab.distributions.latents`. A relaxed one has vectors of positive numbers of sum 1 in their place, through
-which gradients flow.
+`genlab.distributions.posteriors`. A relaxed one has vectors of positive numbers of sum 1 in their place,
+through which gradients flow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from genlab.distributions.latents import Posterior, Prior
+from genlab.distributions.posteriors import Posterior
+from genlab.distributions.priors import Prior
 from genlab.rng import SampleRng
 
 

@@ -20,7 +20,7 @@ from genlab.distributions.categorical import (
     one_hot,
     temperature_at,
 )
-from genlab.distributions.latents import Posterior
+from genlab.distributions.posteriors import Posterior
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.latent_variable import (
     Autoencoder,

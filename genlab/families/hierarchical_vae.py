@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
-from genlab.distributions.latents import DiagonalNormal, FactorizedPrior, Posterior
+from genlab.distributions.posteriors import DiagonalNormal, Posterior
+from genlab.distributions.priors import FactorizedPrior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics
 from genlab.families.latent_variable import NetworkName, VAENet, active

@@ -16,19 +16,6 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.data.subsets import subset
 from genlab.device import numbers_at_once
-from genlab.distributions.latents import (
-    POSTERIORS,
-    DiagonalNormal,
-    FactorizedPrior,
-    Laplace,
-    Mixture,
-    Posterior,
-    Prior,
-    StandardNormal,
-    Uniform,
-    VampPrior,
-    kl_decomposition,
-)
 from genlab.distributions.likelihoods import (
     SMALLEST_SIGMA,
     SMALLEST_SPREAD,
@@ -36,6 +23,17 @@ from genlab.distributions.likelihoods import (
     Likelihood,
     bits_per_dim,
     make_likelihood,
+)
+from genlab.distributions.posteriors import POSTERIORS, DiagonalNormal, Posterior
+from genlab.distributions.priors import (
+    FactorizedPrior,
+    Laplace,
+    Mixture,
+    Prior,
+    StandardNormal,
+    Uniform,
+    VampPrior,
+    kl_decomposition,
 )
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Loader
@@ -144,7 +142,7 @@ class VAENet(LatentNet):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The posterior's mean and spread, float32, and the decoder's outputs for one latent of each image.
 
-        The latent is that of standard normal noise (B, latent); see `genlab.distributions.latents.Posterior`.
+        The latent is that of standard normal noise (B, latent); see `genlab.distributions.posteriors`.
         """
         posterior = self.encode(images, labels)
         return posterior.mean, posterior.spread, self.decode(posterior.sample(noise), labels)
@@ -365,7 +363,7 @@ class Autoencoder(Family):
             active_units: how many latents are; see `active`.
             prior_posterior_accuracy, sigma: see the methods of these names.
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
-                1,000 images in three parts, see `genlab.distributions.latents.kl_decomposition`.
+                1,000 images in three parts, see `genlab.distributions.priors.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:

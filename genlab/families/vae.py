@@ -12,7 +12,8 @@ from torch import Tensor
 from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
-from genlab.distributions.latents import DiagonalNormal, FactorizedPrior
+from genlab.distributions.posteriors import DiagonalNormal
+from genlab.distributions.priors import FactorizedPrior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.latent_variable import Autoencoder, AutoencoderConfig

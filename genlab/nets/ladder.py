@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.distributions.latents import DiagonalNormal, Posterior
+from genlab.distributions.posteriors import DiagonalNormal, Posterior
 from genlab.nets.autoencoder import FullyConnected, Shape, make_decoder, make_encoder
 from genlab.nets.start import Offset, shrink_posterior
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
-from genlab.distributions.latents import POSTERIORS
+from genlab.distributions.posteriors import POSTERIORS
 from genlab.families.iwae import IWAE, IWAEConfig
 from genlab.rng import SampleRng
 
