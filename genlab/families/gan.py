@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.adversarial import losses
+from genlab.adversarial import health, losses
 from genlab.adversarial.augmentation import OPERATIONS, augment
 from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
@@ -21,10 +20,6 @@ from genlab.errors import ConfigError
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
 from genlab.rng import SampleRng
-
-_SATURATED_LOGIT = math.log(99)  # its sigmoid is within 0.01 of 1
-_SATURATED_OUTPUT = 0.99
-_FAR_AHEAD = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +90,7 @@ class GAN(Family):
     sampled_by = ("generator",)
     adversarial = True
     decodes = True
-    patience: ClassVar[dict[str, int]] = {"opponent_ahead": 10}
+    patience = health.PATIENCE
     conditioning: ClassVar[str] = "none"
     penalized: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("opponent_objective", "generator_objective")
@@ -239,7 +234,7 @@ class GAN(Family):
         with torch.no_grad():
             fake = self.generator(latents, drawn).float()
         loss, metrics = self.opponent_objective(self.disturbed(real), self.disturbed(fake), labels, drawn)
-        return loss, metrics | self.batch_health(real, fake)
+        return loss, metrics | health.of_batch(real, fake, bounded=self.spec.kind == "images")
 
     def opponent_objective(
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
@@ -259,7 +254,7 @@ class GAN(Family):
         real_logits = self.opponent.logits(features[0], labels)
         fake_logits = self.opponent.logits(features[1], drawn)
         loss = losses.discriminator_loss(config.loss, real_logits, fake_logits, 1 - config.label_smoothing)
-        metrics = self.opponent_health(real_logits.float(), fake_logits.float())
+        metrics = health.of_logits(config.loss, real_logits.float(), fake_logits.float())
         metrics[f"{player}_loss"] = loss
         if config.r1 > 0:
             penalty = losses.r1_penalty(lambda x: self.opponent(x, labels), real, config.packing)
@@ -288,78 +283,15 @@ class GAN(Family):
             x = augment(x, self.config.augmentation)
         return x + self._noise_sigma * torch.randn_like(x) if self._noise_sigma > 0 else x
 
-    def opponent_health(self, real: Tensor, fake: Tensor) -> Metrics:
-        """Shares of data and of samples that are told apart, and of logits that pass no gradient on."""
-        player, loss = self.players[0], self.config.loss
-        border = 0.5 if loss == "least_squares" else 0.0
-        health = {
-            f"{player}_accuracy_real": (real > border).float().mean(),
-            f"{player}_accuracy_generated": (fake < border).float().mean(),
-        }
-        if loss == "hinge":
-            health[f"{player}_saturated_share"] = ((real > 1).float().mean() + (fake < -1).float().mean()) / 2
-        elif loss != "least_squares":
-            saturated = torch.cat([real, fake]).abs() > _SATURATED_LOGIT
-            health[f"{player}_saturated_share"] = saturated.float().mean()
-        return health
-
-    def batch_health(self, real: Tensor, fake: Tensor) -> Metrics:
-        """How much a generated batch varies, as a share of how much data do; and saturated pixels.
-
-        The total variance is half the mean squared distance of two members of a batch.
-        """
-        if len(real) < 2:
-            return {}
-        health = {"sample_diversity": spread(fake) / (spread(real) + 1e-12)}
-        if self.spec.kind == "images":
-            health["generator_saturated_share"] = (fake.abs() > _SATURATED_OUTPUT).float().mean()
-        return health
-
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
-        """What has gone wrong, in plain words, from the means of a logging interval."""
-        player, remedies, found = self.players[0], self.remedies(), {}
-        accuracies = [means.get(f"{player}_accuracy_{of}", 0.0) for of in ("real", "generated")]
-        if min(accuracies) > 0.99 and means.get(f"{player}_saturated_share", 1.0) > 0.5:
-            found["opponent_won"] = (
-                f"the {player} has won: it tells {min(accuracies):.1%} of data and of samples apart, and the "
-                f"generator learns little from it; {remedies['opponent_won']}"
-            )
-        if min(accuracies) >= _FAR_AHEAD:
-            found["opponent_ahead"] = (
-                f"the {player} stays far ahead: it tells {min(accuracies):.1%} of data and of samples "
-                f"apart, and has for a long time: the generator does not catch up; {remedies['opponent_won']}"
-            )
-        norm = means.get("generator_gradient_norm", math.inf)
-        if norm < 1e-4:
-            found["vanishing_gradient"] = (
-                f"the generator's gradient vanishes (norm {norm:.1g}): it has stopped learning; "
-                f"{remedies['vanishing_gradient']}"
-            )
-        diversity = means.get("sample_diversity", 1.0)
-        if diversity < 0.02:
-            found["collapse"] = (
-                f"samples have collapsed: a generated batch varies {diversity:.2%} as much as data; "
-                f"{remedies['collapse']}"
-            )
-        return found
+        return health.warnings(self.players[0], means, self.remedies())
+
+    def remedies(self) -> dict[str, str]:
+        """Returns what to try against each of the `warnings`."""
+        return health.remedies(self.config, self.players[0], labels=self.takes_labels)
 
     def batch_statistics(self) -> list[str]:
         return super().batch_statistics() + ["model.minibatch_std"] * self.config.minibatch_std
-
-    def remedies(self) -> dict[str, str]:
-        """What to try against each of the `warnings`: settings that this model has."""
-        rate = f"optimizer.players.{self.players[0]}.lr"
-        other_loss = "model.loss=non_saturating, " if getattr(self.config, "loss", "") == "minimax" else ""
-        others = ""
-        if not self.takes_labels:  # packed images have no labels, and neither has an unrolled GAN
-            unrolled = "" if self.config.name == "unrolled_gan" else "model=unrolled_gan, "
-            others = f"model.packing={2 * self.config.packing}, {unrolled}"
-        return {
-            "opponent_won": f"lower {rate}, or try model.instance_noise=0.1, model.r1=1 or "
-            "model.spectral_norm=true",
-            "vanishing_gradient": f"try {other_loss}model.instance_noise=0.1 or a lower {rate}",
-            "collapse": f"try {others}model.minibatch_std=true or a lower optimizer.players.generator.lr",
-        }
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """The generator on latents of the prior, with labels drawn uniformly where none are given."""
@@ -393,11 +325,6 @@ class GAN(Family):
         self.generator.compile()
         for name in self.compiled:
             setattr(self, name, torch.compile(getattr(self, name)))
-
-
-def spread(x: Tensor) -> Tensor:
-    """Sum of the squared differences from the mean of a batch (B, C, H, W)."""
-    return torch.linalg.vector_norm(x - x.mean(0)).square()  # var(0) is seven times as slow on a CPU
 
 
 def choose_network(config: AdversarialConfig, spec: DataSpec) -> str:

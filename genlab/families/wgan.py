@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from genlab.adversarial import health
 from genlab.adversarial.losses import gradient_penalty
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
@@ -63,8 +64,8 @@ class WGAN(GAN):
         features = self.opponent.features_of_both(real, fake)
         values = [self.opponent.logits(of).float() for of in features]
         estimate = values[0].mean() - values[1].mean()
-        health = {"wasserstein_estimate": estimate, "critic_loss": -estimate} | self.opponent_health(*values)
-        return -estimate, health | self.clipped_share()
+        metrics = {"wasserstein_estimate": estimate, "critic_loss": -estimate}
+        return -estimate, metrics | health.of_critic_values(*values) | self.clipped_share()
 
     def clipped_share(self) -> Metrics:
         """Share of the critic's weights at the bound: near 1, it has become a simple function."""
@@ -76,14 +77,6 @@ class WGAN(GAN):
         """-E f(G(z))."""
         loss = -self.opponent(fake).float().mean()
         return loss, {"generator_loss": loss}
-
-    def opponent_health(self, real: Tensor, fake: Tensor) -> Metrics:
-        """A critic has no threshold of its own: the middle between its two means serves."""
-        border = (real.mean() + fake.mean()).detach() / 2
-        return {
-            "critic_accuracy_real": (real > border).float().mean(),
-            "critic_accuracy_generated": (fake < border).float().mean(),
-        }
 
     def judge(self, images: Tensor) -> Tensor | None:
         """f(x), the critic's value."""
