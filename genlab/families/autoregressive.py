@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from genlab.data.statistics import PixelStatistics
 from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, PixelDistribution
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
-from genlab.nets.autoregressive import PixelNet
+from genlab.nets.autoregressive import PixelNet, PixelSpec
 from genlab.nets.scanning import Held, Scanner
 from genlab.rng import SampleRng
 
@@ -34,12 +35,27 @@ class AutoregressiveConfig:
     components: int = setting(10, at_least=1, help="logistic_mixture: logistics that are mixed")
     class_conditional: bool = setting(False, help="takes the labels, so that sample labels=[3,7] draws them")
 
+    def __post_init__(self) -> None:
+        """Refuses a kernel without a middle: every setting whose name ends so is odd."""
+        for key in (field.name for field in dataclasses.fields(self)):
+            if key.endswith("kernel") and getattr(self, key) % 2 == 0:
+                raise ConfigError(
+                    f"model.{key}={getattr(self, key)}: a kernel has a middle; use an odd number"
+                )
+
+    def of_network(self) -> dict[str, Any]:
+        """Returns the settings that a subclass adds: the keyword arguments of its paper's network."""
+        common = {field.name for field in dataclasses.fields(AutoregressiveConfig)}
+        own = (field.name for field in dataclasses.fields(self) if field.name not in common)
+        return {key: getattr(self, key) for key in own}
+
 
 class Autoregressive(Family):
     """Maximises the exact likelihood; one player.
 
     Attributes:
-        network: a `PixelNet`.
+        Network: the paper's; it takes a `PixelSpec`, and as keywords what the configuration adds to the
+            common settings.
         distribution: of a pixel given the network's parameters.
     """
 
@@ -47,6 +63,7 @@ class Autoregressive(Family):
     sampled_by = ("network",)
     takes_temperature: ClassVar[bool] = True
     takes_codes: ClassVar[bool] = True
+    Network: ClassVar[Callable[..., PixelNet]]
     output_of_levels: ClassVar[str] = "categorical"
     """The output distribution that `auto` stands for with more than two levels."""
 
@@ -60,8 +77,9 @@ class Autoregressive(Family):
         classes = spec.classes if config.class_conditional else 0
         ordered = spec.channels > 1 and self.distribution.passes > 1
         codes = spec.levels if spec.kind == "codes" else 0
-        parameters = self.distribution.parameters
-        self.network = self.make_network(spec.shape, parameters, ordered, classes, codes)
+        self.network = self.make_network(
+            PixelSpec(spec.shape, self.distribution.parameters, ordered, classes, codes)
+        )
         self.network.add_offset(self.distribution.ranks)
 
     def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
@@ -70,11 +88,9 @@ class Autoregressive(Family):
         assert self.network.offset is not None
         self.network.offset.set(*self.distribution.start(statistics))
 
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        """The paper's network; see `PixelNet` for the arguments."""
-        raise NotImplementedError
+    def make_network(self, spec: PixelSpec) -> PixelNet:
+        """Returns the paper's network with the settings of the configuration."""
+        return self.Network(spec, **self.config.of_network())
 
     @property
     def distribution(self) -> PixelDistribution:
@@ -205,14 +221,3 @@ def check_images(config: AutoregressiveConfig, spec: DataSpec) -> None:
         raise ConfigError(
             f"model.class_conditional=true: {spec.name} has no labels; use model.class_conditional=false"
         )
-
-
-def check_odd(config: Any, *keys: str) -> None:
-    """Refuses a kernel without a middle.
-
-    Raises:
-        ConfigError: one of the keys is even.
-    """
-    for key in keys:
-        if getattr(config, key) % 2 == 0:
-            raise ConfigError(f"model.{key}={getattr(config, key)}: a kernel has a middle; use an odd number")

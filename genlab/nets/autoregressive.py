@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,29 @@ CODE_FEATURES = 32
 """Numbers of a code's learned vector: enough to tell hundreds of them apart."""
 
 
+class PixelSpec(NamedTuple):
+    """What an autoregressive network is told of the images and of a pixel's distribution.
+
+    shape: (C, H, W) of the images.
+    parameters: numbers that the distribution of a pixel takes, P.
+    ordered: the parameters of a channel depend on the channels before it in the same pixel.
+    classes: number of labels that the network takes; 0 for none.
+    codes: the images are maps of so many codes, (1, H, W), whose numbers mean nothing: layers get a learned
+        vector of each. 0 for pixels, which layers get as they are.
+    """
+
+    shape: tuple[int, int, int]
+    parameters: int
+    ordered: bool
+    classes: int = 0
+    codes: int = 0
+
+    @property
+    def groups(self) -> int:
+        """The channels that come one after the other within a pixel; 1 for no order."""
+        return self.shape[0] if self.ordered else 1
+
+
 class PixelNet(nn.Module):
     """A network whose parameters for a pixel depend on the pixels before it in scan order, and on nothing
     else.
@@ -24,12 +47,7 @@ class PixelNet(nn.Module):
     pixel, each computed once.
 
     Args:
-        shape: (C, H, W) of the images.
-        parameters: numbers that the output distribution of a pixel takes, P.
-        ordered: the parameters of a channel depend on the channels before it in the same pixel.
-        classes: number of labels that the network takes; 0 for none.
-        codes: the images are maps of so many codes, (1, H, W), whose numbers mean nothing: layers get a
-            learned vector of each. 0 for pixels, which layers get as they are.
+        spec: see `PixelSpec`.
 
     Attributes:
         inputs: numbers that layers get of a pixel.
@@ -38,20 +56,17 @@ class PixelNet(nn.Module):
     whole_pixels = False
     """The body of the network looks at no channel of the own pixel, only its head does."""
 
-    def __init__(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> None:
+    def __init__(self, spec: PixelSpec) -> None:
         super().__init__()
-        self.shape, self.parameters_per_pixel, self.classes = shape, parameters, classes
-        self.codes = nn.Embedding(codes, CODE_FEATURES) if codes else None
-        self.inputs = CODE_FEATURES if codes else shape[0]
-        self.groups = shape[0] if ordered else 1
+        self.spec = spec
+        self.codes = nn.Embedding(spec.codes, CODE_FEATURES) if spec.codes else None
+        self.inputs = CODE_FEATURES if spec.codes else spec.shape[0]
         self.offset: PixelOffset | None = None
 
     def add_offset(self, ranks: int) -> PixelOffset:
         """Gives the network numbers to add to its parameters, 0 so far; see `PixelOffset`."""
-        _, height, width = self.shape
-        self.offset = PixelOffset(height, width, self.parameters_per_pixel, ranks)
+        _, height, width = self.spec.shape
+        self.offset = PixelOffset(height, width, self.spec.parameters, ranks)
         return self.offset
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -74,7 +89,7 @@ class PixelNet(nn.Module):
             labels: (batch,) int64, for a network that takes them.
             on_device: for CUDA graphs, see `Scan`.
         """
-        _, height, width = self.shape
+        _, height, width = self.spec.shape
         like = next(self.parameters())
         scan = Scan(batch, height, width, like, labels, on_device)
         scan.caches["pixels"] = scan.zeros(width, self.inputs)  # of the current row
@@ -96,7 +111,7 @@ class PixelNet(nn.Module):
             self.keep(scan, pixel)
             if scan.column == scan.width:
                 self.begin_row(scan, scan.row + 1)
-        return self.look(scan, scan.zeros(self.shape[0]))
+        return self.look(scan, scan.zeros(self.spec.shape[0]))
 
     def begin_row(self, scan: Scan, row: int) -> None:
         """Goes to the first pixel of a row and does what can be done for the row as a whole."""
@@ -149,16 +164,16 @@ class Head(nn.Module):
     before c, through hidden units that belong to a channel each.
 
     Args:
-        features, hidden, parameters: numbers of features, hidden units and parameters.
-        channels: of a pixel.
-        groups: the channels, in order; or 1, where the output distribution ties them together itself.
+        features, hidden: numbers of features and of hidden units.
+        spec: of the network; the output distribution of one that is not ordered ties the channels together.
     """
 
-    def __init__(self, features: int, hidden: int, parameters: int, channels: int, groups: int) -> None:
+    def __init__(self, features: int, hidden: int, spec: PixelSpec) -> None:
         super().__init__()
+        groups = spec.groups
         self.features = nn.Linear(features, hidden)
-        self.own = Ordered(channels, hidden, groups, strict=True) if groups > 1 else None
-        self.out = Ordered(hidden, parameters, groups)
+        self.own = Ordered(spec.shape[0], hidden, groups, strict=True) if groups > 1 else None
+        self.out = Ordered(hidden, spec.parameters, groups)
         shrink(self.out.linear)
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import Head, PixelNet, add_class, class_embedding
+from genlab.nets.autoregressive import Head, PixelNet, PixelSpec, add_class, class_embedding
 from genlab.nets.causal import CausalConv, RowConv, Scan, shift_down
 
 Links = dict[Any, Tensor]
@@ -202,7 +202,7 @@ class Stage(nn.Module):
         return result[:, :width]
 
 
-class PixelCNNPP(PixelNet):
+class PixelCNNPPNetwork(PixelNet):
     """Two streams through a pyramid of resolutions and back.
 
     Where the paper's has strided transposed convolutions of 2x3 and 2x2 pixels on the way up, here each
@@ -215,7 +215,7 @@ class PixelCNNPP(PixelNet):
     right, which no pixel of the image comes after.
 
     Args:
-        shape, parameters, ordered, classes, codes: see `PixelNet`.
+        spec: see `PixelSpec`.
         width: channels of each stream.
         blocks: gated residual blocks per stage on the way down.
         stages: resolutions, each half the one before.
@@ -226,21 +226,10 @@ class PixelCNNPP(PixelNet):
     whole_pixels = True
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        blocks: int,
-        stages: int,
-        dropout: float,
-        head: int,
+        self, spec: PixelSpec, *, width: int, blocks: int, stages: int, dropout: float, head: int
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes, codes)
-        _, height, image_width = shape
+        super().__init__(spec)
+        _, height, image_width = spec.shape
         unit = 2 ** (stages - 1)
         self.more_rows, self.more_columns = -height % unit, -image_width % unit
         self.stages = stages
@@ -249,13 +238,13 @@ class PixelCNNPP(PixelNet):
         self.pixel_first = CausalConv(inputs, width, above=1, left=1, right=1, centre="none")
         stage = None
         for _ in range(stages):
-            stage = Stage(stage, width, blocks, classes, dropout)
+            stage = Stage(stage, width, blocks, spec.classes, dropout)
         assert stage is not None
         self.finest = stage
-        self.head = Head(width, head, parameters, shape[0], self.groups)
+        self.head = Head(width, head, spec)
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        _, height, width = self.shape
+        _, height, width = self.spec.shape
         pixels = F.pad(F.pad(x, (0, 1), value=1.0), (0, 0, 0, self.more_columns, 0, self.more_rows))
         links: Links = {}
         self.finest.rows(self.row_first(shift_down(pixels)), labels, None, links)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import add_class, class_embedding
+from genlab.nets.autoregressive import PixelSpec, add_class, class_embedding
 from genlab.nets.causal import CausalConv, Ordered, Scan, shift_down
 from genlab.nets.pixelcnn import MaskedLayer, MaskedNet
 
@@ -31,7 +31,7 @@ def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return output * torch.tanh(c), c
 
 
-class RowLSTM(MaskedLayer):
+class RowLSTMLayer(MaskedLayer):
     """A state for each position of a row, from the states of the row above (section 3.1).
 
     Args:
@@ -93,14 +93,14 @@ class RowLSTM(MaskedLayer):
 
 
 class _RowStates:
-    """What a `RowLSTM` keeps in a scan.
+    """What a `RowLSTMLayer` keeps in a scan.
 
     line: (B, reach + W, 2 * width), its inputs in the row.
     states: (B, W, 2 * width), hidden and cell states of the row.
     above: (B, W, 5 * width), of the row above: its part of the gates, and its cell states.
     """
 
-    def __init__(self, layer: RowLSTM, scan: Scan) -> None:
+    def __init__(self, layer: RowLSTMLayer, scan: Scan) -> None:
         self.line = scan.zeros(layer.reach + scan.width, 2 * layer.width)
         self.states = scan.zeros(scan.width, 2 * layer.width)
         self.above = scan.zeros(scan.width, 5 * layer.width)
@@ -108,38 +108,27 @@ class _RowStates:
         self.bias = cast(Tensor, layer.input_to_state.conv.bias)
 
 
-class RowLSTMNet(MaskedNet):
+class RowLSTMNetwork(MaskedNet):
     """Sees a triangle above: as far to the right as the first convolution, and `kernel // 2` columns more for
     each row further up, however many the layers; to the left these add up.
 
     Args:
-        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
+        spec, width, first_kernel, head: see `MaskedNet`.
         layers: of LSTMs.
         kernel: odd; columns of the state-to-state convolutions, and of the masked input-to-state ones.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        layers: int,
-        first_kernel: int,
-        kernel: int,
-        head: int,
+        self, spec: PixelSpec, *, width: int, layers: int, first_kernel: int, kernel: int, head: int
     ) -> None:
-        super().__init__(
-            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
+        super().__init__(spec, width=width, first_kernel=first_kernel, head=head)
+        self.layers = nn.ModuleList(
+            RowLSTMLayer(width, kernel // 2, spec.classes, spec.groups) for _ in range(layers)
         )
-        self.layers = nn.ModuleList(RowLSTM(width, kernel // 2, classes, self.groups) for _ in range(layers))
 
     def row(self, scan: Scan, above: Tensor) -> None:
         for layer in self.layers:
-            cast(RowLSTM, layer).begin_row(scan)
+            cast(RowLSTMLayer, layer).begin_row(scan)
 
 
 def diagonal_order(height: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -168,7 +157,7 @@ def unskew(x: Tensor, order: Tensor, height: int) -> Tensor:
     return in_rows.unflatten(0, (2, height, -1)).permute(0, 3, 1, 2, 4)
 
 
-class DiagonalBiLSTM(MaskedLayer):
+class DiagonalBiLSTMLayer(MaskedLayer):
     """States that go through the image from its two upper corners, diagonal by diagonal (section 3.2).
 
     The right-to-left ones have seen their row from the right, so that a position gets those of the row above.
@@ -177,7 +166,7 @@ class DiagonalBiLSTM(MaskedLayer):
         width: h; 2 * width features come in and go out.
         classes: of labels, 0 for none.
         groups: channels of the image in order, see `Ordered`.
-        pixels: numbers of a pixel, if the right-to-left states see pixels too; see `DiagonalBiLSTMNet`.
+        pixels: numbers of a pixel, if the right-to-left states see pixels too; see `DiagonalBiLSTMNetwork`.
     """
 
     def __init__(self, width: int, classes: int, groups: int, pixels: int = 0) -> None:
@@ -242,7 +231,7 @@ class DiagonalBiLSTM(MaskedLayer):
 
 
 class _Diagonals:
-    """What all L layers of a `DiagonalBiLSTMNet` keep in a scan.
+    """What all L layers of a `DiagonalBiLSTMNetwork` keep in a scan.
 
     The right-to-left states of a row are computed when the next one begins, of all layers at once.
 
@@ -252,7 +241,7 @@ class _Diagonals:
     from_right: (L, B, W, width), right-to-left hidden states of the row above.
     """
 
-    def __init__(self, layers: list[DiagonalBiLSTM], scan: Scan) -> None:
+    def __init__(self, layers: list[DiagonalBiLSTMLayer], scan: Scan) -> None:
         width = self.width = layers[0].width
         count, batch, columns = len(layers), scan.batch, scan.width
         self.own = cast(nn.Linear, layers[0].own)
@@ -303,7 +292,7 @@ class _Diagonals:
         return torch.addmm(x + output, h, self.up[layer])
 
 
-class DiagonalBiLSTMNet(MaskedNet):
+class DiagonalBiLSTMNetwork(MaskedNet):
     """Sees every pixel before.
 
     With mask A no feature of a row has seen the row's last pixel, so that right-to-left states could not tell
@@ -311,28 +300,15 @@ class DiagonalBiLSTMNet(MaskedNet):
     So the first layer's right-to-left states, which are for the row below, see their own pixels too.
 
     Args:
-        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
+        spec, width, first_kernel, head: see `MaskedNet`.
         layers: of LSTMs.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        layers: int,
-        first_kernel: int,
-        head: int,
-    ) -> None:
-        super().__init__(
-            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
-        )
+    def __init__(self, spec: PixelSpec, *, width: int, layers: int, first_kernel: int, head: int) -> None:
+        super().__init__(spec, width=width, first_kernel=first_kernel, head=head)
         self.layers = nn.ModuleList(
-            DiagonalBiLSTM(width, classes, self.groups, pixels=0 if k else self.inputs) for k in range(layers)
+            DiagonalBiLSTMLayer(width, spec.classes, spec.groups, pixels=0 if k else self.inputs)
+            for k in range(layers)
         )
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -343,7 +319,7 @@ class DiagonalBiLSTMNet(MaskedNet):
 
     def row(self, scan: Scan, above: Tensor) -> None:
         if self not in scan.caches:
-            layers = [cast(DiagonalBiLSTM, layer) for layer in self.layers]
+            layers = [cast(DiagonalBiLSTMLayer, layer) for layer in self.layers]
             cache = scan.caches[self] = _Diagonals(layers, scan)
             scan.caches.update({layer: (cache, k) for k, layer in enumerate(layers)})
         scan.caches[self].begin_row(scan.row, above)

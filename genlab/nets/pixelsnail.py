@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import Head, PixelNet, add_class, class_embedding, image_coordinates
+from genlab.nets.autoregressive import (
+    Head,
+    PixelNet,
+    PixelSpec,
+    add_class,
+    class_embedding,
+    image_coordinates,
+)
 from genlab.nets.causal import CausalConv, Scan
 
 
@@ -167,7 +174,7 @@ class Block(nn.Module):
     """Residual blocks of 2x2 convolutions, then attention, which a last residual block merges; figure 4.
 
     Args:
-        width, residuals, dropout, classes: see `PixelSNAIL`.
+        width, residuals, dropout, classes: see `PixelSNAILNetwork`.
         attention: of the block.
     """
 
@@ -192,14 +199,14 @@ class Block(nn.Module):
         return self.merge(x, self.attention.at_pixel(x, places, scan))
 
 
-class PixelSNAIL(PixelNet):
+class PixelSNAILNetwork(PixelNet):
     """Alternates convolutions, which see what is near in detail, and attention, which reaches all pixels.
 
     Its first convolution sees three pixels of the row above and the two to the left, as those of PixelCNN++
     do; a second input besides the image are the coordinates of each position, from -0.5 to 0.5.
 
     Args:
-        shape, parameters, ordered, classes, codes: see `PixelNet`.
+        spec: see `PixelSpec`.
         width: channels.
         blocks: of residual blocks and attention.
         residuals: of a block.
@@ -212,11 +219,7 @@ class PixelSNAIL(PixelNet):
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
+        spec: PixelSpec,
         *,
         width: int,
         blocks: int,
@@ -227,9 +230,9 @@ class PixelSNAIL(PixelNet):
         dropout: float,
         head: int,
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes, codes)
+        super().__init__(spec)
         channels = self.inputs
-        self.register_buffer("places", image_coordinates(*shape[1:]), persistent=False)
+        self.register_buffer("places", image_coordinates(*spec.shape[1:]), persistent=False)
         self.places: Tensor
         self.first = CausalConv(channels + 2, width, above=1, left=1, right=1, centre="none")
         self.blocks = nn.ModuleList(
@@ -238,11 +241,11 @@ class PixelSNAIL(PixelNet):
                 residuals,
                 Attention(width, channels + 2, 2, heads, key_width, value_width, dropout),
                 dropout,
-                classes,
+                spec.classes,
             )
             for _ in range(blocks)
         )
-        self.head = Head(width, head, parameters, shape[0], self.groups)
+        self.head = Head(width, head, spec)
 
     def start(self, batch: int, labels: Tensor | None = None, on_device: bool = False) -> Scan:
         scan = super().start(batch, labels, on_device)

@@ -54,7 +54,7 @@ class Scanner:
         graph: bool = False,
         on_device: bool | None = None,
     ) -> None:
-        channels, height, width = network.shape
+        channels, height, width = network.spec.shape
         batch = len(noise)
         self.network, self.distribution, self.temperature = network, distribution, temperature
         self.graph = graph
@@ -75,7 +75,7 @@ class Scanner:
 
     def run(self, progress: bool = False) -> Tensor:
         """The images, (B, C, H, W) in [0, 1]; `log_prob_held` is set: log p, in nats, of the pixels held."""
-        _, height, width = self.network.shape
+        _, height, width = self.network.spec.shape
         with tqdm(
             total=height * width, unit="pixel", leave=False, delay=1, disable=None if progress else True
         ) as bar:
@@ -134,7 +134,7 @@ def draw_naively(
     temperature: float = 1.0,
 ) -> Tensor:
     """What `Scanner` draws, by a pass over whole images for each pixel and channel: (B, C, H, W)."""
-    channels, height, width = network.shape
+    channels, height, width = network.spec.shape
     images = torch.zeros(len(noise), channels, height, width, dtype=next(network.parameters()).dtype)
     images = images.to(noise.device)
     for row in range(height):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genlab.nets.causal import Scan
 from genlab.nets.pixelcnnpp import (
     GatedBlock,
-    PixelCNNPP,
+    PixelCNNPPNetwork,
     concat_elu,
     depth_to_space,
     pixel_convolution,
@@ -22,16 +22,16 @@ from genlab.nets.pixelcnnpp import (
 )
 
 
-def network(shape: tuple[int, int, int], stages: int, blocks: int = 1) -> PixelCNNPP:
+def network(shape: tuple[int, int, int], stages: int, blocks: int = 1) -> PixelCNNPPNetwork:
     family = tiny("pixelcnnpp", (shape[0], 8, 8), 2, stages=stages, blocks=blocks)
     net = tiny_network(family, shape)
-    assert isinstance(net, PixelCNNPP)
+    assert isinstance(net, PixelCNNPPNetwork)
     return net
 
 
-def scanned(net: PixelCNNPP, images: Tensor, on_device: bool = False) -> Tensor:
+def scanned(net: PixelCNNPPNetwork, images: Tensor, on_device: bool = False) -> Tensor:
     """Parameters as a scan gives them, (B, H, W, P)."""
-    _, height, width = net.shape
+    _, height, width = net.spec.shape
     scan = net.start(len(images), on_device=on_device)
     pixel, found = None, []
     for row, column in itertools.product(range(height), range(width)):
