@@ -18,6 +18,7 @@ from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained import fitted_prior
 from genlab.trained.fitted_prior import Mixture
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -79,8 +80,10 @@ def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixtu
     model = load_model(ae, "auto", CPU)
     _, batch = next(registry.dataset(model.config.dataset).evaluation_batches("train", 1197, 0))
     with torch.no_grad():
-        latents = fitted_prior.fit(model.family.encode(batch.images), 2, 0).draw(SampleRng(0, range(5)))
-        expected = to_uint8(model.family.decode(latents)).permute(0, 2, 3, 1).numpy()
+        latents = fitted_prior.fit(latent_family(model).encode(batch.images), 2, 0).draw(
+            SampleRng(0, range(5))
+        )
+        expected = to_uint8(latent_family(model).decode(latents)).permute(0, 2, 3, 1).numpy()
     assert (np.abs(samples("few").astype(int) - expected) <= 2).all()
     genlab(*words, "n=3", "run_dir=fewer")
     assert (np.abs(samples("few")[:3].astype(int) - samples("fewer")) <= 1).all()

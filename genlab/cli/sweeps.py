@@ -53,9 +53,10 @@ def sweep(verb: str, jobs: list[Job], perform: Callable[[Job, str], tuple[int, s
         done = [k for k, code in enumerate(codes) if code == 0 and jobs[k].plain["dataset"]["name"] != "none"]
         if done:  # and has data: a game without has nothing to sample
             from genlab import registry
+            from genlab.commands.next import to_show
 
             family = registry.look_up(registry.FAMILIES, jobs[done[0]].plain["model"]["name"], "model")
-            print(f"next: {family.show_line(folder / str(done[0]))}")
+            print(f"next: {to_show(family, folder / str(done[0]))}")
     if any(code in (Interrupted.exit_code, 130) for code in codes):
         return codes[-1]
     return next((code for code in codes if code), 0)

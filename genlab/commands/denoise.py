@@ -41,7 +41,7 @@ def main(plain: Mapping[str, Any]) -> None:
     config = from_plain(DenoiseConfig, plain)
     torch_device = device.resolve(config.device, "device")
     model = load_model(config.ckpt, config.weights, torch_device)
-    check_has(model, config.ckpt, "encodes", "decodes")
+    family = check_has(model, config.ckpt, "encodes", "decodes")
     noise, level = noise_of(config, model)
     given = given_images(
         model,
@@ -59,7 +59,7 @@ def main(plain: Mapping[str, Any]) -> None:
     if noise != "none":
         noisy = corrupt(clean, noise, level, SampleRng(config.seed, given.numbers, purpose="denoise"))
     labels = labels_of(model, given._replace(images=noisy), torch_device, config.batch_size, config.seed)
-    restored = reconstruct(model.family, noisy, torch_device, config.batch_size, labels)
+    restored = reconstruct(family, noisy, torch_device, config.batch_size, labels)
     shown = noisy.clamp(0, 1)  # what a picture can hold
     versions = {"noisy": shown, "restored": restored, "median_filter": median_filter(shown)}
     psnr, bands = {}, versions

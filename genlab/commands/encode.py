@@ -32,6 +32,7 @@ from genlab.trained.latent_space import (
     encode,
     for_json,
     labels_of,
+    latent_family,
 )
 from genlab.trained.model import TrainedModel, check_split, dataset_of, load_model
 
@@ -101,7 +102,7 @@ def _encode_pictures(config: EncodeConfig, model: TrainedModel, torch_device: to
     folder = create_folder("encode", config.run_dir, model.label)
     log.info("encoding %d images with the %s weights of %s", len(given.images), model.weights, model.path)
     labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
-    codes = encode(model.family, given.images, torch_device, config.batch_size, labels)
+    codes = encode(latent_family(model), given.images, torch_device, config.batch_size, labels)
     facts = model.describe() | {"images": config.images, "count": len(codes), "dimensions": codes.shape[1]}
     arrays = {"codes": codes.numpy(), "image": np.array(given.names)}
     _write(folder, config, facts, arrays, codes, None, f"{len(codes)} images of {config.images}")
@@ -120,7 +121,7 @@ def _encode_dataset(config: EncodeConfig, model: TrainedModel, torch_device: tor
 
     def codes_of(split: str, limit: int | None) -> tuple[Tensor, Tensor | None]:
         return codes_of_split(
-            model.family,
+            latent_family(model),
             dataset,
             split,
             limit,
@@ -254,7 +255,7 @@ def compare(
         share = 1 - error / variance if variance > 0 else math.nan
         return Row(name, features[0].shape[1], probe, error, share)
 
-    family, restored = model.family, None
+    family, restored = latent_family(model), None
     if family.decodes and not family.takes_labels:
         restored = decode(family, test.codes, torch_device, batch_size)
     rows = [row(f"codes of {model.config.model.name}", lambda part: part.codes, restored)]
@@ -374,5 +375,5 @@ def _why_no_probe(train: Features) -> str:
 
 def _end(folder: Path, config: EncodeConfig, model: TrainedModel) -> None:
     print(f"wrote {folder}: codes.npz, map.png, encoding.json")
-    verb = "traverse" if model.family.decodes else "evaluate"
+    verb = "traverse" if latent_family(model).decodes else "evaluate"
     print(f"next: genlab {verb} ckpt={config.ckpt}")

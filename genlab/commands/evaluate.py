@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from genlab import device, registry
+from genlab.commands.next import to_show
 from genlab.config.commands import EvaluateConfig
 from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
@@ -81,7 +82,7 @@ def _evaluate_model(config: EvaluateConfig, ckpt: str, torch_device: torch.devic
         "binarization": dataset.spec.binarization,
         "levels": dataset.spec.levels,
     }
-    setting |= model.family.setting() | dataset.setting()
+    setting |= model.family.facts() | dataset.setting()
     if config.importance_samples is not None:
         setting["importance_weighted_bound"] = f"{config.importance_samples} posterior samples"
     folder = create_folder("evaluate", config.run_dir, model.label)
@@ -113,7 +114,7 @@ def _evaluate_model(config: EvaluateConfig, ckpt: str, torch_device: torch.devic
     }
     on = f"on {n} images of {dataset.spec.name}, {config.split} split"
     _report(folder, facts, setting, numbers, names, on)
-    print(f"next: {model.family.show_line(ckpt)}")
+    print(f"next: {to_show(type(model.family), ckpt)}")
 
 
 def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> None:

@@ -20,7 +20,16 @@ from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
 from genlab.trained.draw import check_labels
 from genlab.trained.given import given_images
-from genlab.trained.latent_space import check_has, check_prior, decode, encode, labels_of, table, write_images
+from genlab.trained.latent_space import (
+    check_has,
+    check_prior,
+    decode,
+    encode,
+    labels_of,
+    latent_family,
+    table,
+    write_images,
+)
 from genlab.trained.model import TrainedModel, load_model
 
 _PICTURED_PAIRS = 40
@@ -95,10 +104,10 @@ def main(plain: Mapping[str, Any]) -> None:
     config = from_plain(InterpolateConfig, plain)
     torch_device = device.resolve(config.device, "device")
     model = load_model(config.ckpt, config.weights, torch_device)
-    check_has(model, config.ckpt, "decodes")
+    family = check_has(model, config.ckpt, "decodes")
     if config.labels is not None:
         check_labels(config.labels, model)
-    if config.path == "spherical" and model.family.latent_classes > 0:
+    if config.path == "spherical" and family.latent_classes > 0:
         raise ConfigError(
             f"path=spherical: the latents of {model.config.model.name} are probabilities, which lie on no "
             "sphere; use path=straight"
@@ -114,7 +123,7 @@ def main(plain: Mapping[str, Any]) -> None:
     )  # fmt: skip
     latents = PATHS[config.path](pairs.ends[:, 0], pairs.ends[:, 1], shares)
     each = None if labels is None else labels.flatten()
-    images = decode(model.family, latents.flatten(0, 1), torch_device, config.batch_size, each)
+    images = decode(family, latents.flatten(0, 1), torch_device, config.batch_size, each)
     images = images.unflatten(0, (n, config.steps))
     facts = model.describe() | {
         "between": config.between,
@@ -150,17 +159,17 @@ def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch
     Raises:
         ConfigError: the model has no encoder, or no prior, or there are fewer than two images.
     """
-    wanted, labels = range(2 * config.n), None
+    family, wanted, labels = latent_family(model), range(2 * config.n), None
     if config.between == "samples":
         check_prior(model, config.ckpt, "use between=images")
         if config.images is not None:
             raise ConfigError(
                 f"images={config.images}: goes with between=images; add it, or leave images out"
             )
-        ends = model.family.prior_latents(SampleRng(config.seed, wanted))
+        ends = family.prior_latents(SampleRng(config.seed, wanted))
         names = [f"sample {k} of seed {config.seed}" for k in wanted]
     else:
-        if not model.family.encodes:
+        if not family.encodes:
             raise ConfigError(
                 f"between=images: {model.config.model.name} encodes no images; use between=samples"
             )
@@ -176,7 +185,7 @@ def pairs_of(config: InterpolateConfig, model: TrainedModel, torch_device: torch
         count = min(len(given.images), len(wanted)) // 2 * 2
         labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
         labels = None if labels is None else labels[:count]
-        ends = encode(model.family, given.images[:count], torch_device, config.batch_size, labels)
+        ends = encode(family, given.images[:count], torch_device, config.batch_size, labels)
         names = given.names[:count]
     return Pairs(
         ends.unflatten(0, (-1, 2)),

@@ -27,7 +27,7 @@ def main(plain: Mapping[str, Any]) -> None:
     config = from_plain(ReconstructConfig, plain)
     torch_device = device.resolve(config.device, "device")
     model = load_model(config.ckpt, config.weights, torch_device)
-    check_has(model, config.ckpt, "encodes", "decodes")
+    family = check_has(model, config.ckpt, "encodes", "decodes")
     given = given_images(
         model,
         config.images,
@@ -40,7 +40,7 @@ def main(plain: Mapping[str, Any]) -> None:
     count = len(given.images)
     log.info("reconstructing %d images with the %s weights of %s", count, model.weights, model.path)
     labels = labels_of(model, given, torch_device, config.batch_size, config.seed)
-    restored = reconstruct(model.family, given.images, torch_device, config.batch_size, labels)
+    restored = reconstruct(family, given.images, torch_device, config.batch_size, labels)
     error = mean_squared_error(given.images, restored)
     psnr = psnr_db(error)
     facts = model.describe() | {

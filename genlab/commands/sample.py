@@ -13,10 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab import device
+from genlab.commands.next import to_have_samples
 from genlab.config.commands import SampleConfig
 from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
-from genlab.families.base import row_labels
+from genlab.families.base import LatentFamily, row_labels
 from genlab.log import log, log_to_console
 from genlab.report.pictures import to_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
@@ -96,12 +97,12 @@ def _drawing(
         ConfigError: the model has no prior, and none is to be fitted.
     """
     family, given = model.family, f"ckpt={config.ckpt}: {model.config.model.name}"
-    if not family.generates and not family.decodes:
+    if not family.generates and not isinstance(family, LatentFamily):
         raise ConfigError(f"{given} makes no images; see genlab evaluate")
     if config.prior == "fit":
         return fitted_prior.sampler(config, model, torch_device, labels)
     if not family.generates:
-        raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")
+        raise ConfigError(f"{given} has no prior to draw from; {to_have_samples(type(family), config.ckpt)}")
     return lambda indices: draw(
         model.family, indices, config.seed, torch_device, labels, config.temperature, progress=True
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab import device, registry
+from genlab.commands.next import after_training
 from genlab.config.run import TrainConfig
 from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
@@ -134,7 +135,7 @@ def _train_in(
         finally:
             trackers.close()
     print(f"wrote {path}: checkpoints/ samples/ metrics.jsonl train.log config.yaml")
-    print("next: " + "\n      ".join(state.family.next_lines(path)))
+    print("next: " + "\n      ".join(after_training(state.family, path)))
 
 
 def _ruler(state: TrainingState) -> Ruler | None:

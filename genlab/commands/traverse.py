@@ -27,6 +27,7 @@ from genlab.trained.latent_space import (
     decode,
     encode,
     labels_of,
+    latent_family,
     table,
     write_images,
 )
@@ -115,7 +116,8 @@ def main(plain: Mapping[str, Any]) -> None:
     torch_device = device.resolve(config.device, "device")
     model = load_model(config.ckpt, config.weights, torch_device)
     check(config, model)
-    family, prior = model.family, str(model.family.latent_prior)
+    family = latent_family(model)
+    prior = str(family.latent_prior)
     centre, name, space, label = start(config, model, torch_device)
     deviations = torch.linspace(-config.range, config.range, config.steps)
     steps: dict[str, list[Any]] = {"standard_deviations": deviations.tolist()}
@@ -175,11 +177,11 @@ def check(config: TraverseConfig, model: TrainedModel) -> None:
     Raises:
         ConfigError: see the messages.
     """
-    check_has(model, config.ckpt, "decodes")
+    family = check_has(model, config.ckpt, "decodes")
     name, classes = model.config.model.name, model.spec.classes
     if config.label is not None:
         check_labels([config.label], model, "label")
-    if config.around == "image" and not model.family.encodes:
+    if config.around == "image" and not family.encodes:
         raise ConfigError(f"around=image: {name} encodes no images; use around=sample or around=origin")
     if config.around == "sample":
         check_prior(model, config.ckpt, "use around=image")
@@ -188,14 +190,14 @@ def check(config: TraverseConfig, model: TrainedModel) -> None:
     if config.direction is None:
         return
     given = f"direction={list(config.direction)}"
-    if model.family.latent_classes > 0:
+    if family.latent_classes > 0:
         raise ConfigError(
             f"{given}: the latents of {name} are classes, between which there is no direction; "
             "use dimensions=[0,1]"
         )
     if len(config.direction) != 2 or config.direction[0] == config.direction[1]:
         raise ConfigError(f"{given}: expected two different classes, e.g. direction=[3,8]")
-    if not model.family.encodes:
+    if not family.encodes:
         raise ConfigError(f"{given}: {name} encodes no images; use dimensions=[0,1]")
     if classes == 0:
         raise ConfigError(f"{given}: {model.spec.name} has no labels; use dimensions=[0,1]")
@@ -211,7 +213,7 @@ def start(
     Raises:
         ConfigError: the space is that of codes, and there is only one.
     """
-    family, number = model.family, config.number
+    family, number = latent_family(model), config.number
     sigma = _SIGMAS.get(str(family.latent_prior))
     if sigma is None:
         codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, torch_device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +15,7 @@ from genlab.data.corruption import DefaultDraws, Draws, Noise, check_level, corr
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.families.latent_variable import NetworkName, check_size
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.autoencoder import choose_network, make_decoder, make_encoder
@@ -67,7 +66,7 @@ class AENet(nn.Module):
         return self.decoder(self.encoder(images))
 
 
-class AE(Family):
+class AE(LatentFamily):
     """Learns to give an image back through a code of few numbers. It has no distribution to sample from."""
 
     Config: ClassVar[type] = AEConfig
@@ -75,7 +74,6 @@ class AE(Family):
     sampled_by = ("autoencoder",)
     generates = False
     encodes = True
-    decodes = True
 
     def __init__(self, config: AEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -149,14 +147,7 @@ class AE(Family):
         """Reconstructions: rows of originals, each above the row of what the model makes of them."""
         return {"reconstructions": in_turn(batch.images, self.images_of(self.autoencoder(batch.images)))}
 
-    def next_lines(self, run: Path) -> list[str]:
-        return [
-            f"genlab reconstruct ckpt={run}",
-            f"genlab sample ckpt={run} prior=fit",
-            f"genlab evaluate ckpt={run}",
-        ]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {"reconstruction": f"through the code, {_ERRORS[self.likelihood_name]} summed over an image"}
 
 
@@ -188,11 +179,8 @@ class DAE(AE):
         noisy = self.spoiled(batch.images, rng)
         return {"denoised": in_turn(batch.images, noisy, self.images_of(self.autoencoder(noisy)))}
 
-    def next_lines(self, run: Path) -> list[str]:
-        return [f"genlab denoise ckpt={run}", *super().next_lines(run)]
-
-    def setting(self) -> dict[str, Any]:
-        return super().setting() | {"noise": f"{self.config.noise} {self.config.noise_level:g}"}
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"noise": f"{self.config.noise} {self.config.noise_level:g}"}
 
 
 def in_turn(*versions: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
@@ -62,12 +62,15 @@ class Autoregressive(Family):
     players = ("network",)
     sampled_by = ("network",)
     takes_temperature: ClassVar[bool] = True
-    takes_codes: ClassVar[bool] = True
     Network: ClassVar[Callable[..., PixelNet]]
     output_of_levels: ClassVar[str] = "categorical"
     """The output distribution that `auto` stands for with more than two levels."""
 
     network: PixelNet
+
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Takes whatever its images are checked for, codes too; see `genlab.trained.codes`."""
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -162,11 +165,7 @@ class Autoregressive(Family):
         nats = -self.log_prob(batch.images, batch.labels if self.takes_labels else None)
         return {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
 
-    def next_lines(self, run: Path) -> list[str]:
-        more = [] if self.spec.kind == "codes" else [f"genlab complete ckpt={run} keep=top"]
-        return [*super().next_lines(run), *more]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         given = " given the label" if self.takes_labels else ""
         what = "codes" if self.spec.kind == "codes" else "pixels"
         return {"likelihood": f"exact{given}, {self.output} {what}"}

@@ -13,6 +13,7 @@ from genlab.config.run import TrainConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.device import Processes
+from genlab.errors import ConfigError
 from genlab.rng import SampleRng
 
 Metrics = dict[str, Tensor]
@@ -83,16 +84,7 @@ class Family(nn.Module):
         takes_labels: whether `sample` draws a class that the user asks for.
         takes_temperature: whether `sample` takes a temperature, and shows its progress.
         takes_importance_samples: whether `evaluate` takes their number, for an importance-weighted bound.
-        adversarial: its players work against each other, so that the norms of their gradients are logged.
         generates: it has `sample`; without it a run shows its pictures in place of samples.
-        takes_codes: it is a model of codes too, whose order means nothing; see `genlab.trained.codes`.
-        encodes: it has `encode`.
-        decodes: it has `decode`.
-        patience: in which logging interval in a row a warning is said; the second where not named.
-        latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
-            "uniform" (over [-1, 1]) or another's name; None for a family without a prior of its own.
-        latent_classes: of each of the variables that a latent is made of, one after the other, as one-hot
-            vectors or probabilities; 0 for a latent of real numbers.
     """
 
     Config: ClassVar[type]
@@ -101,22 +93,20 @@ class Family(nn.Module):
     takes_labels: bool = False
     takes_temperature: ClassVar[bool] = False
     takes_importance_samples: ClassVar[bool] = False
-    adversarial: ClassVar[bool] = False
     generates: ClassVar[bool] = True
-    takes_codes: ClassVar[bool] = False
-    encodes: ClassVar[bool] = False
-    decodes: ClassVar[bool] = False
-    patience: ClassVar[dict[str, int]] = {}
-    latent_prior: str | None = None
-    latent_classes: int = 0
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        """Settings of the model that must agree with others of the run.
+        """Refuses settings of the model that do not agree with others of the run.
 
         Raises:
-            ConfigError: they do not.
+            ConfigError: they do not; here, codes for a family that is no model of codes.
         """
+        if config.dataset.name == "codes":
+            raise ConfigError(
+                f"dataset=codes: {config.model.name} takes no codes, which have no order; use an "
+                "autoregressive model, e.g. model=gated_pixelcnn"
+            )
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__()
@@ -162,30 +152,6 @@ class Family(nn.Module):
         """
         return {}
 
-    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The latent code of images (B, C, H, W) in [0, 1], (B, L): a posterior's mean if there is one.
-
-        Args:
-            labels: (B,) int64, for families that take labels; see `infer_labels` for images without.
-        """
-        raise NotImplementedError
-
-    def infer_labels(self, images: Tensor, *, rng: SampleRng) -> Tensor:
-        """The likeliest class of each image, (B,) int64, for families that take labels and encode."""
-        raise NotImplementedError
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The images of latents (B, L) without added noise, (B, C, H, W) in [0, 1].
-
-        Args:
-            labels: (B,) int64, for families that take labels.
-        """
-        raise NotImplementedError
-
-    def prior_latents(self, rng: SampleRng) -> Tensor:
-        """Latents of the prior, (n, L): those of `sample` for the same `rng`."""
-        raise NotImplementedError
-
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Numbers of a whole split, from all that `evaluate` returned, concatenated: (N, ...) on the CPU."""
         return {}
@@ -207,36 +173,70 @@ class Family(nn.Module):
         normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
         return ["batch normalisation"] if normalized else []
 
-    def judge(self, images: Tensor) -> Tensor | None:
-        """What an adversarial family's opponent says of images (N, C, H, W): (N,), or None."""
-        return None
-
-    def next_lines(self, run: Path) -> list[str]:
-        """What a user may do after training, most often commands to type, for the run's folder."""
-        return [f"genlab sample ckpt={run}", f"genlab evaluate ckpt={run}"]
-
-    @classmethod
-    def show_line(cls, ckpt: str | Path) -> str:
-        """The command that shows what a trained model of this family can do, for its checkpoint."""
-        if cls.generates:
-            return f"genlab sample ckpt={ckpt}"
-        if cls.decodes:
-            return f"genlab sample ckpt={ckpt} prior=fit"
-        return f"genlab evaluate ckpt={ckpt} per_image=true"
-
-    @classmethod
-    def prior_line(cls, ckpt: str | Path) -> str:
-        """How to get images out of a trained model of this family, where it has no prior."""
-        return "add prior=fit, or see genlab reconstruct"
-
     def compile_networks(self) -> None:
         """torch.compile, in place: the names of the weights stay."""
         for player in self.players:
             self.get_submodule(player).compile()
 
-    def setting(self) -> dict[str, Any]:
-        """What a reader must know of `evaluate`'s numbers: likelihood, bound, samples per image."""
+    def facts(self) -> dict[str, Any]:
+        """Returns what a reader must know of `evaluate`'s numbers: likelihood, bound, samples per image."""
         return {}
+
+
+class LatentFamily(Family):
+    """A family whose images have latents: codes that it decodes, and most often encodes.
+
+    Attributes:
+        encodes: it has `encode`.
+        decodes: it has `decode`.
+        latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
+            "uniform" (over [-1, 1]) or another's name; None for a family without a prior of its own.
+        latent_classes: of each of the variables that a latent is made of, one after the other, as one-hot
+            vectors or probabilities; 0 for a latent of real numbers.
+    """
+
+    encodes: ClassVar[bool] = False
+    decodes: ClassVar[bool] = True
+    latent_prior: str | None = None
+    latent_classes: int = 0
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Returns the codes of images (B, C, H, W) in [0, 1], (B, L): a posterior's mean if there is one.
+
+        Args:
+            labels: (B,) int64, for families that take labels; see `infer_labels` for images without.
+        """
+        raise NotImplementedError
+
+    def infer_labels(self, images: Tensor, *, rng: SampleRng) -> Tensor:
+        """Returns the likeliest class of each image, (B,) int64, for families that take labels and encode."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Returns the images of latents (B, L) without added noise, (B, C, H, W) in [0, 1].
+
+        Args:
+            labels: (B,) int64, for families that take labels.
+        """
+        raise NotImplementedError
+
+    def prior_latents(self, rng: SampleRng) -> Tensor:
+        """Draws latents of the prior, (n, L): those of `sample` for the same `rng`."""
+        raise NotImplementedError
+
+
+class AdversarialFamily(Family):
+    """A family whose players work against each other, so that the norms of their gradients are logged.
+
+    Attributes:
+        patience: logging intervals in a row after which a warning is given; the second where not named.
+    """
+
+    patience: ClassVar[dict[str, int]] = {}
+
+    def discriminator_output(self, images: Tensor) -> Tensor | None:
+        """Returns the discriminator's output for images (N, C, H, W), (N,); None if it takes packs."""
+        return None
 
 
 def labels_remedy(spec: DataSpec, model: str) -> str:

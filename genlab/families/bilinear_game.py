@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import AdversarialFamily, Metrics, UpdateProtocol
 from genlab.rng import SampleRng
 
 Dynamics = Literal["simultaneous", "alternating", "extragradient", "optimistic", "consensus"]
@@ -49,7 +48,7 @@ class Player(nn.Module):
         return self.value * slope
 
 
-class BilinearGame(Family):
+class BilinearGame(AdversarialFamily):
     """Players x, who minimises f(x, y) = x y, and y, who maximises it; the equilibrium is (0, 0).
 
     With rate h, of each dynamics one step and what becomes of the distance from the equilibrium:
@@ -72,7 +71,6 @@ class BilinearGame(Family):
 
     Config = BilinearGameConfig
     players = ("x", "y")
-    adversarial = True
 
     trajectory: Tensor
     recorded: Tensor
@@ -148,10 +146,3 @@ class BilinearGame(Family):
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         """The path so far, (T, 2, 1, 1), from the start on: nothing is drawn, and n has no say."""
         return self.trajectory[: int(self.recorded), :, None, None]
-
-    def next_lines(self, run: Path) -> list[str]:
-        """The newest figure, and the same game under the next dynamics: there is nothing to sample."""
-        names = get_args(Dynamics)
-        other = names[(names.index(self.config.dynamics) + 1) % len(names)]
-        figure = max((run / "samples").glob("step-*.png"))
-        return [f"see {figure}", f"genlab train model={self.config.name} model.dynamics={other}"]

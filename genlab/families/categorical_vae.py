@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -169,10 +168,6 @@ class CategoricalVAE(Autoencoder):
         units = {"active_units": numbers.get("active_variables", math.inf)}
         return super().validation_warnings({**numbers, **units})
 
-    def next_lines(self, run: Path) -> list[str]:
-        walk = [f"genlab traverse ckpt={run} around=image"] if self.spec.kind == "images" else []
-        return [*super().next_lines(run), *walk]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         latents = f"{self.config.variables} variables of {self.config.classes} classes, one-hot"
-        return super().setting() | {"latents": latents}
+        return super().facts() | {"latents": latents}

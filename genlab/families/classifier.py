@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -148,10 +147,7 @@ class Classifier(Family):
         wrong = (values["accuracy"] == 0).view(-1, 1, 1, 1)
         return {"hardest": in_turn(torch.where(wrong, 1 - batch.images, batch.images)[order])}
 
-    def next_lines(self, run: Path) -> list[str]:
-        return [f"genlab evaluate ckpt={run} per_image=true"]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {"encoder": f"begun from {self.config.start or 'random weights'}"}
 
 

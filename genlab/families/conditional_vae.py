@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -99,11 +98,6 @@ class ConditionalVAE(VAE):
         pictures["analogies"] = torch.cat([images[:, None], drawn.unflatten(0, (len(codes), -1))], 1)
         return pictures
 
-    def next_lines(self, run: Path) -> list[str]:
-        sample, *others = super().next_lines(run)
-        back = [f"genlab reconstruct ckpt={run}"] if self.spec.kind == "images" else []
-        return [f"{sample} labels=[0,1]", *others, *back]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         bound = "negative ELBO on log p(x | label), 1 posterior sample"
-        return super().setting() | {"bound": bound}
+        return super().facts() | {"bound": bound}

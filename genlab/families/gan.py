@@ -17,7 +17,7 @@ from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.base import AdversarialFamily, LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
 from genlab.rng import SampleRng
 
@@ -79,7 +79,7 @@ class GANConfig(AdversarialConfig):
             )
 
 
-class GAN(Family):
+class GAN(LatentFamily, AdversarialFamily):
     """Two players. A subclass changes a loss, the opponent's name, or what an update does around it.
 
     Networks work on images in [-1, 1], and on points as they are.
@@ -88,8 +88,6 @@ class GAN(Family):
     Config = GANConfig
     players: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
     sampled_by = ("generator",)
-    adversarial = True
-    decodes = True
     patience = health.PATIENCE
     conditioning: ClassVar[str] = "none"
     penalized: ClassVar[bool] = False
@@ -171,6 +169,7 @@ class GAN(Family):
         Raises:
             ConfigError: a batch that cannot be packed.
         """
+        super().check(config)
         packing = config.model.packing
         if packing > 1 and cls.takes_labels:
             raise ConfigError(
@@ -308,7 +307,7 @@ class GAN(Family):
         latent = self.config.latent
         return rng.uniform(latent) * 2 - 1 if self.config.prior == "uniform" else rng.normal(latent)
 
-    def judge(self, images: Tensor) -> Tensor | None:
+    def discriminator_output(self, images: Tensor) -> Tensor | None:
         """D(x), the probability that the discriminator gives to each of (N, C, H, W) being data: (N,)."""
         if self.config.packing > 1 or self.takes_labels:
             return None

@@ -171,8 +171,8 @@ class HierarchicalVAE(VAE):
             )
         return found
 
-    def setting(self) -> dict[str, Any]:
-        return super().setting() | {"stochastic_layers": len(self.config.latents)}
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"stochastic_layers": len(self.config.latents)}
 
 
 def by_layer(name: str, values: Tensor) -> dict[str, Tensor]:

@@ -72,9 +72,9 @@ class IWAE(Autoencoder):
         samples = importance_samples or self.config.importance_samples
         return super().evaluate(batch, rng=rng, importance_samples=samples)
 
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         samples = self.config.importance_samples
-        return super().setting() | {"importance_weighted_bound": f"{samples} posterior samples"}
+        return super().facts() | {"importance_weighted_bound": f"{samples} posterior samples"}
 
     def compile_networks(self) -> None:
         """The two networks one by one, since a step calls each of them for itself."""

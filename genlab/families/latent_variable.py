@@ -36,7 +36,7 @@ from genlab.distributions.priors import (
     kl_decomposition,
 )
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Loader
+from genlab.families.base import LatentFamily, Loader
 from genlab.metrics.two_samples import accuracy_between
 from genlab.nets.autoencoder import (
     LARGEST_PIXELS,
@@ -212,7 +212,7 @@ def sigma_warning(numbers: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-class Autoencoder(Family):
+class Autoencoder(LatentFamily):
     """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained.
 
     One that takes labels has them in both networks, and everything here is then of images given their labels.
@@ -224,7 +224,6 @@ class Autoencoder(Family):
     sampled_by = ("vae",)
     takes_importance_samples = True
     encodes = True
-    decodes = True
 
     vae: LatentNet
 
@@ -444,7 +443,7 @@ class Autoencoder(Family):
         elif "beta" in self._settings:
             remedies.append("train with a higher model.beta")
         if self.spec.kind == "images":
-            remedies.append("draw with genlab sample prior=fit")
+            remedies.append("draw with prior=fit")
         return ", or ".join(remedies)
 
     @property
@@ -466,7 +465,7 @@ class Autoencoder(Family):
         )
         return {"reconstructions": rows.flatten(0, 1)}
 
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         kind = "probability of levels"
         if self.likelihood.density:
             kind = "density of points" if self.spec.kind == "points" else "density of values in [0, 1]"

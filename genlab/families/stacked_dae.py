@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,7 +20,7 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.stacked import AutoencoderStack, Units
 from genlab.rng import SampleRng
@@ -49,7 +48,7 @@ class StackedDAEConfig:
             )
 
 
-class StackedDAE(Family):
+class StackedDAE(LatentFamily):
     """Each layer in its share of the run learns to give back what the layers below make of an image.
 
     One player, since a step's loss reaches one layer: the optimizer passes over weights without a gradient,
@@ -62,7 +61,6 @@ class StackedDAE(Family):
     sampled_by = ("stack",)
     generates = False
     encodes = True
-    decodes = True
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
@@ -71,6 +69,7 @@ class StackedDAE(Family):
         Raises:
             ConfigError: there are fewer.
         """
+        super().check(config)
         steps, layers = config.trainer.steps, len(config.model.hidden)
         if steps < layers:
             raise ConfigError(
@@ -141,7 +140,7 @@ class StackedDAE(Family):
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         raise ConfigError(f"model={self.config.name}: has no prior to draw from")
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """The code of the uppermost layer, (B, hidden[-1])."""
         return self.stack.encoder(images.flatten(1)).float()
 
@@ -183,25 +182,7 @@ class StackedDAE(Family):
         assert isinstance(weight, Tensor)
         return {"reconstructions": in_turn(*versions), "filters": filters(weight, self.spec.shape)}
 
-    def next_lines(self, run: Path) -> list[str]:
-        hidden = ",".join(map(str, self.config.hidden))
-        classifier = (
-            f"genlab train model=classifier dataset={self.spec.name} model.hidden=[{hidden}] "
-            f"model.units={self.config.units} model.start={run}"
-        )
-        return [
-            *([classifier] if self.spec.classes > 1 else []),
-            f"genlab reconstruct ckpt={run}",
-            f"genlab sample ckpt={run} prior=fit components=1",
-            f"genlab evaluate ckpt={run}",
-        ]
-
-    @classmethod
-    def show_line(cls, ckpt: str) -> str:
-        """Reconstructions: a mixture takes long to fit to codes of hundreds of units."""
-        return f"genlab reconstruct ckpt={ckpt}"
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {
             "reconstruction": "from the code of each layer down to the image",
             "noise": f"{self.config.noise} {self.config.noise_level:g}",

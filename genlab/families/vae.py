@@ -43,6 +43,7 @@ class VAE(Autoencoder):
         Raises:
             ConfigError: it is not.
         """
+        super().check(config)
         model = config.model
         if model.free_bits == 0:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from genlab.data.statistics import PixelStatistics
 from genlab.distributions.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.families.latent_variable import choose_likelihood, sigma_warning, start_log_sigma
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
 from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity
@@ -80,7 +79,7 @@ class VQVAENet(nn.Module):
         return latents, codes, self.decoder(straight_through)
 
 
-class VQVAE(Family):
+class VQVAE(LatentFamily):
     """Learns to give images back through codes. A prior over these is another model: dataset=codes."""
 
     Config = VQVAEConfig
@@ -88,7 +87,6 @@ class VQVAE(Family):
     sampled_by = ("vqvae",)
     generates = False
     encodes = True
-    decodes = True
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -163,7 +161,7 @@ class VQVAE(Family):
         """The likelihood's mean for codes (B, h, w), (B, C, H, W) in [0, 1]."""
         return self.likelihood.mean(self.vqvae.decoder(self.vqvae.codebook(codes)))
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """The vectors of the codes of images, flattened: (B, D h w)."""
         return self.vqvae.codebook(self.codes_of(images)).flatten(1)
 
@@ -178,7 +176,7 @@ class VQVAE(Family):
         Returns:
             elbo_nats: an upper bound on -log p(x), for a prior that is uniform over codes: the posterior is
                 sure of its codes, so the KL term is h w log K (section 3.1). A prior trained on the codes
-                gives a lower one: see genlab evaluate of such a model.
+                gives a lower one, which the evaluation of such a model reports.
             elbo_bits_per_dim: of the stored levels; left out for a density of values not dequantised.
             reconstruction_nats, kl_nats: its two terms.
             quantization_error: see `loss`.
@@ -229,24 +227,7 @@ class VQVAE(Family):
             )
         return found
 
-    def next_lines(self, run: Path) -> list[str]:
-        prior = f"{run}-prior"
-        return [
-            f"genlab reconstruct ckpt={run}",
-            f"genlab evaluate ckpt={run}",
-            f"{self.show_line(run)} run_dir={prior}",
-            f"genlab sample ckpt={prior}",
-        ]
-
-    @classmethod
-    def show_line(cls, ckpt: str | Path) -> str:
-        return f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={ckpt}"
-
-    @classmethod
-    def prior_line(cls, ckpt: str | Path) -> str:
-        return f"train one: {cls.show_line(ckpt)}; or, much worse, add prior=fit"
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         height, width = self.map_size
         kind = "density of values in [0, 1]" if self.likelihood.density else "probability of levels"
         return {

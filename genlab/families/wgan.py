@@ -78,7 +78,7 @@ class WGAN(GAN):
         loss = -self.opponent(fake).float().mean()
         return loss, {"generator_loss": loss}
 
-    def judge(self, images: Tensor) -> Tensor | None:
+    def discriminator_output(self, images: Tensor) -> Tensor | None:
         """f(x), the critic's value."""
         return None if self.config.packing > 1 else self.opponent(self.to_model(images)).float()
 

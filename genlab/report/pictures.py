@@ -14,7 +14,7 @@ from torch import Tensor
 from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
 from genlab.errors import storage_errors
-from genlab.families.base import Family, row_labels
+from genlab.families.base import AdversarialFamily, Family, row_labels
 from genlab.rng import SampleRng
 
 _TILE_PIXELS = 48
@@ -70,8 +70,9 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
     from genlab.report import figures  # brings matplotlib, which images do without
 
     if family.spec.kind == "points":
+        shown = family.discriminator_output if isinstance(family, AdversarialFamily) else None
         with torch.no_grad():
-            figures.points(samples, config.dataset.mixture(), path, title, family.judge)
+            figures.points(samples, config.dataset.mixture(), path, title, shown)
     else:
         figures.game(samples, path, title)
 

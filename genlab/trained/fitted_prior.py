@@ -82,7 +82,7 @@ def sampler(
     Raises:
         ConfigError: the model has no encoder, or there are fewer images than components, or than two.
     """
-    check_has(model, config.ckpt, "encodes", "decodes")
+    family = check_has(model, config.ckpt, "encodes", "decodes")
     codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed, device)
     if len(codes) < 2:
         raise ConfigError(
@@ -99,10 +99,10 @@ def sampler(
     def draw(indices: range) -> Tensor:
         rng = SampleRng(config.seed, indices)
         latents, own = prior.draw(rng), None
-        if classes := model.family.latent_classes:  # Gaussians of probabilities: the likeliest class of each
+        if classes := family.latent_classes:  # Gaussians of probabilities: the likeliest class of each
             latents = one_hot(latents.unflatten(1, (-1, classes)).argmax(2), classes).flatten(1)
-        if model.family.takes_labels:
+        if family.takes_labels:
             own = rng.integers(model.spec.classes) if labels is None else labels[list(indices)]
-        return decode(model.family, latents, device, config.batch_size, own)
+        return decode(family, latents, device, config.batch_size, own)
 
     return draw

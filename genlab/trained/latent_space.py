@@ -14,7 +14,7 @@ from tqdm import tqdm
 from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
-from genlab.families.base import Family
+from genlab.families.base import Family, LatentFamily
 from genlab.log import log
 from genlab.report.pictures import to_picture, to_uint8
 from genlab.rng import SampleRng
@@ -27,8 +27,8 @@ ENCODED_IMAGES = 10_000
 """Of a dataset's training images, where something is fitted to their codes."""
 
 
-def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
-    """Refuses a model that cannot do what a command needs.
+def check_has(model: TrainedModel, ckpt: str, *needs: str) -> LatentFamily:
+    """Refuses a model that cannot do what a command needs, and returns the family of one that can.
 
     Args:
         needs: "encodes", "decodes".
@@ -36,14 +36,22 @@ def check_has(model: TrainedModel, ckpt: str, *needs: str) -> None:
     Raises:
         ConfigError: it cannot, or it is one of points.
     """
+    family = model.family
     for need in needs:
-        if not getattr(model.family, need):
+        if not _has(type(family), need):
             raise ConfigError(
                 f"ckpt={ckpt}: {model.config.model.name} {_NEEDS[need]}; models that do: "
                 f"{', '.join(families_that(*needs))}"
             )
     if model.spec.kind != "images":
         raise ConfigError(f"ckpt={ckpt}: {model.spec.name} has points, not images; see genlab sample")
+    return latent_family(model)
+
+
+def latent_family(model: TrainedModel) -> LatentFamily:
+    """Returns the family of a model that is known to have latents; see `check_has`."""
+    assert isinstance(model.family, LatentFamily)
+    return model.family
 
 
 def check_prior(model: TrainedModel, ckpt: str, remedy: str) -> None:
@@ -52,18 +60,22 @@ def check_prior(model: TrainedModel, ckpt: str, remedy: str) -> None:
     Raises:
         ConfigError: it has none; ends with the remedy.
     """
-    if model.family.latent_prior is None:
+    if not isinstance(model.family, LatentFamily) or model.family.latent_prior is None:
         raise ConfigError(f"ckpt={ckpt}: {model.config.model.name} has no prior to draw from; {remedy}")
 
 
 def families_that(*needs: str) -> list[str]:
     """Names of the families that have all of these."""
     families = {name: registry.look_up(registry.FAMILIES, name, "model") for name in registry.FAMILIES}
-    return sorted(name for name, family in families.items() if all(getattr(family, n) for n in needs))
+    return sorted(name for name, family in families.items() if all(_has(family, need) for need in needs))
+
+
+def _has(family: type[Family], need: str) -> bool:
+    return issubclass(family, LatentFamily) and getattr(family, need)
 
 
 def encode(
-    family: Family, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
+    family: LatentFamily, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
 ) -> Tensor:
     """The latent codes of images (N, C, H, W), (N, L) on the CPU.
 
@@ -76,7 +88,7 @@ def encode(
 
 
 def decode(
-    family: Family, latents: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
+    family: LatentFamily, latents: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
 ) -> Tensor:
     """The images of latents (N, L), (N, C, H, W) on the CPU.
 
@@ -116,7 +128,7 @@ def labels_of(
         for k in range(0, len(images.images), batch_size):
             part = images.images[k : k + batch_size]
             rng = SampleRng(seed, images.numbers[k : k + batch_size], device, purpose="label")
-            found.append(model.family.infer_labels(part.to(device), rng=rng).cpu())
+            found.append(latent_family(model).infer_labels(part.to(device), rng=rng).cpu())
     return torch.cat(found)
 
 
@@ -130,11 +142,11 @@ def codes_of_training(
         seed: of what the dataset draws.
     """
     dataset = dataset_of(model, changes, "train")
-    return codes_of_split(model.family, dataset, "train", ENCODED_IMAGES, batch_size, seed, device)
+    return codes_of_split(latent_family(model), dataset, "train", ENCODED_IMAGES, batch_size, seed, device)
 
 
 def codes_of_split(
-    family: Family,
+    family: LatentFamily,
     dataset: Dataset,
     split: str,
     limit: int | None,
@@ -167,7 +179,7 @@ def codes_of_split(
 
 
 def reconstruct(
-    family: Family, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
+    family: LatentFamily, images: Tensor, device: torch.device, batch_size: int, labels: Tensor | None = None
 ) -> Tensor:
     """What a family makes of images (N, C, H, W) by way of their codes, as many, on the CPU.
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
-from genlab.families.base import Family
+from genlab.families.base import AdversarialFamily, Family
 from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
 from genlab.trained.draw import draw
@@ -141,7 +141,7 @@ def evaluate_samples(
 
     was_training = family.training
     family.eval()
-    if family.adversarial and dataset.size(split) > 1:
+    if isinstance(family, AdversarialFamily) and dataset.size(split) > 1:
         drawn = torch.cat(list(samples(1000)))
         real = dataset.examples(split, 1000, seed)[1].images
         numbers["sample_diversity"] = float(drawn.var(0).sum() / real.var(0).sum())

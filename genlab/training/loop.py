@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from genlab.errors import Interrupted, storage_errors
-from genlab.families.base import row_labels
+from genlab.families.base import AdversarialFamily, Family, row_labels
 from genlab.log import log
 from genlab.report.pictures import save_grid, write_pictures, write_samples
 from genlab.rng import SampleRng
@@ -83,8 +83,12 @@ def train(
                 _log_line(state, run, trackers, means | rates, rate)
                 if run:
                     found = state.family.warnings(means)
-                    troubles = _warn_of(found, troubles, update.step, state.family.patience)
+                    troubles = _warn_of(found, troubles, update.step, _patience(state.family))
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()} | {"images/s": f"{rate:.0f}"})
+
+
+def _patience(family: Family) -> Mapping[str, int]:
+    return family.patience if isinstance(family, AdversarialFamily) else {}
 
 
 def _warn_of(

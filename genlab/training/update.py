@@ -13,7 +13,7 @@ from genlab.config.run import AdamConfig, AdamWConfig, OptimizerConfig, RMSpropC
 from genlab.config.schema import from_plain, to_plain
 from genlab.device import Processes, autocast
 from genlab.errors import DivergedError
-from genlab.families.base import Family, Metrics
+from genlab.families.base import AdversarialFamily, Family, Metrics
 from genlab.nets.decay import decay_groups, in_groups
 from genlab.training.averaging import MovingAverage
 from genlab.training.schedule import multiplier
@@ -49,7 +49,7 @@ class Update:
             for player, module in self._modules.items()
         }
         self.averages = self._make_averages(family)
-        self._adversarial = family.adversarial
+        self._adversarial = isinstance(family, AdversarialFamily)
         self._active: str | None = family.players[0] if len(family.players) == 1 else None
         self._unchecked: list[tuple[int, str, Tensor]] = []
 

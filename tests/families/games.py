@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def make(
     plain: dict[str, Any] = {"name": name, "hidden": [16], "opponent_hidden": [16], "width": 4, "latent": 4}
     config = TrainConfig(
         model=from_plain(kind.Config, plain | settings, "model"),
-        dataset=None,
+        dataset=SimpleNamespace(name=spec.name),
         optimizer=optimizer or AdamConfig(lr=1e-3, betas=(0.5, 0.999)),
         schedule=ConstantConfig(),
         trainer=from_plain(TrainerConfig, {"steps": 100, "batch_size": 8} | (trainer or {}), "trainer"),

@@ -293,15 +293,15 @@ class TestSampling:
         points, _ = make()
         assert torch.equal(points.to_model(latents), latents)
 
-    def test_judge_is_the_probability_of_being_data(self) -> None:
+    def test_its_output_is_the_probability_of_being_data(self) -> None:
         family, _ = make(spec=DIGITS, network="mlp")
         images = next(batches(DIGITS)).images
         expected = family.opponent(images * 2 - 1).sigmoid()
-        torch.testing.assert_close(family.judge(images), expected)
+        torch.testing.assert_close(family.discriminator_output(images), expected)
         for kind in ("hinge", "least_squares"):
             family, _ = make(spec=DIGITS, network="mlp", loss=kind)
-            torch.testing.assert_close(family.judge(images), family.opponent(images * 2 - 1))
-        assert make(spec=DIGITS, packing=2)[0].judge(images) is None
+            torch.testing.assert_close(family.discriminator_output(images), family.opponent(images * 2 - 1))
+        assert make(spec=DIGITS, packing=2)[0].discriminator_output(images) is None
 
 
 class TestHealth:
