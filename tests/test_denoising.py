@@ -15,7 +15,7 @@ from test_reconstruction import numbers, originals
 from torch import Tensor
 
 from genlab.commands.denoise import median_filter
-from genlab.data.corruption import Noise, corrupt
+from genlab.data.corruption import NoiseKind, corrupt
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.latent_space import families_that, latent_family
@@ -110,7 +110,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
 
 
 def test_noise_is_that_of_training_unless_another_is_asked_for(dae: str, vae: str) -> None:
-    cases: list[tuple[str, list[str], tuple[Noise, float]]] = [
+    cases: list[tuple[str, list[str], tuple[NoiseKind, float]]] = [
         (dae, [], ("salt_and_pepper", 0.2)),
         (dae, ["level=0.5"], ("salt_and_pepper", 0.5)),
         (dae, ["noise=salt_and_pepper"], ("salt_and_pepper", 0.2)),

@@ -17,7 +17,7 @@ from genlab.commands import traverse
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained import fitted_prior
-from genlab.trained.fitted_prior import Mixture
+from genlab.trained.fitted_prior import FittedMixture
 from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 def test_draws_have_the_mixture_s_shares_and_moments() -> None:
     roots = torch.tensor([[[2.0, 0.0], [1.0, 0.5]], [[0.1, 0.0], [0.0, 0.1]]], dtype=torch.float64)
     means = torch.tensor([[0.0, 1.0], [50.0, 0.0]], dtype=torch.float64)
-    mixture = Mixture(torch.tensor([0.3, 0.7], dtype=torch.float64), means, roots)
+    mixture = FittedMixture(torch.tensor([0.3, 0.7], dtype=torch.float64), means, roots)
     drawn = mixture.draw(SampleRng(0, range(4000))).double()
     first = drawn[:, 0] < 25
     n = int(first.sum())

@@ -16,7 +16,7 @@ from genlab.distributions.posteriors import DiagonalNormal, FullNormal, Posterio
 from genlab.distributions.priors import (
     FactorizedPrior,
     Laplace,
-    Mixture,
+    MixturePrior,
     Prior,
     StandardNormal,
     Uniform,
@@ -213,8 +213,8 @@ class TestUniform:
         close(log_density - D * math.log(0.5), Uniform(D).kl(posterior))
 
 
-def mixture() -> Mixture:
-    prior = Mixture(D, 4).double()
+def mixture() -> MixturePrior:
+    prior = MixturePrior(D, 4).double()
     for parameter in prior.parameters():
         nn.init.normal_(parameter)
     return prior
@@ -266,7 +266,9 @@ class TestMixtures:
         assert points.shape == (4000, D)
         components = prior._components()
         count = len(components.mean)
-        weights = prior.logits.softmax(0) if isinstance(prior, Mixture) else torch.full((count,), 1 / count)
+        weights = (
+            prior.logits.softmax(0) if isinstance(prior, MixturePrior) else torch.full((count,), 1 / count)
+        )
         mean = weights.double() @ components.mean.double()
         square = weights.double() @ (components.variance + components.mean.square()).double()
         assert ((points.mean(0) - mean).abs() < 5 * points.std(0) / math.sqrt(4000)).all()

@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab import device
 from genlab.config.commands import DenoiseConfig
 from genlab.config.schema import from_plain
-from genlab.data.corruption import Noise, check_level, corrupt
+from genlab.data.corruption import NoiseKind, check_level, corrupt
 from genlab.errors import ConfigError, storage_errors
 from genlab.log import log, log_to_console
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
@@ -92,7 +92,7 @@ def main(plain: Mapping[str, Any]) -> None:
     print(f"next: genlab reconstruct ckpt={config.ckpt}")
 
 
-def noise_of(config: DenoiseConfig, model: TrainedModel) -> tuple[Noise | Literal["none"], float]:
+def noise_of(config: DenoiseConfig, model: TrainedModel) -> tuple[NoiseKind | Literal["none"], float]:
     """The user's; what is left out as the model was trained with, else Gaussian noise of 0.3.
 
     Raises:
@@ -103,7 +103,7 @@ def noise_of(config: DenoiseConfig, model: TrainedModel) -> tuple[Noise | Litera
             raise ConfigError(f"level={config.level:g}: does not go with noise=none; leave it out")
         return "none", 0.0
     own = getattr(model.config.model, "noise", None)
-    noise = cast(Noise, config.noise or own or _DEFAULT_NOISE)
+    noise = cast(NoiseKind, config.noise or own or _DEFAULT_NOISE)
     level = config.level
     if level is None:
         level = model.config.model.noise_level if noise == own else _DEFAULT_LEVEL

@@ -20,7 +20,7 @@ from genlab.rng import SampleRng
 
 
 @dataclass(frozen=True)
-class Categorical(Posterior):
+class CategoricalPosterior(Posterior):
     """Independent categorical variables; `mean` is their probabilities, (B, N K).
 
     `spread` is the logarithms of these, (B, N, K). Noise is a number uniform over [0, 1) for each variable.

@@ -68,7 +68,7 @@ class PixelDistribution(Protocol):
         ...
 
 
-class Bernoulli:
+class BernoulliPixel:
     """Channels of 0 or 1; the parameters are C logits."""
 
     def __init__(self, channels: int) -> None:
@@ -91,7 +91,7 @@ class Bernoulli:
         return _with_channel(pixels, part, one)
 
 
-class Categorical:
+class CategoricalPixel:
     """Channels of `levels` values, each with a probability of its own; C blocks of `levels` logits."""
 
     def __init__(self, channels: int, levels: int) -> None:

@@ -123,7 +123,7 @@ class Laplace(FactorizedPrior):
         return -centred.sign() * tail.log()
 
 
-class Mixture(Prior):
+class MixturePrior(Prior):
     """A learned mixture of K diagonal normal distributions. Its KL term is by samples.
 
     Args:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.config.schema import setting
-from genlab.data.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
+from genlab.data.corruption import DefaultDraws, Draws, NoiseKind, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
@@ -44,7 +44,7 @@ class DAEConfig(AEConfig):
     """See configs/model/dae.yaml."""
 
     name: Literal["dae"] = setting("dae")  # type: ignore[assignment]
-    noise: Noise = setting("masking")
+    noise: NoiseKind = setting("masking")
     noise_level: float = setting(0.25, above=0, help="standard deviation, or share of pixels")
 
     def __post_init__(self) -> None:

@@ -14,7 +14,12 @@ from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
-from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, PixelDistribution
+from genlab.distributions.pixels import (
+    BernoulliPixel,
+    CategoricalPixel,
+    LogisticMixture,
+    PixelDistribution,
+)
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.nets.autoregressive import PixelNet, PixelSpec
@@ -99,9 +104,9 @@ class Autoregressive(Family):
     def distribution(self) -> PixelDistribution:
         match self.output:
             case "bernoulli":
-                return Bernoulli(self.spec.channels)
+                return BernoulliPixel(self.spec.channels)
             case "categorical":
-                return Categorical(self.spec.channels, self.spec.levels)
+                return CategoricalPixel(self.spec.channels, self.spec.levels)
             case _:
                 return LogisticMixture(self.spec.channels, self.spec.levels, self.config.components)
 

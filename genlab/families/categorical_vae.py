@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import (
-    Categorical,
+    CategoricalPosterior,
     EvenCategorical,
     gumbel_noise,
     one_hot,
@@ -22,8 +22,8 @@ from genlab.distributions.categorical import (
 from genlab.distributions.posteriors import Posterior
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.latent_variable import (
-    Autoencoder,
     LatentNet,
+    LatentVariableModel,
     NetworksConfig,
     make_log_sigma,
     make_networks,
@@ -75,11 +75,11 @@ class CategoricalNet(LatentNet):
         latents = posterior.relax(noise, temperature, self.straight_through)
         return posterior.mean, posterior.spread, self.decode(latents)
 
-    def encode(self, images: Tensor, labels: Tensor | None = None) -> Categorical:
-        return Categorical.of_logits(self.encoder(images).unflatten(1, (self.variables, -1)))
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> CategoricalPosterior:
+        return CategoricalPosterior.of_logits(self.encoder(images).unflatten(1, (self.variables, -1)))
 
 
-class CategoricalVAE(Autoencoder):
+class CategoricalVAE(LatentVariableModel):
     """Trains on relaxed latents, and is evaluated and sampled with one-hot ones."""
 
     Config = CategoricalVAEConfig
@@ -126,7 +126,7 @@ class CategoricalVAE(Autoencoder):
         on_device = torch.full((), temperature, device=images.device)
         mean, spread, outputs = self.vae(images, noise, on_device)
         reconstruction = -self.likelihood.log_prob(outputs, images).mean()
-        kl = self.divergence(Categorical(mean, spread), noise).mean()
+        kl = self.divergence(CategoricalPosterior(mean, spread), noise).mean()
         kind = "" if self.config.straight_through else "relaxed_"
         metrics = {
             f"{kind}negative_elbo_nats": reconstruction + kl,

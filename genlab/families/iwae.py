@@ -13,12 +13,12 @@ from torch import Tensor
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.latent_variable import Autoencoder, AutoencoderConfig
+from genlab.families.latent_variable import LatentVariableConfig, LatentVariableModel
 from genlab.rng import SampleRng
 
 
 @dataclass(frozen=True)
-class IWAEConfig(AutoencoderConfig):
+class IWAEConfig(LatentVariableConfig):
     """See configs/model/iwae.yaml."""
 
     name: Literal["iwae"] = setting("iwae")
@@ -26,7 +26,7 @@ class IWAEConfig(AutoencoderConfig):
     doubly_reparameterized: bool = setting(False, help="the encoder's gradient of Tucker et al. 2019")
 
 
-class IWAE(Autoencoder):
+class IWAE(LatentVariableModel):
     """Maximises the importance-weighted bound of K samples; with K = 1 it is a variational autoencoder."""
 
     Config = IWAEConfig

@@ -28,7 +28,7 @@ from genlab.distributions.posteriors import POSTERIORS, DiagonalNormal, Posterio
 from genlab.distributions.priors import (
     FactorizedPrior,
     Laplace,
-    Mixture,
+    MixturePrior,
     Prior,
     StandardNormal,
     Uniform,
@@ -75,7 +75,7 @@ class NetworksConfig:
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(NetworksConfig):
+class LatentVariableConfig(NetworksConfig):
     """The networks, the likelihood and the latents: what does not depend on how they are trained."""
 
     latent: int = setting(16, at_least=1, help="dimensions of the latent")
@@ -119,14 +119,14 @@ class VAENet(LatentNet):
     """Normal posteriors of a latent vector, and a choice of priors.
 
     Args:
-        config, spec: see AutoencoderConfig; of the images.
+        config, spec: see LatentVariableConfig; of the images.
         outputs: channels of the decoder's result.
         learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
         classes: of labels that both networks see; 0 for none.
     """
 
     def __init__(
-        self, config: AutoencoderConfig, spec: DataSpec, outputs: int, learns_sigma: bool, classes: int = 0
+        self, config: LatentVariableConfig, spec: DataSpec, outputs: int, learns_sigma: bool, classes: int = 0
     ) -> None:
         super().__init__()
         self.latent, self.posterior, self.classes = config.latent, POSTERIORS[config.posterior], classes
@@ -151,13 +151,13 @@ class VAENet(LatentNet):
         return self.posterior.read(_given(labels, self.encoder, images), self.latent)
 
     def _make_networks(
-        self, config: AutoencoderConfig, shape: Shape, out_shape: Shape
+        self, config: LatentVariableConfig, shape: Shape, out_shape: Shape
     ) -> tuple[nn.Module, nn.Module]:
         """Encoder and decoder, for images and outputs of these shapes."""
         numbers = self.posterior.count(config.latent)
         return make_networks(config, shape, out_shape, numbers, config.latent, self.classes)
 
-    def _make_prior(self, config: AutoencoderConfig, spec: DataSpec) -> Prior:
+    def _make_prior(self, config: LatentVariableConfig, spec: DataSpec) -> Prior:
         match config.prior:
             case "standard_normal":
                 return StandardNormal(config.latent)
@@ -166,7 +166,7 @@ class VAENet(LatentNet):
             case "laplace":
                 return Laplace(config.latent)
             case "mixture":
-                return Mixture(config.latent, config.prior_components)
+                return MixturePrior(config.latent, config.prior_components)
             case "vampprior":
                 bounded = spec.kind == "images"
                 return VampPrior(config.latent, config.prior_components, spec.shape, bounded, self.encode)
@@ -212,13 +212,13 @@ def sigma_warning(numbers: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-class Autoencoder(LatentFamily):
+class LatentVariableModel(LatentFamily):
     """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained.
 
     One that takes labels has them in both networks, and everything here is then of images given their labels.
     """
 
-    Config: ClassVar[type] = AutoencoderConfig
+    Config: ClassVar[type] = LatentVariableConfig
     Network: ClassVar[Callable[..., LatentNet]] = VAENet
     players = ("vae",)
     sampled_by = ("vae",)

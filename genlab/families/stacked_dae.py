@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
-from genlab.data.corruption import DefaultDraws, Noise, check_level, corrupt
+from genlab.data.corruption import DefaultDraws, NoiseKind, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
@@ -35,7 +35,7 @@ class StackedDAEConfig:
     name: Literal["stacked_dae"] = setting("stacked_dae")
     hidden: tuple[int, ...] = setting((500, 500, 500), at_least=1, help="units of each layer, from the image")
     units: Units = setting("sigmoid")
-    noise: Noise = setting("masking")
+    noise: NoiseKind = setting("masking")
     noise_level: float = setting(0.25, above=0, help="standard deviation, or share of a layer's inputs")
 
     def __post_init__(self) -> None:

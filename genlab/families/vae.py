@@ -16,11 +16,11 @@ from genlab.distributions.posteriors import DiagonalNormal
 from genlab.distributions.priors import FactorizedPrior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.latent_variable import Autoencoder, AutoencoderConfig
+from genlab.families.latent_variable import LatentVariableConfig, LatentVariableModel
 
 
 @dataclass(frozen=True)
-class VAEConfig(AutoencoderConfig):
+class VAEConfig(LatentVariableConfig):
     """See configs/model/vae.yaml."""
 
     name: Literal["vae"] = setting("vae")
@@ -31,7 +31,7 @@ class VAEConfig(AutoencoderConfig):
     free_bits: float = setting(0.0, at_least=0, help="nats of each latent dimension that cost nothing")
 
 
-class VAE(Autoencoder):
+class VAE(LatentVariableModel):
     """Maximises the evidence lower bound; its two networks are trained together."""
 
     Config = VAEConfig

@@ -13,13 +13,18 @@ from torch import Tensor, nn
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
-from genlab.distributions.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
+from genlab.distributions.likelihoods import (
+    DiscretizedLogistic,
+    Likelihood,
+    bits_per_dim,
+    make_likelihood,
+)
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.families.latent_variable import choose_likelihood, sigma_warning, start_log_sigma
 from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
-from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity
+from genlab.nets.vqvae import Codebook, Use, VQVAEDecoder, VQVAEEncoder, map_sizes, perplexity
 from genlab.rng import SampleRng
 
 _SMALLEST_MAP = 2  # places to a side
@@ -58,8 +63,8 @@ class VQVAENet(nn.Module):
     def __init__(self, config: VQVAEConfig, spec: DataSpec, outputs: int, learns_sigma: bool) -> None:
         super().__init__()
         sizes = (config.width, config.residual_blocks, config.halvings, config.code_dimensions)
-        self.encoder = Encoder(spec.channels, *sizes)
-        self.decoder = Decoder((outputs, spec.height, spec.width), *sizes)
+        self.encoder = VQVAEEncoder(spec.channels, *sizes)
+        self.decoder = VQVAEDecoder((outputs, spec.height, spec.width), *sizes)
         places = math.prod(map_sizes(spec.height, spec.width, config.halvings)[-1])
         self.codebook = Codebook(config.codes, config.code_dimensions, places, config.ema_decay)
         self.log_sigma = nn.Parameter(torch.tensor(math.log(0.1))) if learns_sigma else None

@@ -94,7 +94,7 @@ def discriminator_norm(normalization: str, features: int, *, maps: bool) -> nn.M
     raise ValueError(f"normalization: {normalization!r} is not one of none, batch, layer, instance")
 
 
-class ResidualBlock(nn.Module):
+class ResamplingBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, each after normalisation and ReLU.
 
     The block of Gulrajani et al. 2017, appendix F, and Miyato et al. 2018, figure 8. The shortcut is the

@@ -138,7 +138,7 @@ def perplexity(counts: Tensor) -> Tensor:
     return torch.special.entr(counts / counts.sum()).sum().exp()
 
 
-class ResidualBlock(nn.Module):
+class VQVAEResidualBlock(nn.Module):
     """ReLU, 3x3 convolution, ReLU, 1x1 convolution, with a connection around them (section 4.1)."""
 
     def __init__(self, width: int) -> None:
@@ -155,7 +155,7 @@ def map_sizes(height: int, width: int, halvings: int) -> list[tuple[int, int]]:
     return [(height >> k, width >> k) for k in range(halvings + 1)]
 
 
-class Encoder(nn.Module):
+class VQVAEEncoder(nn.Module):
     """Images (B, C, H, W) to vectors (B, D, h, w): strided 4x4 convolutions, then residual blocks.
 
     Args:
@@ -170,7 +170,7 @@ class Encoder(nn.Module):
         super().__init__()
         inputs = [channels] + (halvings - 1) * [width]
         self.convolutions = nn.ModuleList(nn.Conv2d(n, width, 4, stride=2, padding=1) for n in inputs)
-        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(VQVAEResidualBlock(width) for _ in range(blocks))
         self.out = nn.Conv2d(width, dimensions, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -182,18 +182,18 @@ class Encoder(nn.Module):
         return self.out(torch.relu(x))
 
 
-class Decoder(nn.Module):
+class VQVAEDecoder(nn.Module):
     """The encoder turned round: vectors (B, D, h, w) to outputs (B, O, H, W).
 
     Args:
         shape: (O, H, W).
-        width, blocks, halvings, dimensions: see `Encoder`.
+        width, blocks, halvings, dimensions: see `VQVAEEncoder`.
     """
 
     def __init__(self, shape: Shape, width: int, blocks: int, halvings: int, dimensions: int) -> None:
         super().__init__()
         self.into = nn.Conv2d(dimensions, width, 3, padding=1)
-        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(VQVAEResidualBlock(width) for _ in range(blocks))
         outputs = (halvings - 1) * [width] + [shape[0]]
         stages = itertools.pairwise(reversed(map_sizes(*shape[1:], halvings)))
         # an odd side loses its last pixel in halving, and gets it back here

@@ -20,7 +20,7 @@ _MOST_DIMENSIONS = 64
 """In which Gaussians are fitted: covariances of more have too many numbers for ten thousand codes."""
 
 
-class Mixture(NamedTuple):
+class FittedMixture(NamedTuple):
     """K Gaussians of P dimensions, in the space of latents or in a subspace of it.
 
     weights: (K,), of sum 1.
@@ -46,7 +46,7 @@ class Mixture(NamedTuple):
         return latents.float()
 
 
-def fit(codes: Tensor, components: int, seed: int) -> Mixture:
+def fit(codes: Tensor, components: int, seed: int) -> FittedMixture:
     """By expectation maximisation, with full covariances; of long codes in 64 principal components.
 
     Args:
@@ -63,7 +63,7 @@ def fit(codes: Tensor, components: int, seed: int) -> Mixture:
         subspace = torch.from_numpy(plane.mean_), torch.from_numpy(plane.components_)
     fitted = GaussianMixture(components, random_state=start).fit(rows)
     covariances = torch.from_numpy(fitted.covariances_)
-    return Mixture(
+    return FittedMixture(
         torch.from_numpy(fitted.weights_),
         torch.from_numpy(fitted.means_),
         torch.linalg.cholesky(covariances),
