@@ -46,7 +46,7 @@ class UpdateProtocol(Protocol):
     """One optimizer step on one player; see `genlab.training.update.Update`."""
 
     step: int
-    """Steps of the algorithm box completed so far."""
+    """Steps of the algorithm box completed so far; a family reads it, and never sets it."""
 
     steps: int
     """Steps of the whole run."""

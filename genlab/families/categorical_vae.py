@@ -107,7 +107,7 @@ class CategoricalVAE(LatentVariableModel):
         return update("vae", lambda images: self.loss(images, weight, temperature), next(batches).images)
 
     def loss(self, images: Tensor, kl_weight: float, temperature: float) -> tuple[Tensor, Metrics]:
-        """`objective` of fresh noise."""
+        """Returns `objective` for fresh noise."""
         shape = (len(images), self.config.variables, self.config.classes)
         return self.objective(images, gumbel_noise(*shape, device=images.device), kl_weight, temperature)
 

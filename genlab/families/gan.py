@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genlab.adversarial import health, losses
 from genlab.adversarial.augmentation import OPERATIONS, augment
+from genlab.adversarial.compiling import compile_recomputing
 from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
@@ -124,7 +125,6 @@ class GAN(LatentFamily, AdversarialFamily):
         )
         self.add_module(self.players[0], opponent)
         self.latent_prior = config.prior
-        self._noise_sigma = config.instance_noise
 
     def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The generator of images starts at the means of the training images."""
@@ -185,10 +185,6 @@ class GAN(LatentFamily, AdversarialFamily):
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """Goodfellow et al. 2014, Algorithm 1: k steps of the opponent, one of the generator."""
-        progress = update.step / update.steps
-        self._noise_sigma = self.config.instance_noise * max(
-            0.0, 1 - progress / self.config.instance_noise_until
-        )
         batch, metrics = None, {}
         for _ in range(self.opponent_steps):
             batch = next(batches)
@@ -202,10 +198,17 @@ class GAN(LatentFamily, AdversarialFamily):
 
     def update_opponent(self, batch: Batch, update: UpdateProtocol) -> Metrics:
         self.opponent.advance_spectral_norm()
-        return update(self.players[0], self.opponent_loss, *self.inputs(batch))
+        loss = partial(self.opponent_loss, noise_sigma=self.noise_sigma(update))
+        return update(self.players[0], loss, *self.inputs(batch))
 
     def update_generator(self, batch: Batch, update: UpdateProtocol) -> Metrics:
-        return update("generator", self.generator_loss, *self.inputs(batch))
+        loss = partial(self.generator_loss, noise_sigma=self.noise_sigma(update))
+        return update("generator", loss, *self.inputs(batch))
+
+    def noise_sigma(self, update: UpdateProtocol) -> float:
+        """Returns the standard deviation of a step's instance noise, which falls to 0 in a straight line."""
+        progress = update.step / update.steps
+        return self.config.instance_noise * max(0.0, 1 - progress / self.config.instance_noise_until)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """What both losses take: images, new latents and, with labels, the images' labels and new ones."""
@@ -220,7 +223,13 @@ class GAN(LatentFamily, AdversarialFamily):
         return batch.images, latents, batch.labels, torch.randint(self.spec.classes, (n,), device=device)
 
     def opponent_loss(
-        self, images: Tensor, latents: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+        self,
+        images: Tensor,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        drawn: Tensor | None = None,
+        *,
+        noise_sigma: float = 0.0,
     ) -> tuple[Tensor, Metrics]:
         """The opponent's loss. No gradient reaches the generator.
 
@@ -228,11 +237,13 @@ class GAN(LatentFamily, AdversarialFamily):
             images: (B, C, H, W) in [0, 1].
             latents: (B, latent).
             labels, drawn: of the images and for the samples, (B,) each, where the family takes labels.
+            noise_sigma: standard deviation of the instance noise.
         """
         real = self.to_model(images)
         with torch.no_grad():
             fake = self.generator(latents, drawn).float()
-        loss, metrics = self.opponent_objective(self.disturbed(real), self.disturbed(fake), labels, drawn)
+        shown = self.disturbed(real, noise_sigma), self.disturbed(fake, noise_sigma)
+        loss, metrics = self.opponent_objective(*shown, labels, drawn)
         return loss, metrics | health.of_batch(real, fake, bounded=self.spec.kind == "images")
 
     def opponent_objective(
@@ -262,10 +273,16 @@ class GAN(LatentFamily, AdversarialFamily):
         return loss, metrics
 
     def generator_loss(
-        self, images: Tensor, latents: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+        self,
+        images: Tensor,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        drawn: Tensor | None = None,
+        *,
+        noise_sigma: float = 0.0,
     ) -> tuple[Tensor, Metrics]:
         """The generator's loss; arguments as `opponent_loss`."""
-        fake = self.disturbed(self.generator(latents, drawn).float())
+        fake = self.disturbed(self.generator(latents, drawn).float(), noise_sigma)
         return self.generator_objective(fake, drawn)
 
     def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
@@ -276,11 +293,11 @@ class GAN(LatentFamily, AdversarialFamily):
         """[0, 1] to [-1, 1]; points stay."""
         return images * 2 - 1 if self.spec.kind == "images" else images
 
-    def disturbed(self, x: Tensor) -> Tensor:
+    def disturbed(self, x: Tensor, noise_sigma: float) -> Tensor:
         """What the opponent is shown of x: augmented, with instance noise, where these are asked for."""
         if self.config.augmentation:
             x = augment(x, self.config.augmentation)
-        return x + self._noise_sigma * torch.randn_like(x) if self._noise_sigma > 0 else x
+        return x + noise_sigma * torch.randn_like(x) if noise_sigma > 0 else x
 
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
         return health.warnings(self.players[0], means, self.remedies())
@@ -316,14 +333,9 @@ class GAN(LatentFamily, AdversarialFamily):
 
     def compile_networks(self) -> None:
         """The generator, and the losses whole: with their penalties and unrolled steps."""
-        with contextlib.suppress(ImportError, AttributeError):  # torch does not promise to keep these names
-            # On a CPU it takes longer to store a ReLU's mask than to compare again: twice the unroll's time.
-            import torch._functorch.config as functorch_config
-
-            functorch_config.aggressive_recomputation = True
         self.generator.compile()
         for name in self.compiled:
-            setattr(self, name, torch.compile(getattr(self, name)))
+            setattr(self, name, compile_recomputing(getattr(self, name)))
 
 
 def choose_network(config: AdversarialConfig, spec: DataSpec) -> str:

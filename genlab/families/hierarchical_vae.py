@@ -109,14 +109,15 @@ class HierarchicalVAE(VAE):
     Network = HierarchicalNet
     vae: HierarchicalNet
 
-    def loss(self, images: Tensor, kl_weight: float, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """-log p(x | z) + kl_weight * KL, summed over dimensions and layers, averaged over images.
+    def objective(
+        self, images: Tensor, noise: Tensor, kl_weight: float, labels: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """Returns -log p(x | z) + kl_weight * KL, summed over dimensions and layers, averaged over images.
 
         The KL term of a layer is in closed form, given the sample of the layers above (Sønderby et al. 2016).
         Under free bits it counts, averaged over the images, as no less than they are (Kingma et al. 2016,
         free bits, with a group for each layer).
         """
-        noise = torch.randn(len(images), self.config.latent, device=images.device)
         posterior, log_likelihood = self.infer(images, noise)
         reconstruction = -log_likelihood.mean()
         layers = self.kl_of_layers(posterior).mean(0)

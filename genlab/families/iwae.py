@@ -36,7 +36,7 @@ class IWAE(LatentVariableModel):
         return update("vae", self.loss, next(batches).images)
 
     def loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        """`objective` of fresh noise."""
+        """Returns `objective` for fresh noise."""
         shape = (self.config.importance_samples, len(images), self.config.latent)
         return self.objective(images, torch.randn(shape, device=images.device))
 

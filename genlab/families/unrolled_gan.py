@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -74,7 +75,8 @@ class UnrolledGAN(GAN):
         if self.config.unrolled_steps == 0:
             return super().update_generator(batch, update)
         start = self.start(update)
-        return update("generator", lambda *inputs: self.unrolled_loss(start, *inputs), *self.inputs(batch))
+        loss = partial(self.unrolled_loss, start, noise_sigma=self.noise_sigma(update))
+        return update("generator", loss, *self.inputs(batch))
 
     def start(self, update: UpdateProtocol) -> Unrolling:
         """Copies of the discriminator's weights and moments as they are before the generator's step."""
@@ -88,10 +90,12 @@ class UnrolledGAN(GAN):
         # filled on the device: a copy from the host would wait for it
         return Unrolling(inner, parameters, moments, torch.full((), lr, device=device))
 
-    def unrolled_loss(self, start: Unrolling, images: Tensor, latents: Tensor) -> tuple[Tensor, Metrics]:
+    def unrolled_loss(
+        self, start: Unrolling, images: Tensor, latents: Tensor, *, noise_sigma: float = 0.0
+    ) -> tuple[Tensor, Metrics]:
         """The generator's loss against the discriminator after K steps from `start`."""
-        real = self.disturbed(self.to_model(images))
-        fake = self.disturbed(self.generator(latents).float())
+        real = self.disturbed(self.to_model(images), noise_sigma)
+        fake = self.disturbed(self.generator(latents).float(), noise_sigma)
         return self.unrolled_objective(start, real, fake)
 
     def unrolled_objective(self, start: Unrolling, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:

@@ -68,12 +68,21 @@ class VAE(LatentVariableModel):
         return update("vae", lambda images, *labels: self.loss(images, weight, *labels), *given)
 
     def loss(self, images: Tensor, kl_weight: float, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
+        """Returns `objective` for fresh noise, one sample of each posterior."""
+        noise = torch.randn(len(images), self.config.latent, device=images.device)
+        return self.objective(images, noise, kl_weight, labels)
+
+    def objective(
+        self, images: Tensor, noise: Tensor, kl_weight: float, labels: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """Returns -log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
 
         Under free bits the KL term of a dimension, averaged over the images, counts as no less than they are
         (Kingma et al. 2016, free bits, with a group for each dimension).
+
+        Args:
+            noise: standard normal, (B, latent).
         """
-        noise = torch.randn(len(images), self.config.latent, device=images.device)
         posterior, log_likelihood = self.infer(images, noise, labels)
         reconstruction, kl = -log_likelihood.mean(), self.divergence(posterior, noise).mean()
         penalty, prior = kl, self.vae.prior

@@ -71,7 +71,7 @@ def train(
             metrics = state.family.step(state.batches, update)
             due = _due(update.step + 1, trainer.log_every) or update.step + 1 == update.steps
             rates = _learning_rates(state) if due else {}  # those of this step, not of the coming one
-            update.step += 1
+            update.end_step()
             state.record(metrics)
             means = state.read_window() if due else {}
             clock.stop()

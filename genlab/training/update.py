@@ -30,7 +30,7 @@ class Update:
         group: the processes that train together.
 
     Attributes:
-        step: steps of the family's algorithm box completed; the training loop counts it up.
+        step: steps of the family's algorithm box completed; see `end_step`.
         steps: of the whole run.
     """
 
@@ -85,6 +85,10 @@ class Update:
             self.averages[player].update(self._modules[player])
         return metrics
 
+    def end_step(self) -> None:
+        """Counts a step of the family's algorithm box, with all its updates, as completed."""
+        self.step += 1
+
     def settings(self, player: str) -> OptimizerConfig:
         """The settings of a player's optimizer, its own ones laid over the common ones."""
         return self._settings[player]
@@ -135,12 +139,14 @@ class Update:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of this machine."""
         return {
+            "step": self.step,
             "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
             "averages": {player: average.state_dict() for player, average in self.averages.items()},
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`. An average that the checkpoint lacks starts from the current weights."""
+        self.step = state["step"]
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(in_groups(state["optimizers"][player], self._modules[player]))
         for player, average in self.averages.items():

@@ -70,6 +70,7 @@ class Recorder:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.group = Processes(0, 1, torch.device("cpu"))
         self.calls: list[tuple[str, tuple[Tensor, ...]]] = []
+        self.losses: list[Any] = []
 
     def settings(self, player: str) -> Any:
         raise NotImplementedError
@@ -79,6 +80,7 @@ class Recorder:
 
     def __call__(self, player: str, loss: Any, *batch: Tensor) -> dict[str, Tensor]:
         self.calls.append((player, batch))
+        self.losses.append(loss)
         return {}
 
 
