@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genlab.data.spec import DataSpec
 from genlab.data.statistics import PixelStatistics
+from genlab.distributions.logistic import log_mass
 from genlab.rng import SampleRng
 
 SMALLEST_SPREAD = 0.05
@@ -122,23 +123,10 @@ class DiscretizedLogistic:
         self.levels = levels
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """log[sigmoid(a) - sigmoid(b)] at the bin's edges a > b, summed.
-
-        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), each factor of which has a stable
-        logarithm, however thin the tail.
-        """
+        """log[sigmoid(a) - sigmoid(b)] at the bin's edges a > b, summed; see `log_mass`."""
         location, inverse_scale = self._logistic(outputs)
         half_bin = 0.5 / (self.levels - 1)
-        upper = (images + half_bin - location) * inverse_scale
-        lower = (images - half_bin - location) * inverse_scale
-        width = torch.log(-torch.expm1(-2 * half_bin * inverse_scale))
-        lowest, highest = images <= half_bin, images >= 1 - half_bin
-        log_mass = (
-            torch.where(highest, 0.0, F.logsigmoid(upper))
-            + torch.where(lowest, 0.0, F.logsigmoid(-lower))
-            + torch.where(lowest | highest, 0.0, width)
-        )
-        return log_mass.flatten(-3).sum(-1)
+        return log_mass(images, location, inverse_scale, half_bin, least=0.0).flatten(-3).sum(-1)
 
     def outputs_of(self, statistics: PixelStatistics) -> Tensor:
         """Locations are the means; a logistic of scale s has the standard deviation pi s / sqrt(3)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genlab.data.statistics import PixelStatistics
 from genlab.distributions.likelihoods import SMALLEST_SPREAD
+from genlab.distributions.logistic import log_mass
 
 _OVERLAP = 0.7  # of the components of a new mixture: less makes tails thin, more makes components alike
 _STEEPEST = 100.0  # tilt of a new pixel's levels
@@ -176,11 +177,7 @@ class LogisticMixture:
         return Start(common, numbers, basis.flatten(0, 1))
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
-        """log sum_m pi_m prod_c [sigmoid(upper edge) - sigmoid(lower edge)] (eq. 2).
-
-        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), each factor of which has a stable
-        logarithm, however thin the tail.
-        """
+        """log sum_m pi_m prod_c [sigmoid(upper edge) - sigmoid(lower edge)] (eq. 2); see `log_mass`."""
         logits, locations, log_scales, coefficients = self._split(parameters)
         x = pixels.to(logits.dtype) * 2 - 1
         locations = torch.stack(
@@ -191,18 +188,8 @@ class LogisticMixture:
             -1,
         )
         half_bin = 1 / (self.levels - 1)
-        inverse_scales = torch.exp(-log_scales)
-        x = x[..., None, :]
-        upper = (x + half_bin - locations) * inverse_scales
-        lower = (x - half_bin - locations) * inverse_scales
-        width = torch.log(-torch.expm1(-2 * half_bin * inverse_scales))
-        lowest, highest = x <= half_bin - 1, x >= 1 - half_bin
-        log_mass = (
-            torch.where(highest, 0.0, F.logsigmoid(upper))
-            + torch.where(lowest, 0.0, F.logsigmoid(-lower))
-            + torch.where(lowest | highest, 0.0, width)
-        )
-        return torch.logsumexp(torch.log_softmax(logits, -1) + log_mass.sum(-1), -1)
+        masses = log_mass(x[..., None, :], locations, torch.exp(-log_scales), half_bin, least=-1.0)
+        return torch.logsumexp(torch.log_softmax(logits, -1) + masses.sum(-1), -1)
 
     def draw(
         self, parameters: Tensor, uniforms: Tensor, pixels: Tensor, part: int, temperature: float = 1.0

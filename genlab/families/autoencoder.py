@@ -14,8 +14,10 @@ from genlab.config.schema import setting
 from genlab.data.corruption import DefaultDraws, Draws, NoiseKind, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
+from genlab.distributions.likelihoods import Likelihood, make_likelihood
 from genlab.errors import ConfigError
 from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_images
 from genlab.families.latent_variable import NetworkName, check_size
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.autoencoder import choose_network, make_decoder, make_encoder
@@ -77,9 +79,8 @@ class AE(LatentFamily):
 
     def __init__(self, config: AEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
+        check_images(config.name, spec)
         check_size(config, spec)  # type: ignore[arg-type]
-        if spec.kind != "images":
-            raise ConfigError(f"dataset={spec.name}: {config.name} takes images, not points; use model=vae")
         auto = "bernoulli" if spec.levels == 2 else "gaussian"
         self.likelihood_name = auto if config.likelihood == "auto" else config.likelihood
         self.autoencoder = AENet(config, spec.shape)
@@ -87,9 +88,12 @@ class AE(LatentFamily):
     def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The decoder starts at the means of the training images."""
         assert statistics is not None
-        bernoulli = self.likelihood_name == "bernoulli"
-        outputs = statistics.probability.logit() if bernoulli else statistics.mean - 0.5
-        self.autoencoder.decoder.offset.set(outputs)
+        self.autoencoder.decoder.offset.set(self.likelihood.outputs_of(statistics))
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Says what outputs mean; its log-probabilities are not those of the loss."""
+        return make_likelihood(self.likelihood_name, self.spec, 1.0, None)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
         """Vincent et al. 2008, section 2.3: gives back the images from spoiled ones."""
@@ -119,8 +123,7 @@ class AE(LatentFamily):
 
     def images_of(self, outputs: Tensor) -> Tensor:
         """The images that outputs stand for, in [0, 1]."""
-        outputs = outputs.float()
-        return outputs.sigmoid() if self.likelihood_name == "bernoulli" else (outputs + 0.5).clamp(0, 1)
+        return self.likelihood.mean(outputs)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         raise ConfigError(f"model={self.config.name}: has no prior to draw from")

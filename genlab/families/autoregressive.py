@@ -22,11 +22,10 @@ from genlab.distributions.pixels import (
 )
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_images, check_sides
 from genlab.nets.autoregressive import PixelNet, PixelSpec
 from genlab.nets.scanning import Held, Scanner
 from genlab.rng import SampleRng
-
-SMALLEST_PIXELS, LARGEST_PIXELS = 8, 64
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Autoregressive(Family):
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        check_images(config, spec)
+        check_pixels(config, spec)
         self.output = choose_output(config, spec, self.output_of_levels)
         self.takes_labels = config.class_conditional
         classes = spec.classes if config.class_conditional else 0
@@ -199,23 +198,15 @@ def choose_output(config: AutoregressiveConfig, spec: DataSpec, of_levels: str) 
     return config.output
 
 
-def check_images(config: AutoregressiveConfig, spec: DataSpec) -> None:
+def check_pixels(config: AutoregressiveConfig, spec: DataSpec) -> None:
     """Refuses what has no pixels in an order, or no levels.
 
     Raises:
         ConfigError: points, sides out of range, dequantised values, or labels asked for that are not there.
     """
-    if spec.kind not in ("images", "codes"):
-        raise ConfigError(
-            f"dataset={spec.name}: {config.name} needs images; choose e.g. dataset=digits or dataset=emoji"
-        )
-    sides = (spec.height, spec.width)
-    fits = min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS
-    if spec.kind == "images" and not fits:  # a map of codes is what a vqvae has made small
-        raise ConfigError(
-            f"dataset={spec.name}: images of {spec.height}x{spec.width} pixels, {config.name} takes sides "
-            f"from {SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32"
-        )
+    if spec.kind != "codes":  # a map of codes is what a vqvae has made small
+        check_images(config.name, spec)
+        check_sides(f"dataset={spec.name}", config.name, spec)
     if spec.dequantized:
         raise ConfigError(
             f"dataset.dequantize=true: {config.name} gives probabilities of levels; "

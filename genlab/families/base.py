@@ -239,20 +239,6 @@ class AdversarialFamily(Family):
         return None
 
 
-def labels_remedy(spec: DataSpec, model: str) -> str:
-    """Returns the remedy for a dataset without two classes of labels, for an error message.
-
-    Args:
-        spec: of the dataset.
-        model: a family that needs none.
-    """
-    own = {
-        "folder": "put the pictures of each class into a subfolder of its own, or ",
-        "npz": "add an array of labels to the file, or " if not spec.classes else "",
-    }
-    return f"{own.get(spec.name, '')}use model={model}" + ("" if spec.name in own else " or dataset=mnist")
-
-
 def row_labels(family: Family, n: int) -> Tensor | None:
     """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
 

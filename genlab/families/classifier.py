@@ -19,7 +19,8 @@ from genlab.data.statistics import PixelStatistics
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.autoencoder import AE, in_turn
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
-from genlab.families.stacked_dae import StackedDAE, check_hidden, check_images
+from genlab.families.checks import check_images
+from genlab.families.stacked_dae import StackedDAE, check_hidden
 from genlab.log import log
 from genlab.nets.autoencoder import MLPEncoder
 from genlab.nets.stacked import LayeredEncoder, Units

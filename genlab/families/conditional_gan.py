@@ -12,7 +12,8 @@ from genlab.adversarial import losses
 from genlab.config.schema import setting
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
-from genlab.families.base import Metrics, labels_remedy
+from genlab.families.base import Metrics
+from genlab.families.checks import labels_remedy
 from genlab.families.gan import GAN, GANConfig
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
-from genlab.families.base import labels_remedy
+from genlab.families.checks import labels_remedy
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 

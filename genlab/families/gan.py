@@ -19,6 +19,7 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.base import AdversarialFamily, LatentFamily, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_sides
 from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
 from genlab.rng import SampleRng
 
@@ -364,9 +365,5 @@ def check_network(config: AdversarialConfig, spec: DataSpec, network: str) -> No
             f"model.network={network}: {spec.name} has points, not images; use model.network=mlp"
         )
     least, most = SIZES[network]
-    if not least <= min(spec.height, spec.width) <= max(spec.height, spec.width) <= most:
-        wanted = f"{least}x{least}" if least == most else f"sides from {least} to {most}"
-        raise ConfigError(
-            f"model.network={network}: images of {spec.height}x{spec.width} pixels, it takes {wanted}; "
-            "use dataset.size=32 or model.network=mlp"
-        )
+    remedy = "use dataset.size=32 or model.network=mlp"
+    check_sides(f"model.network={network}", "it", spec, least=least, most=most, remedy=remedy)

@@ -37,10 +37,9 @@ from genlab.distributions.priors import (
 )
 from genlab.errors import ConfigError
 from genlab.families.base import LatentFamily, Loader
+from genlab.families.checks import check_sides
 from genlab.metrics.two_samples import accuracy_between
 from genlab.nets.autoencoder import (
-    LARGEST_PIXELS,
-    SMALLEST_PIXELS,
     Shape,
     choose_network,
     make_decoder,
@@ -542,10 +541,6 @@ def check_size(config: NetworksConfig, spec: DataSpec) -> None:
         raise ConfigError(
             f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=digits or dataset=ring"
         )
-    sides = (spec.height, spec.width)
-    network = choose_network(config.network, *sides)
-    if network != "mlp" and not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
-        raise ConfigError(
-            f"model.network={network}: images of {spec.height}x{spec.width} pixels, it takes sides from "
-            f"{SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32 or model.network=mlp"
-        )
+    network = choose_network(config.network, spec.height, spec.width)
+    if network != "mlp":
+        check_sides(f"model.network={network}", "it", spec, remedy="use dataset.size=32 or model.network=mlp")

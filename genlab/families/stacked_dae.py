@@ -21,6 +21,7 @@ from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_images
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.stacked import AutoencoderStack, Units
 from genlab.rng import SampleRng
@@ -200,16 +201,6 @@ def check_hidden(hidden: tuple[int, ...]) -> None:
     """
     if not hidden:
         raise ConfigError("model.hidden=[]: give the units of at least one layer, e.g. model.hidden=[500]")
-
-
-def check_images(name: str, spec: DataSpec) -> None:
-    """Refuses data other than images.
-
-    Raises:
-        ConfigError: points, or none at all.
-    """
-    if spec.kind != "images":
-        raise ConfigError(f"dataset={spec.name}: {name} takes images; choose e.g. dataset=digits")
 
 
 def filters(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -22,8 +22,13 @@ from genlab.distributions.likelihoods import (
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
-from genlab.families.latent_variable import choose_likelihood, sigma_warning, start_log_sigma
-from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
+from genlab.families.checks import check_images, check_sides
+from genlab.families.latent_variable import (
+    choose_likelihood,
+    make_log_sigma,
+    sigma_warning,
+    start_log_sigma,
+)
 from genlab.nets.vqvae import Codebook, Use, VQVAEDecoder, VQVAEEncoder, map_sizes, perplexity
 from genlab.rng import SampleRng
 
@@ -67,7 +72,7 @@ class VQVAENet(nn.Module):
         self.decoder = VQVAEDecoder((outputs, spec.height, spec.width), *sizes)
         places = math.prod(map_sizes(spec.height, spec.width, config.halvings)[-1])
         self.codebook = Codebook(config.codes, config.code_dimensions, places, config.ema_decay)
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.1))) if learns_sigma else None
+        self.log_sigma = make_log_sigma(learns_sigma)
 
     def encode(self, images: Tensor) -> Tensor:
         """The vectors of images, before they are quantised: (B, D, h, w) float32."""
@@ -95,7 +100,7 @@ class VQVAE(LatentFamily):
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        check_images(config, spec)
+        check_map(config, spec)
         self.likelihood_name = choose_likelihood(config, spec)  # type: ignore[arg-type]
         parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
         learns_sigma = self.likelihood_name == "gaussian" and config.sigma is None
@@ -246,23 +251,15 @@ class VQVAE(LatentFamily):
             return self.vqvae.encode(images)
 
 
-def check_images(config: VQVAEConfig, spec: DataSpec) -> None:
+def check_map(config: VQVAEConfig, spec: DataSpec) -> None:
     """Refuses what cannot be halved to a map of codes.
 
     Raises:
         ConfigError: no images, sides under 8 or over 64 pixels, or too many halvings of them.
     """
-    if spec.kind != "images":
-        raise ConfigError(
-            f"dataset={spec.name}: {config.name} takes images; choose e.g. dataset=digits or dataset=emoji"
-        )
-    sides = (spec.height, spec.width)
-    if not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
-        raise ConfigError(
-            f"dataset={spec.name}: images of {spec.height}x{spec.width} pixels, {config.name} takes sides "
-            f"from {SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32"
-        )
-    most = (min(sides) // _SMALLEST_MAP).bit_length() - 1
+    check_images(config.name, spec)
+    check_sides(f"dataset={spec.name}", config.name, spec)
+    most = (min(spec.height, spec.width) // _SMALLEST_MAP).bit_length() - 1
     if config.halvings > most:
         raise ConfigError(
             f"model.halvings={config.halvings}: little is left of images of {spec.height}x{spec.width} "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS, Shape
+from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS, Shape, beside_labels
 from genlab.nets.backbones import (
     LEAK,
     DCGANFeatures,
@@ -82,12 +82,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: where a generator with classes gets no labels.
         """
-        if self.classes:
-            if labels is None:
-                raise ValueError("a generator with classes needs labels")
-            one_hot = labels[:, None] == torch.arange(self.classes, device=labels.device)
-            latents = torch.cat([latents, one_hot.to(latents.dtype)], 1)
-        samples = self.net(latents)
+        samples = self.net(beside_labels(latents, labels, self.classes))
         return torch.tanh(self.offset(samples)) if self.bounded else samples
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.distributions.categorical import one_hot
 from genlab.nets.precision import in_float32
 from genlab.nets.start import Offset, shrink
 
@@ -52,8 +53,8 @@ def beside_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
         return x
     if labels is None:
         raise ValueError("a network with classes needs labels")
-    one_hot = (labels[:, None] == torch.arange(classes, device=labels.device)).to(x.dtype)
-    planes = one_hot.view(*one_hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+    chosen = one_hot(labels, classes).to(x.dtype)
+    planes = chosen.view(*chosen.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
     return torch.cat([x, planes], 1)
 
 

@@ -43,8 +43,8 @@ class PixelNet(nn.Module):
     else.
 
     A subclass writes `whole`, and the same function again for one pixel in `pixel`, with what it needs of
-    rows above in `row`. `forward` is for training; `start` and `advance` give the same numbers pixel by
-    pixel, each computed once.
+    rows above in `row`. `forward` is for training; a scan, from `start` on, gives the same numbers pixel by
+    pixel, each computed once: `begin_row`, then `look` and `keep` for every pixel of the row.
 
     Args:
         spec: see `PixelSpec`.
@@ -94,24 +94,6 @@ class PixelNet(nn.Module):
         scan = Scan(batch, height, width, like, labels, on_device)
         scan.caches["pixels"] = scan.zeros(width, self.inputs)  # of the current row
         return scan
-
-    def advance(self, scan: Scan, pixel: Tensor | None = None) -> Tensor:
-        """Takes in the pixel just drawn and gives the next one's parameters.
-
-        Args:
-            scan: from `start`; it is changed.
-            pixel: (B, C) in [0, 1]; None for the first call.
-
-        Returns:
-            (B, P); of an ordered network only those of the first channel count, see `look` for the others.
-        """
-        if pixel is None:
-            self.begin_row(scan, 0)
-        else:
-            self.keep(scan, pixel)
-            if scan.column == scan.width:
-                self.begin_row(scan, scan.row + 1)
-        return self.look(scan, scan.zeros(self.spec.shape[0]))
 
     def begin_row(self, scan: Scan, row: int) -> None:
         """Goes to the first pixel of a row and does what can be done for the row as a whole."""

@@ -321,8 +321,3 @@ def channels_last(x: Tensor) -> Tensor:
 def shift_down(x: Tensor) -> Tensor:
     """Each row (B, H, W, C) takes the place of the one below; the first is 0."""
     return F.pad(x, (0, 0, 0, 0, 1, 0))[:, :-1]
-
-
-def shift_right(x: Tensor) -> Tensor:
-    """Each column (B, H, W, C) takes the place of the one to its right; the first is 0."""
-    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]

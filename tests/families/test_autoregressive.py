@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import BLIND, TINY, tiny, tiny_network
+from tiny_models import BLIND, TINY, advance, tiny, tiny_network
 from torch import Tensor
 
 from genlab.data.spec import Batch
@@ -76,7 +76,7 @@ def test_cached_parameters_equal_those_of_a_full_pass(
         scan = family.network.start(3, labels, on_device)
         pixel = None
         for row, column in itertools.product(range(height), range(width)):
-            found = family.network.advance(scan, pixel)
+            found = advance(family.network, scan, pixel)
             pixel = images[:, :, row, column]
             for channel in range(family.distribution.passes):
                 if channel:
@@ -179,7 +179,7 @@ def test_coordinates_tell_the_gated_pixelcnn_where_it_is() -> None:
         scan = family.network.start(2)
         pixel = None
         for _ in range(900):
-            scanned.append(family.network.advance(scan, pixel)[0, 0])
+            scanned.append(advance(family.network, scan, pixel)[0, 0])
             pixel = images[:, :, 0, 0]
         assert torch.allclose(torch.stack(scanned), full.flatten(), atol=1e-5)
         assert full[15:17, 15:17].std() > 1e-4  # all they see are zeros

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import tiny
+from tiny_models import advance, tiny
 from torch import Tensor
 
 from genlab.nets.pixelsnail import PixelSNAILNetwork, attend
@@ -82,7 +82,7 @@ def test_a_second_look_draws_on_the_features_of_the_first() -> None:
     network = tiny("pixelsnail", (3, 8, 8), 4, output="categorical").network
     scan = network.start(2)
     with torch.no_grad():
-        network.advance(scan)
+        advance(network, scan)
         before = scan.caches["features"]
         network.look(scan, torch.rand(2, 3), again=True)
     assert scan.caches["features"] is before
