@@ -129,5 +129,5 @@ def _accuracies(player: str, real: Tensor, fake: Tensor, border: Tensor | float)
 
 
 def _total_variance(x: Tensor) -> Tensor:
-    """Sum of the squared differences from the mean of a batch (B, C, H, W)."""
+    """Returns the sum of the squared differences from the mean of a batch (B, C, H, W)."""
     return torch.linalg.vector_norm(x - x.mean(0)).square()  # var(0) is seven times as slow on a CPU

@@ -18,7 +18,7 @@ from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, storage_errors
 from genlab.families.autoregressive import Autoregressive
 from genlab.log import log, log_to_console
-from genlab.nets.scanning import Held
+from genlab.nets.scanning import Clamped
 from genlab.report.pictures import save_grid, to_picture, to_uint8
 from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
@@ -84,8 +84,8 @@ def complete(
         rng = SampleRng(seed, [stream(*row) for row in rows], images.device, purpose="complete")
         of_image, of_completion, _ = torch.tensor(rows, device=images.device).unbind(1)
         given = None if labels is None else labels.to(images.device)[of_image, of_completion]
-        scanner = family.scanner(len(rows), rng, given, temperature, Held(images[of_image], mask))
-        return scanner.run(progress), scanner.log_prob_held
+        scanner = family.scanner(len(rows), rng, given, temperature, Clamped(images[of_image], mask))
+        return scanner.run(progress), scanner.log_prob_clamped
 
     def joined(parts: tuple[Tensor, ...], *shape: int) -> Tensor:
         return torch.cat(parts).unflatten(0, shape)

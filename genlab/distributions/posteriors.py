@@ -34,37 +34,37 @@ class Posterior:
 
     @staticmethod
     def count(latent: int) -> int:
-        """Numbers that an encoder gives for a posterior over `latent` dimensions."""
+        """Returns how many numbers an encoder gives for a posterior over `latent` dimensions."""
         raise NotImplementedError
 
     @classmethod
     def read(cls, numbers: Tensor, latent: int) -> Self:
-        """The posterior that an encoder's outputs, (B, count(latent)) of any precision, stand for."""
+        """Returns the posterior that an encoder's outputs, (B, count(latent)) of any precision, stand for."""
         raise NotImplementedError
 
     @property
     def variance(self) -> Tensor:
-        """Of each dimension by itself, (B, D)."""
+        """Returns the variance of each dimension by itself, (B, D)."""
         raise NotImplementedError
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Latents of standard normal noise, (..., B, D) both (Kingma and Welling 2014, section 2.4)."""
+        """Returns latents of standard normal noise, (..., B, D) both (Kingma and Welling 2014, 2.4)."""
         raise NotImplementedError
 
     def log_prob(self, latents: Tensor) -> Tensor:
-        """log q(z | x) of latents (..., B, D), (..., B) nats."""
+        """Returns log q(z | x) of latents (..., B, D), (..., B) nats."""
         raise NotImplementedError
 
     def entropy(self) -> Tensor:
-        """(B,) nats."""
+        """Returns the entropy, (B,) nats."""
         raise NotImplementedError
 
     def detach(self) -> Self:
-        """The same without gradients to its parameters."""
+        """Returns the posterior without gradients to its parameters."""
         return dataclasses.replace(self, mean=self.mean.detach(), spread=self.spread.detach())
 
     def rows(self, indices: Tensor) -> Self:
-        """Those of the images `indices`, (n,)."""
+        """Returns the posteriors of the images `indices`, (n,)."""
         return dataclasses.replace(self, mean=self.mean[indices], spread=self.spread[indices])
 
 
@@ -89,7 +89,7 @@ class DiagonalNormal(Posterior):
         return self.mean + torch.exp(self.spread / 2) * noise
 
     def log_prob_of_dimensions(self, latents: Tensor) -> Tensor:
-        """The summands of `log_prob`, (..., B, D) nats."""
+        """Returns the summands of `log_prob`, (..., B, D) nats."""
         deviation = (latents - self.mean) * torch.exp(-self.spread / 2)
         return -(deviation.square() + self.spread + LOG_TWO_PI) / 2
 
@@ -97,7 +97,7 @@ class DiagonalNormal(Posterior):
         return self.log_prob_of_dimensions(latents).sum(-1)
 
     def entropy_of_dimensions(self) -> Tensor:
-        """The summands of `entropy`, (B, D) nats."""
+        """Returns the summands of `entropy`, (B, D) nats."""
         return (self.spread + 1 + LOG_TWO_PI) / 2
 
     def entropy(self) -> Tensor:
@@ -144,7 +144,7 @@ class FullNormal(Posterior):
         return self.mean.shape[-1] * (1 + LOG_TWO_PI) / 2 + self._log_determinant()
 
     def _log_determinant(self) -> Tensor:
-        """Of the Cholesky factor, (B,)."""
+        """Returns the log-determinant of the Cholesky factor, (B,)."""
         return self.spread.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
@@ -156,5 +156,5 @@ POSTERIORS: dict[str, type[Posterior]] = {
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag exp log_variance) || N(0, I)), (B,) nats (Kingma and Welling 2014, appendix B)."""
+    """Returns KL(N(mean, diag exp log_variance) || N(0, I)), (B,) nats (Kingma and Welling 2014, app. B)."""
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2

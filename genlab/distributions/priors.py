@@ -34,19 +34,19 @@ class Prior(nn.Module):
         self.latent = latent
 
     def log_prob(self, latents: Tensor) -> Tensor:
-        """log p(z) of latents (..., D), (...,) nats."""
+        """Returns log p(z) of latents (..., D), (...,) nats."""
         raise NotImplementedError
 
     def sample(self, rng: SampleRng) -> Tensor:
-        """A latent for each stream of `rng`, (n, D)."""
+        """Draws a latent for each stream of `rng`, (n, D)."""
         raise NotImplementedError
 
     def kl(self, posterior: Posterior) -> Tensor | None:
-        """KL(posterior || prior), (B,) nats, or None where it has no closed form."""
+        """Returns KL(posterior || prior), (B,) nats, or None where it has no closed form."""
         return None
 
     def to_decoder(self, latents: Tensor) -> Tensor:
-        """What a decoder gets of latents, the same shape: the latents themselves, but for `Uniform`."""
+        """Returns what a decoder gets of latents: the latents themselves, but for `Uniform`."""
         return latents
 
 
@@ -54,22 +54,22 @@ class FactorizedPrior(Prior):
     """Independent dimensions of one kind, with closed-form divergences from normal posteriors."""
 
     def log_prob_of_dimensions(self, latents: Tensor) -> Tensor:
-        """The summands of `log_prob`, the shape of `latents`, nats."""
+        """Returns the summands of `log_prob`, the shape of `latents`, nats."""
         raise NotImplementedError
 
     def cross_entropy(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """-E log p(z) for each normal dimension z ~ N(mean, variance): the shape of `mean`, nats."""
+        """Returns -E log p(z) for each normal dimension z ~ N(mean, variance): the shape of `mean`, nats."""
         raise NotImplementedError
 
     def log_prob(self, latents: Tensor) -> Tensor:
         return self.log_prob_of_dimensions(latents).sum(-1)
 
     def kl(self, posterior: Posterior) -> Tensor:
-        """Cross-entropy less entropy; dimensions that depend on each other change the second alone."""
+        """Returns cross-entropy less entropy; only the second depends on correlations of dimensions."""
         return self.cross_entropy(posterior.mean, posterior.variance).sum(-1) - posterior.entropy()
 
     def kl_of_dimensions(self, posterior: DiagonalNormal) -> Tensor:
-        """The summands of `kl` for independent dimensions, (B, D) nats."""
+        """Returns the summands of `kl` for independent dimensions, (B, D) nats."""
         return self.cross_entropy(posterior.mean, posterior.variance) - posterior.entropy_of_dimensions()
 
 
@@ -100,7 +100,7 @@ class Uniform(StandardNormal):
     """
 
     def to_decoder(self, latents: Tensor) -> Tensor:
-        """2 Phi(u) - 1 = erf(u / sqrt 2), in [-1, 1]."""
+        """Returns 2 Phi(u) - 1 = erf(u / sqrt 2), in [-1, 1]."""
         return torch.erf(latents / math.sqrt(2))
 
 
@@ -111,13 +111,13 @@ class Laplace(FactorizedPrior):
         return -latents.abs() - math.log(2)
 
     def cross_entropy(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """log 2 + E|z|, the mean of a folded normal distribution (Leone, Nelson and Nottingham 1961)."""
+        """Returns log 2 + E|z|, the mean of a folded normal distribution (Leone et al. 1961)."""
         scaled = mean / (2 * variance).sqrt()
         folded = (2 * variance / math.pi).sqrt() * torch.exp(-scaled.square()) + mean * torch.erf(scaled)
         return folded + math.log(2)
 
     def sample(self, rng: SampleRng) -> Tensor:
-        """By inversion of its distribution function."""
+        """Draws by inversion of the distribution function."""
         centred = rng.uniform(self.latent) - 0.5
         tail = (1 - 2 * centred.abs()).clamp(min=2.0**-25)  # a uniform number may be 0
         return -centred.sign() * tail.log()
@@ -189,7 +189,7 @@ class VampPrior(Prior):
 
 
 def log_prob_of_mixture(latents: Tensor, components: Posterior, log_weights: Tensor) -> Tensor:
-    """log sum_k exp(log_weights_k) component_k(z) of latents (..., D), (...,) nats.
+    """Returns log sum_k exp(log_weights_k) component_k(z) of latents (..., D), (...,) nats.
 
     Args:
         components: K distributions, their mean (K, D).
@@ -207,7 +207,7 @@ def log_prob_of_mixture(latents: Tensor, components: Posterior, log_weights: Ten
 def kl_decomposition(
     posterior: DiagonalNormal, latents: Tensor, prior: FactorizedPrior
 ) -> tuple[float, float, float]:
-    """The mean KL term of N images in three parts (Chen et al. 2018, eq. 2), nats.
+    """Returns the mean KL term of N images in three parts (Chen et al. 2018, eq. 2), nats.
 
     For images of equal probability, q(z) is the mean of their posteriors: it is summed in full, not from
     minibatches, and its expectations are over one latent of each image. The parts add up to the mean of

@@ -64,12 +64,12 @@ class AENet(nn.Module):
         self.decoder = make_decoder(network, shape, latent=config.latent, **sizes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Outputs (B, C, H, W): logits, or means less 1/2, as `genlab.distributions.likelihoods` has them."""
+        """Returns outputs (B, C, H, W): logits, or means less 1/2; see `distributions.likelihoods`."""
         return self.decoder(self.encoder(images))
 
 
 class AE(LatentFamily):
-    """Learns to give an image back through a code of few numbers. It has no distribution to sample from."""
+    """An autoencoder reconstructs an image through a code of few numbers; it has no prior to draw from."""
 
     Config: ClassVar[type] = AEConfig
     players = ("autoencoder",)
@@ -92,25 +92,25 @@ class AE(LatentFamily):
 
     @property
     def likelihood(self) -> Likelihood:
-        """Says what outputs mean; its log-probabilities are not those of the loss."""
+        """Returns what outputs mean; its log-probabilities are not those of the loss."""
         return make_likelihood(self.likelihood_name, self.spec, 1.0, None)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """Vincent et al. 2008, section 2.3: gives back the images from spoiled ones."""
+        """Vincent et al. 2008, section 2.3: reconstructs the images from corrupted ones."""
         images = next(batches).images
-        return update("autoencoder", self.loss, images, self.spoiled(images, DefaultDraws(images)))
+        return update("autoencoder", self.loss, images, self.corrupted(images, DefaultDraws(images)))
 
-    def spoiled(self, images: Tensor, draws: Draws) -> Tensor:
-        """What the encoder is given of images: themselves."""
+    def corrupted(self, images: Tensor, draws: Draws) -> Tensor:
+        """Returns what the encoder is given of images: here the images themselves."""
         return images
 
-    def loss(self, images: Tensor, spoiled: Tensor) -> tuple[Tensor, Metrics]:
-        """The error of what is made of spoiled images, averaged over images."""
-        error = self.error(self.autoencoder(spoiled), images).mean()
+    def loss(self, images: Tensor, corrupted: Tensor) -> tuple[Tensor, Metrics]:
+        """Returns the reconstruction error for corrupted images, averaged over images."""
+        error = self.error(self.autoencoder(corrupted), images).mean()
         return error, {_ERRORS[self.likelihood_name]: error}
 
     def error(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """Summed over C, H and W in float32, (B,) (Vincent et al. 2010, section 2.2).
+        """Returns the error summed over C, H and W in float32, (B,) (Vincent et al. 2010, section 2.2).
 
         Bernoulli: the cross-entropy -x log y - (1 - x) log(1 - y) of logits, in nats; for grey levels it is
         no likelihood, and least at y = x all the same. Gaussian: the squared error (x - y)^2.
@@ -122,7 +122,7 @@ class AE(LatentFamily):
         return each.flatten(1).sum(1)
 
     def images_of(self, outputs: Tensor) -> Tensor:
-        """The images that outputs stand for, in [0, 1]."""
+        """Returns the images that outputs stand for, in [0, 1]."""
         return self.likelihood.mean(outputs)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
@@ -135,7 +135,7 @@ class AE(LatentFamily):
         return self.images_of(self.autoencoder.decoder(latents))
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """How near each image comes to itself, by way of its code.
+        """Returns the reconstruction errors of each image.
 
         Returns:
             the loss of images without noise, and mean_squared_error, over the numbers of an image.
@@ -147,7 +147,7 @@ class AE(LatentFamily):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        """Returns reconstructions: rows of originals, each above the row of their reconstructions."""
         return {"reconstructions": in_turn(batch.images, self.images_of(self.autoencoder(batch.images)))}
 
     def facts(self) -> dict[str, Any]:
@@ -155,22 +155,22 @@ class AE(LatentFamily):
 
 
 class DAE(AE):
-    """Is given images with noise and learns to give them back without it."""
+    """A denoising autoencoder is given images with noise and learns to reconstruct them without it."""
 
     Config = DAEConfig
 
-    def spoiled(self, images: Tensor, draws: Draws) -> Tensor:
-        """Images with the noise of the configuration."""
+    def corrupted(self, images: Tensor, draws: Draws) -> Tensor:
+        """Returns images with the noise of the configuration."""
         return corrupt(images, self.config.noise, self.config.noise_level, draws)
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """As that of an autoencoder, and for images with noise.
+        """Returns the numbers of an autoencoder, and those of images with noise.
 
         Returns:
-            also denoising_mean_squared_error, of the image and what is made of it with noise; and
+            also denoising_mean_squared_error, of the image and its reconstruction from the noisy one; and
             noisy_mean_squared_error, of the image and the same with noise, within [0, 1].
         """
-        noisy = self.spoiled(batch.images, rng)
+        noisy = self.corrupted(batch.images, rng)
         restored = self.images_of(self.autoencoder(noisy))
         return super().evaluate(batch, rng=rng) | {
             "denoising_mean_squared_error": mean_squared_error(batch.images, restored),
@@ -178,8 +178,8 @@ class DAE(AE):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Denoised: rows of originals, of these with noise, and of what the model makes of the latter."""
-        noisy = self.spoiled(batch.images, rng)
+        """Returns rows of originals, of these with noise, and of the reconstructions of the latter."""
+        noisy = self.corrupted(batch.images, rng)
         return {"denoised": in_turn(batch.images, noisy, self.images_of(self.autoencoder(noisy)))}
 
     def facts(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class DAE(AE):
 
 
 def in_turn(*versions: Tensor) -> Tensor:
-    """Versions of the same images (N, C, H, W): a row of each in turn, whole rows only, (R, K, C, H, W)."""
+    """Returns versions of the same images (N, C, H, W) in rows, a row of each in turn: (R, K, C, H, W)."""
     columns = min(_COLUMNS, len(versions[0]))
     whole = len(versions[0]) // columns * columns
     return torch.stack([version[:whole].unflatten(0, (-1, columns)) for version in versions], 1).flatten(0, 1)

@@ -24,13 +24,13 @@ from genlab.errors import ConfigError
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.families.checks import check_images, check_sides
 from genlab.nets.autoregressive import PixelNet, PixelSpec
-from genlab.nets.scanning import Held, Scanner
+from genlab.nets.scanning import Clamped, Scanner
 from genlab.rng import SampleRng
 
 
 @dataclass(frozen=True)
 class AutoregressiveConfig:
-    """What all autoregressive models have; see configs/model/gated_pixelcnn.yaml."""
+    """Settings that all autoregressive models have; see configs/model/gated_pixelcnn.yaml."""
 
     name: str = setting("")
     output: Literal["auto", "bernoulli", "categorical", "logistic_mixture"] = setting(
@@ -55,7 +55,7 @@ class AutoregressiveConfig:
 
 
 class Autoregressive(Family):
-    """Maximises the exact likelihood; one player.
+    """A family that maximises the exact likelihood, with one player.
 
     Attributes:
         Network: the paper's; it takes a `PixelSpec`, and as keywords what the configuration adds to the
@@ -118,18 +118,18 @@ class Autoregressive(Family):
         return update("network", self.loss, batch.images)
 
     def loss(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """-log p(x), summed over an image's dimensions and averaged over images."""
+        """Returns -log p(x), summed over an image's dimensions and averaged over images."""
         nats = -self.log_prob(images, labels).mean()
         return nats, {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
 
     def log_prob(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """log p(x), or log p(x | label), exactly: (B,) nats, of images (B, C, H, W) in [0, 1]."""
+        """Returns log p(x), or log p(x | label), exactly: (B,) nats, of images (B, C, H, W) in [0, 1]."""
         parameters = self.network(images, labels)
         pixels = images.permute(0, 2, 3, 1)
         return self.distribution.log_prob(parameters, pixels).flatten(1).sum(1)
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
-        """nats / (C H W log 2)."""
+        """Returns nats / (C H W log 2)."""
         return nats / (self.spec.dimensions * math.log(2))
 
     def sample(
@@ -141,7 +141,7 @@ class Autoregressive(Family):
         temperature: float = 1.0,
         progress: bool = False,
     ) -> Tensor:
-        """Images pixel by pixel, each from its own stream of random numbers.
+        """Draws images pixel by pixel, each from its own stream of random numbers.
 
         Args:
             labels: (n,); None draws them, for a class-conditional model.
@@ -155,17 +155,19 @@ class Autoregressive(Family):
         rng: SampleRng,
         labels: Tensor | None = None,
         temperature: float = 1.0,
-        held: Held | None = None,
+        clamped: Clamped | None = None,
     ) -> Scanner:
-        """What draws n images, with the pixels of `held` in their places."""
+        """Returns what draws n images, with the clamped pixels in their places."""
         _, height, width = self.spec.shape
         noise = rng.uniform(height, width, self.distribution.uniforms)
         if self.takes_labels and labels is None:
             labels = rng.integers(self.spec.classes)
-        return Scanner(self.network, self.distribution, noise, labels, temperature, held, graph=noise.is_cuda)
+        return Scanner(
+            self.network, self.distribution, noise, labels, temperature, clamped, graph=noise.is_cuda
+        )
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """The exact negative log-likelihood of each image, in nats and in bits per dimension."""
+        """Returns the exact negative log-likelihood of each image, in nats and in bits per dimension."""
         nats = -self.log_prob(batch.images, batch.labels if self.takes_labels else None)
         return {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
 
@@ -176,7 +178,7 @@ class Autoregressive(Family):
 
 
 def choose_output(config: AutoregressiveConfig, spec: DataSpec, of_levels: str) -> str:
-    """The output distribution that `auto` stands for, or the user's, if it is one of such images.
+    """Returns the output distribution that `auto` stands for, or the user's, if it is one of such images.
 
     Raises:
         ConfigError: a Bernoulli for grey levels, or an order where there is none.

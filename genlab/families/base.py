@@ -58,11 +58,11 @@ class UpdateProtocol(Protocol):
     """The processes that train together."""
 
     def settings(self, player: str) -> Any:
-        """The settings of a player's optimizer, its own ones laid over the common ones."""
+        """Returns the settings of a player's optimizer, its own ones laid over the common ones."""
         ...
 
     def learning_rate(self, player: str) -> float:
-        """The rate of the coming step."""
+        """Returns the rate of the coming step."""
         ...
 
     def __call__(
@@ -133,7 +133,7 @@ class Family(nn.Module):
         raise NotImplementedError
 
     def schedule_progress(self, step: int, steps: int) -> float:
-        """Share of the learning rate's schedule that is done after `step` of a run's `steps`, in [0, 1].
+        """Returns the share of the learning rate's schedule that is done after `step` of `steps`, in [0, 1].
 
         A family that trains its parts one after another begins the schedule anew for each.
         """
@@ -144,7 +144,7 @@ class Family(nn.Module):
         raise NotImplementedError
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Numbers for each image of a batch.
+        """Returns numbers for each image of a batch.
 
         Returns:
             name to (B,) tensor, the unit in the name: averaged over the split, with a standard error.
@@ -153,28 +153,28 @@ class Family(nn.Module):
         return {}
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Numbers of a whole split, from all that `evaluate` returned, concatenated: (N, ...) on the CPU."""
+        """Returns numbers of a whole split, from all that `evaluate` gave: (N, ...) on the CPU."""
         return {}
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Pictures that show what the numbers cannot: name to (rows, columns, C, H, W) in [0, 1]."""
+        """Returns pictures that show what the numbers cannot: name to (rows, columns, C, H, W) in [0, 1]."""
         return {}
 
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
-        """What has gone wrong in training, name to plain words, from the metrics of a logging interval."""
+        """Returns what has gone wrong in training, name to plain words, from a logging interval's means."""
         return {}
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """What is wrong with the model, name to plain words, from the numbers of the validation split."""
+        """Returns what is wrong with the model, name to plain words, from the numbers of validation."""
         return {}
 
     def batch_statistics(self) -> list[str]:
-        """What training computes over the images of a batch together, and so for each micro-batch anew."""
+        """Returns what training computes over a batch as a whole, and so for each micro-batch anew."""
         normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
         return ["batch normalisation"] if normalized else []
 
     def compile_networks(self) -> None:
-        """torch.compile, in place: the names of the weights stay."""
+        """Compiles the players in place: the names of the weights stay."""
         for player in self.players:
             self.get_submodule(player).compile()
 
@@ -240,7 +240,7 @@ class AdversarialFamily(Family):
 
 
 def row_labels(family: Family, n: int) -> Tensor | None:
-    """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
+    """Returns labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
 
     Rows are of n // classes samples, the last class takes what is over; with more classes than samples they
     are drawn by the family.

@@ -44,7 +44,7 @@ class Player(nn.Module):
         self.value = nn.Parameter(torch.tensor(value))
 
     def forward(self, slope: Tensor) -> Tensor:
-        """The tangent of a payoff that has this slope in the player's number."""
+        """Returns the tangent of a payoff that has this slope in the player's number."""
         return self.value * slope
 
 
@@ -111,7 +111,7 @@ class BilinearGame(AdversarialFamily):
         return metrics | {"x": point[0], "y": point[1], "distance": point.norm()}
 
     def slopes(self, x_rate: float, y_rate: float) -> Tensor:
-        """What x descends and y ascends, (2,). Both are known before either moves."""
+        """Returns the slopes that x descends and y ascends, (2,). Both are known before either moves."""
         x, y = point = self.point()
         slopes = point.flip(0)  # df/dx = y, df/dy = x
         match self.config.dynamics:
@@ -126,15 +126,15 @@ class BilinearGame(AdversarialFamily):
         return slopes
 
     def x_loss(self, slope: Tensor) -> tuple[Tensor, Metrics]:
-        """What x minimises: its gradient is `slope`, (1,)."""
+        """Returns what x minimises: its gradient is `slope`, (1,)."""
         return self.x(slope).sum(), {}
 
     def y_loss(self, slope: Tensor) -> tuple[Tensor, Metrics]:
-        """What y minimises: its gradient is -`slope`, (1,)."""
+        """Returns what y minimises: its gradient is -`slope`, (1,)."""
         return -self.y(slope).sum(), {}
 
     def point(self) -> Tensor:
-        """A copy of x and y, (2,)."""
+        """Returns a copy of x and y, (2,)."""
         return torch.stack([self.x.value.detach(), self.y.value.detach()])
 
     def record(self, step: int, point: Tensor) -> None:
@@ -144,5 +144,5 @@ class BilinearGame(AdversarialFamily):
             self.recorded.fill_(step + 1)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
-        """The path so far, (T, 2, 1, 1), from the start on: nothing is drawn, and n has no say."""
+        """Returns the path so far, (T, 2, 1, 1), from the start on; nothing is drawn, whatever n."""
         return self.trajectory[: int(self.recorded), :, None, None]

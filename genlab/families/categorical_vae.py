@@ -65,7 +65,7 @@ class CategoricalNet(LatentNet):
         self.prior, self.prior_name = EvenCategorical(config.variables, config.classes), "categorical"
 
     def forward(self, images: Tensor, noise: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The posterior's two tensors, and the decoder's outputs for one relaxed latent of each image.
+        """Returns the posterior's two tensors, and the decoder's outputs for a relaxed latent of each image.
 
         Args:
             noise: Gumbel's, (B, variables, classes).
@@ -80,7 +80,7 @@ class CategoricalNet(LatentNet):
 
 
 class CategoricalVAE(LatentVariableModel):
-    """Trains on relaxed latents, and is evaluated and sampled with one-hot ones."""
+    """A variational autoencoder that trains on relaxed latents, and evaluates and samples one-hot ones."""
 
     Config = CategoricalVAEConfig
     Network = CategoricalNet
@@ -90,11 +90,11 @@ class CategoricalVAE(LatentVariableModel):
         self.latent_classes = config.classes
 
     def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
-        """Uniform numbers, (n, *samples, variables), of which the posterior makes one-hot latents."""
+        """Draws uniform numbers, (n, *samples, variables), that the posterior turns into one-hot latents."""
         return rng.uniform(*samples, self.config.variables)
 
     def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> tuple[Posterior, Tensor]:
-        """The posterior, and log p(x | z) of its one-hot sample for uniform noise: (B,) nats."""
+        """Returns the posterior, and log p(x | z) of its one-hot sample for uniform noise: (B,) nats."""
         posterior = self.vae.encode(images)
         outputs = self.vae.decode(posterior.sample(noise))
         return posterior, self.likelihood.log_prob(outputs, images)
@@ -114,7 +114,9 @@ class CategoricalVAE(LatentVariableModel):
     def objective(
         self, images: Tensor, noise: Tensor, kl_weight: float, temperature: float
     ) -> tuple[Tensor, Metrics]:
-        """-log p(x | relaxed z) + kl_weight * KL(q(z | x) || p(z)) of the discrete z, averaged over images.
+        """Returns -log p(x | relaxed z) + kl_weight * KL(q(z | x) || p(z)), averaged over images.
+
+        The KL term is that of the discrete z.
 
         Jang et al. 2017, section 4.2. Of relaxed latents it is no bound, and its metrics are named so; with
         straight-through the latents are draws of q(z | x).
@@ -137,7 +139,7 @@ class CategoricalVAE(LatentVariableModel):
         return reconstruction + kl_weight * kl, metrics
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """What the variables do, over a split.
+        """Returns how the variables are used, over a split.
 
         Returns:
             active_variables: those whose posterior probabilities have a variance over 0.01, summed over
@@ -164,7 +166,7 @@ class CategoricalVAE(LatentVariableModel):
         )
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """As a variational autoencoder, whose latents are the variables here."""
+        """Warns as a variational autoencoder does, whose latents are the variables here."""
         units = {"active_units": numbers.get("active_variables", math.inf)}
         return super().validation_warnings({**numbers, **units})
 

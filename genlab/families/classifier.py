@@ -112,13 +112,13 @@ class Classifier(Family):
         log.info("began with %d layers, %s weights of %s", len(encoder.layers), model.weights, model.path)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """Down the gradient of the cross-entropy; encoder and softmax together."""
+        """A step down the gradient of the cross-entropy, of encoder and softmax together."""
         batch = next(batches)
         assert batch.labels is not None
         return update("classifier", self.loss, batch.images, batch.labels)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
-        """-log softmax(logits)[label], averaged over images, in nats."""
+        """Returns -log softmax(logits)[label], averaged over images, in nats."""
         logits = self.classifier(images).float()
         loss = F.cross_entropy(logits, labels)
         accuracy = (logits.argmax(1) == labels).float().mean()
@@ -128,7 +128,7 @@ class Classifier(Family):
         raise ConfigError(f"model={self.config.name}: makes no images")
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """How well the label of each image is told.
+        """Returns how well each image is classified.
 
         Returns:
             accuracy: 1 where the likeliest class is the label's, else 0.
@@ -142,7 +142,7 @@ class Classifier(Family):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Images, the least probability of their class first; in negative where another was likelier."""
+        """Returns images, the least probable labels first; in negative where another class was likelier."""
         values = self.evaluate(batch, rng=rng)
         order = values["cross_entropy_nats"].argsort(descending=True)
         wrong = (values["accuracy"] == 0).view(-1, 1, 1, 1)
@@ -153,7 +153,7 @@ class Classifier(Family):
 
 
 def encoder_layers(family: Family, start: str) -> tuple[str, list[nn.Linear]]:
-    """The units and the layers of a family's encoder, from the image upwards.
+    """Returns the units and the layers of a family's encoder, from the image upwards.
 
     Those of an autoencoder end below its latent, which has no nonlinearity.
 
@@ -174,7 +174,7 @@ def encoder_layers(family: Family, start: str) -> tuple[str, list[nn.Linear]]:
 
 
 def _listed(sizes: Any) -> str:
-    """As it is typed: [500,500]."""
+    """Returns sizes as they are typed: [500,500]."""
     return f"[{','.join(map(str, sizes))}]"
 
 

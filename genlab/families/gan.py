@@ -26,7 +26,7 @@ from genlab.rng import SampleRng
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """What every adversarial family can be told; the remedies are off unless asked for."""
+    """Settings that every adversarial family has; the remedies are off unless asked for."""
 
     name: str = setting()
     network: Literal["auto", "mlp", "dcgan", "resnet"] = setting(
@@ -35,20 +35,20 @@ class AdversarialConfig:
     hidden: tuple[int, ...] = setting(
         (256, 256), at_least=1, help="mlp: the generator's units, latent to image"
     )
-    opponent_hidden: tuple[int, ...] = setting((256, 256), at_least=1, help="mlp: the opponent's units")
+    opponent_hidden: tuple[int, ...] = setting((256, 256), at_least=1, help="mlp: the discriminator's units")
     width: int = setting(32, at_least=1, help="dcgan, resnet: channels next to the image")
     latent: int = setting(64, at_least=1, help="dimensions of the latent")
     prior: Literal["normal", "uniform"] = setting("normal", help="of the latent; uniform over [-1, 1]")
-    input_scale: float = setting(1.0, above=0, help="factor of the opponent's input")
+    input_scale: float = setting(1.0, above=0, help="factor of the discriminator's input")
     initialization: Literal["default", "normal_0.02", "orthogonal"] = setting("default")
     normalization: Literal["auto", "none", "batch", "layer", "instance"] = setting(
-        "auto", help="of the opponent's hidden layers"
+        "auto", help="of the discriminator's hidden layers"
     )
-    spectral_norm: bool = setting(False, help="of the opponent's weights (Miyato et al. 2018)")
-    minibatch_std: bool = setting(False, help="the opponent sees how a batch varies (Karras et al. 2018)")
-    packing: int = setting(1, at_least=1, help="images that the opponent judges together (Lin et al. 2018)")
+    spectral_norm: bool = setting(False, help="of the discriminator's weights (Miyato et al. 2018)")
+    minibatch_std: bool = setting(False, help="a feature of how a batch varies (Karras et al. 2018)")
+    packing: int = setting(1, at_least=1, help="images that the discriminator gets as one (Lin et al. 2018)")
     instance_noise: float = setting(
-        0.0, at_least=0, help="standard deviation of noise on the opponent's input (Sonderby et al. 2017)"
+        0.0, at_least=0, help="standard deviation of the noise on its input (Sonderby et al. 2017)"
     )
     instance_noise_until: float = setting(
         1.0, above=0, at_most=1, help="share of the run after which it is 0"
@@ -82,7 +82,10 @@ class GANConfig(AdversarialConfig):
 
 
 class GAN(LatentFamily, AdversarialFamily):
-    """Two players. A subclass changes a loss, the opponent's name, or what an update does around it.
+    """A game of a discriminator and a generator.
+
+    In the code the discriminator, or critic, is the generator's `opponent`, whatever the player's name. A
+    subclass changes a loss, the name, or what an update does around it.
 
     Networks work on images in [-1, 1], and on points as they are.
     """
@@ -135,14 +138,14 @@ class GAN(LatentFamily, AdversarialFamily):
 
     @property
     def opponent(self) -> Discriminator:
-        """The discriminator or critic."""
+        """Returns the discriminator or critic."""
         opponent = self.get_submodule(self.players[0])
         assert isinstance(opponent, Discriminator)
         return opponent
 
     @classmethod
     def normalization(cls, config: Any, network: str) -> str:
-        """What the opponent's hidden layers are normalised by.
+        """Returns what the discriminator's hidden layers are normalised by.
 
         Raises:
             ConfigError: a batch's statistics under a penalty on each image's gradient.
@@ -165,7 +168,7 @@ class GAN(LatentFamily, AdversarialFamily):
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        """Settings of the model that must agree with others.
+        """Refuses settings of the model that do not agree with others.
 
         Raises:
             ConfigError: a batch that cannot be packed.
@@ -174,7 +177,7 @@ class GAN(LatentFamily, AdversarialFamily):
         packing = config.model.packing
         if packing > 1 and cls.takes_labels:
             raise ConfigError(
-                f"model.packing={packing}: {config.model.name} judges single images with their labels; "
+                f"model.packing={packing}: {config.model.name} takes single images with their labels; "
                 "use model.packing=1"
             )
         for key in ("batch_size", "micro_batch_size"):
@@ -185,7 +188,7 @@ class GAN(LatentFamily, AdversarialFamily):
                 )
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """Goodfellow et al. 2014, Algorithm 1: k steps of the opponent, one of the generator."""
+        """Goodfellow et al. 2014, Algorithm 1: k steps of the discriminator, one of the generator."""
         batch, metrics = None, {}
         for _ in range(self.opponent_steps):
             batch = next(batches)
@@ -212,7 +215,7 @@ class GAN(LatentFamily, AdversarialFamily):
         return self.config.instance_noise * max(0.0, 1 - progress / self.config.instance_noise_until)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What both losses take: images, new latents and, with labels, the images' labels and new ones."""
+        """Returns what both losses take: images, latents and, for families with labels, two sets of them."""
         n, device = len(batch.images), batch.images.device
         if self.config.prior == "uniform":
             latents = torch.rand(n, self.config.latent, device=device) * 2 - 1
@@ -232,7 +235,7 @@ class GAN(LatentFamily, AdversarialFamily):
         *,
         noise_sigma: float = 0.0,
     ) -> tuple[Tensor, Metrics]:
-        """The opponent's loss. No gradient reaches the generator.
+        """Returns the discriminator's loss. No gradient reaches the generator.
 
         Args:
             images: (B, C, H, W) in [0, 1].
@@ -250,7 +253,7 @@ class GAN(LatentFamily, AdversarialFamily):
     def opponent_objective(
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
-        """The opponent's loss on what it is shown. Draws no random numbers: compiled, it is the same."""
+        """Returns the discriminator's loss on what it is shown. It draws no random numbers."""
         return self.adversarial_objective(real, self.opponent.features_of_both(real, fake), labels, drawn)
 
     def adversarial_objective(
@@ -260,7 +263,7 @@ class GAN(LatentFamily, AdversarialFamily):
         labels: Tensor | None = None,
         drawn: Tensor | None = None,
     ) -> tuple[Tensor, Metrics]:
-        """The same without what an auxiliary classifier adds, from the features of data and of samples."""
+        """Returns that loss from the features of data and of samples, without an auxiliary classifier."""
         config, player = self.config, self.players[0]
         real_logits = self.opponent.logits(features[0], labels)
         fake_logits = self.opponent.logits(features[1], drawn)
@@ -282,7 +285,7 @@ class GAN(LatentFamily, AdversarialFamily):
         *,
         noise_sigma: float = 0.0,
     ) -> tuple[Tensor, Metrics]:
-        """The generator's loss; arguments as `opponent_loss`."""
+        """Returns the generator's loss; arguments as `opponent_loss`."""
         fake = self.disturbed(self.generator(latents, drawn).float(), noise_sigma)
         return self.generator_objective(fake, drawn)
 
@@ -291,11 +294,11 @@ class GAN(LatentFamily, AdversarialFamily):
         return loss, {"generator_loss": loss}
 
     def to_model(self, images: Tensor) -> Tensor:
-        """[0, 1] to [-1, 1]; points stay."""
+        """Returns images in [-1, 1] for those in [0, 1]; points stay."""
         return images * 2 - 1 if self.spec.kind == "images" else images
 
     def disturbed(self, x: Tensor, noise_sigma: float) -> Tensor:
-        """What the opponent is shown of x: augmented, with instance noise, where these are asked for."""
+        """Returns what the discriminator is shown of x: augmented, with instance noise, where asked for."""
         if self.config.augmentation:
             x = augment(x, self.config.augmentation)
         return x + noise_sigma * torch.randn_like(x) if noise_sigma > 0 else x
@@ -311,7 +314,7 @@ class GAN(LatentFamily, AdversarialFamily):
         return super().batch_statistics() + ["model.minibatch_std"] * self.config.minibatch_std
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
-        """The generator on latents of the prior, with labels drawn uniformly where none are given."""
+        """Draws from the generator, with labels drawn uniformly where none are given."""
         latents = self.prior_latents(rng)
         if self.takes_labels and labels is None:
             labels = rng.integers(self.spec.classes)
@@ -326,21 +329,21 @@ class GAN(LatentFamily, AdversarialFamily):
         return rng.uniform(latent) * 2 - 1 if self.config.prior == "uniform" else rng.normal(latent)
 
     def discriminator_output(self, images: Tensor) -> Tensor | None:
-        """D(x), the probability that the discriminator gives to each of (N, C, H, W) being data: (N,)."""
+        """Returns D(x), the probability that each of (N, C, H, W) is data, (N,), or its logit."""
         if self.config.packing > 1 or self.takes_labels:
             return None
         logits = self.opponent(self.to_model(images)).float()
         return logits if self.config.loss in ("least_squares", "hinge") else logits.sigmoid()
 
     def compile_networks(self) -> None:
-        """The generator, and the losses whole: with their penalties and unrolled steps."""
+        """Compiles the generator, and whole losses with their penalties and unrolled steps."""
         self.generator.compile()
         for name in self.compiled:
             setattr(self, name, compile_recomputing(getattr(self, name)))
 
 
 def choose_network(config: AdversarialConfig, spec: DataSpec) -> str:
-    """What `auto` stands for."""
+    """Returns the network that `auto` stands for."""
     if config.network != "auto":
         return config.network
     return "mlp" if spec.kind == "points" or min(spec.height, spec.width) < SIZES["dcgan"][0] else "dcgan"

@@ -1,4 +1,4 @@
-"""Models p(x, z) of images with latents z, and encoders of posteriors: what all of them share."""
+"""What all models p(x, z) of images with latents z share, with their encoders of posteriors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ NetworkName = Literal["auto", "mlp", "conv", "resnet"]
 
 @dataclass(frozen=True)
 class NetworksConfig:
-    """The networks and the likelihood: what does not depend on the latents either."""
+    """Settings of networks and likelihood, which do not depend on the latents either."""
 
     name: str = setting()
     network: NetworkName = setting("auto", help="auto: resnet for sides from 28 to 64 pixels, else mlp")
@@ -75,7 +75,7 @@ class NetworksConfig:
 
 @dataclass(frozen=True)
 class LatentVariableConfig(NetworksConfig):
-    """The networks, the likelihood and the latents: what does not depend on how they are trained."""
+    """Settings of networks, likelihood and latents, which do not depend on how they are trained."""
 
     latent: int = setting(16, at_least=1, help="dimensions of the latent")
     prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
@@ -106,11 +106,11 @@ class LatentNet(nn.Module):
         offset.set(outputs)
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
-        """The posterior of each image, float32."""
+        """Returns the posterior of each image, float32."""
         raise NotImplementedError
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The decoder's outputs for latents (n, latent)."""
+        """Returns the decoder's outputs for latents (n, latent)."""
         return _given(labels, self.decoder, self.prior.to_decoder(latents))
 
 
@@ -139,7 +139,7 @@ class VAENet(LatentNet):
     def forward(
         self, images: Tensor, noise: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The posterior's mean and spread, float32, and the decoder's outputs for one latent of each image.
+        """Returns the posterior's mean and spread, float32, and outputs for a latent of each image.
 
         The latent is that of standard normal noise (B, latent); see `genlab.distributions.posteriors`.
         """
@@ -152,7 +152,7 @@ class VAENet(LatentNet):
     def _make_networks(
         self, config: LatentVariableConfig, shape: Shape, out_shape: Shape
     ) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder, for images and outputs of these shapes."""
+        """Returns encoder and decoder, for images and outputs of these shapes."""
         numbers = self.posterior.count(config.latent)
         return make_networks(config, shape, out_shape, numbers, config.latent, self.classes)
 
@@ -174,7 +174,7 @@ class VAENet(LatentNet):
 def make_networks(
     config: NetworksConfig, shape: Shape, out_shape: Shape, numbers: int, latent: int, classes: int = 0
 ) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder, for images and outputs of these shapes.
+    """Returns encoder and decoder, for images and outputs of these shapes.
 
     Args:
         numbers: that the encoder gives for a posterior.
@@ -189,7 +189,7 @@ def make_networks(
 
 
 def make_log_sigma(learned: bool) -> nn.Parameter | None:
-    """The logarithm of a learned standard deviation, a tenth of the range to begin with."""
+    """Returns the logarithm of a learned standard deviation, a tenth of the range to begin with."""
     return nn.Parameter(torch.tensor(math.log(0.1))) if learned else None
 
 
@@ -201,7 +201,7 @@ def start_log_sigma(log_sigma: nn.Parameter | None, statistics: PixelStatistics)
 
 
 def sigma_warning(numbers: Mapping[str, float]) -> dict[str, str]:
-    """Of a learned standard deviation at its lower bound, from the numbers of a split."""
+    """Warns of a learned standard deviation at its lower bound, from the numbers of a split."""
     if numbers.get("sigma", math.inf) > SMALLEST_SIGMA * 1.01:
         return {}
     return {
@@ -244,29 +244,29 @@ class LatentVariableModel(LatentFamily):
         start_log_sigma(self.vae.log_sigma, statistics)
 
     def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
-        """What posteriors make latents of, (n, *samples, latent): standard normal numbers."""
+        """Draws the standard normal numbers that posteriors turn into latents, (n, *samples, latent)."""
         return rng.normal(*samples, self.config.latent)
 
     @property
     def likelihood(self) -> Likelihood:
-        """Made when asked for, since the moving average has a standard deviation of its own."""
+        """Returns the likelihood, made when asked for: the moving average has its own standard deviation."""
         return make_likelihood(self.likelihood_name, self.spec, self.config.sigma, self.vae.log_sigma)
 
     def terms(
         self, images: Tensor, noise: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
+        """Returns -log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
         posterior, log_likelihood = self.infer(images, noise, labels)
         return -log_likelihood, self.divergence(posterior, noise), posterior.mean
 
     def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> tuple[Posterior, Tensor]:
-        """The posterior, and log p(x | z) of its sample for noise (B, latent): (B,) nats."""
+        """Returns the posterior, and log p(x | z) of its sample for noise (B, latent): (B,) nats."""
         assert isinstance(self.vae, VAENet)
         mean, spread, outputs = _given(labels, self.vae, images, noise)
         return self.vae.posterior(mean, spread), self.likelihood.log_prob(outputs, images)
 
     def divergence(self, posterior: Posterior, noise: Tensor) -> Tensor:
-        """The KL term, (B,) nats: in closed form, or log q(z | x) - log p(z) of the sample for that noise."""
+        """Returns the KL term, (B,) nats: in closed form, or log q(z | x) - log p(z) of the sample."""
         closed = self.vae.prior.kl(posterior)
         if closed is not None:
             return closed
@@ -276,7 +276,7 @@ class LatentVariableModel(LatentFamily):
     def log_weights(
         self, images: Tensor, posterior: Posterior, latents: Tensor, labels: Tensor | None = None
     ) -> Tensor:
-        """log p(x, z) - log q(z | x) of S latents (S, B, latent) for each of B images: (S, B) nats.
+        """Returns log p(x, z) - log q(z | x) of S latents (S, B, latent) for each of B images: (S, B) nats.
 
         Images and samples are one batch of S B rows to the decoder.
         """
@@ -288,7 +288,7 @@ class LatentVariableModel(LatentFamily):
     def importance_weighted_nats(
         self, images: Tensor, samples: int, rng: SampleRng, labels: Tensor | None = None
     ) -> Tensor:
-        """-log(1/K sum_k p(x, z_k) / q(z_k | x)) (Burda et al. 2016, eq. 8), (B,) nats.
+        """Returns -log(1/K sum_k p(x, z_k) / q(z_k | x)) (Burda et al. 2016, eq. 8), (B,) nats.
 
         An upper bound on -log p(x) in expectation, which falls towards it as K rises. The encoder runs once;
         the sum over samples is taken in parts, so that memory does not grow with K.
@@ -307,7 +307,7 @@ class LatentVariableModel(LatentFamily):
         return math.log(samples) - log_sum
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
-        """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false.
+        """Draws latents of the prior; their images are likelihood means, or draws if not `sample_mean`.
 
         Labels are drawn evenly where none are given, if the family takes them.
         """
@@ -322,7 +322,7 @@ class LatentVariableModel(LatentFamily):
     def evaluate(
         self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
     ) -> dict[str, Tensor]:
-        """The negative evidence lower bound of each image, one sample of its posterior.
+        """Returns the negative evidence lower bound of each image, one sample of its posterior.
 
         Args:
             importance_samples: for an importance-weighted bound beside it; None for none.
@@ -351,11 +351,11 @@ class LatentVariableModel(LatentFamily):
         return values
 
     def _bits_per_dim(self, name: str, nats: Tensor) -> dict[str, Tensor]:
-        """NAME_bits_per_dim of the stored levels, (B,); nothing for a density of values not dequantised."""
+        """Returns nats (B,) as NAME_bits_per_dim of the stored levels; see `likelihoods.bits_per_dim`."""
         return bits_per_dim(name, nats, self.likelihood, self.spec)
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """What the latents do, over a split.
+        """Returns how the latents are used, over a split.
 
         Returns:
             active_units: how many latents are; see `active`.
@@ -381,7 +381,7 @@ class LatentVariableModel(LatentFamily):
 
     @torch.no_grad()
     def prior_posterior_accuracy(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """How well a classifier tells latents of images from draws of the prior; see `metrics.two_samples`.
+        """Returns how well a classifier tells latents from draws of the prior; see `metrics.two_samples`.
 
         1/2 says that the prior draws what images are encoded to, for all that the classifier sees; near 1,
         the decoder was never shown what it gets in `sample`.
@@ -401,11 +401,11 @@ class LatentVariableModel(LatentFamily):
         return {"prior_posterior_accuracy": accuracy_between(latents, drawn.cpu())}
 
     def sigma(self) -> dict[str, float]:
-        """The standard deviation of a Gaussian likelihood under that name, where it is learned."""
+        """Returns the standard deviation of a Gaussian likelihood under that name, where it is learned."""
         return {} if self.vae.log_sigma is None else {"sigma": self.vae.log_sigma.exp().item()}
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """Latents that say nothing, draws of the prior unlike them, and a standard deviation at its bound."""
+        """Warns of a collapsed posterior, a prior unlike the posterior, and sigma at its bound."""
         found = sigma_warning(numbers)
         if numbers.get("active_units", math.inf) == 0:
             found["posterior_collapse"] = (
@@ -422,7 +422,7 @@ class LatentVariableModel(LatentFamily):
         return found
 
     def collapse_remedy(self) -> str:
-        """What to try against a collapsed posterior: settings that this model has."""
+        """Returns what to try against a collapsed posterior: settings that this model has."""
         tried = {
             "kl_warmup": "model.kl_warmup=0.2",
             "free_bits": "model.free_bits=0.1",
@@ -432,7 +432,7 @@ class LatentVariableModel(LatentFamily):
         return "try " + ", ".join([*known, "a lower optimizer.lr"])
 
     def prior_remedy(self) -> str:
-        """What to try against a prior unlike the posterior: settings and commands for this model."""
+        """Returns what to try against a prior unlike the posterior: settings that this model has."""
         remedies = []
         if "prior" in self._settings and self.config.prior not in ("vampprior", "mixture"):
             learned = "mixture" if self.takes_labels else "vampprior"
@@ -450,7 +450,7 @@ class LatentVariableModel(LatentFamily):
         return {field.name for field in dataclasses.fields(self.config)}
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        """Returns reconstructions: rows of originals, each above the row of their reconstructions."""
         if self.spec.kind != "images":
             return {}
         images = batch.images[: len(batch.images) // 10 * 10 or len(batch.images)]
@@ -483,12 +483,12 @@ class LatentVariableModel(LatentFamily):
         return self.vae.prior.sample(rng)
 
     def labels_of(self, batch: Batch) -> Tensor | None:
-        """Those of a batch, (B,), for a family that takes them."""
+        """Returns the labels of a batch, (B,), for a family that takes them."""
         return batch.labels if self.takes_labels else None
 
 
 def active(means: Tensor) -> Tensor:
-    """Which latents have a posterior mean of a variance over 0.01 (Burda et al. 2016, section 5.2).
+    """Returns which latents have a posterior mean of a variance over 0.01 (Burda et al. 2016, section 5.2).
 
     Args:
         means: of N images, (N, L).
@@ -500,12 +500,12 @@ def active(means: Tensor) -> Tensor:
 
 
 def _given(labels: Tensor | None, network: nn.Module, *inputs: Tensor) -> Any:
-    """What a network makes of inputs, and of labels where there are some."""
+    """Returns the outputs of a network for inputs, and labels where there are some."""
     return network(*inputs) if labels is None else network(*inputs, labels)
 
 
 def choose_likelihood(config: NetworksConfig, spec: DataSpec) -> str:
-    """The likelihood that `auto` stands for, or the user's, if it is one of such images.
+    """Returns the likelihood that `auto` stands for, or the user's, if it is one of such images.
 
     Raises:
         ConfigError: Bernoulli for grey levels, or levels for values that have none.

@@ -32,16 +32,16 @@ class VAEConfig(LatentVariableConfig):
 
 
 class VAE(LatentVariableModel):
-    """Maximises the evidence lower bound; its two networks are trained together."""
+    """A family that maximises the evidence lower bound; its two networks are trained together."""
 
     Config = VAEConfig
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        """Free bits are of single dimensions, so the KL term must be a sum over them.
+        """Refuses free bits where the KL term is no sum over dimensions.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: it is none.
         """
         super().check(config)
         model = config.model
@@ -101,13 +101,13 @@ class VAE(LatentVariableModel):
         return super().batch_statistics() + ["model.free_bits"] * (self.config.free_bits > 0)
 
     def negative_elbo(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
+        """Returns the bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
         metrics = self.loss(images, 1.0, labels)[1]
         return metrics["negative_elbo_nats"], metrics
 
 
 def kl_weight(beta: float, warmup: float, progress: float) -> float:
-    """Of the KL term in training: beta, to which it rises in a straight line from 0 over the warm-up.
+    """Returns the weight of the KL term: it rises in a straight line from 0 to beta over the warm-up.
 
     Args:
         warmup, progress: shares of the run.

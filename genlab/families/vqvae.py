@@ -75,11 +75,11 @@ class VQVAENet(nn.Module):
         self.log_sigma = make_log_sigma(learns_sigma)
 
     def encode(self, images: Tensor) -> Tensor:
-        """The vectors of images, before they are quantised: (B, D, h, w) float32."""
+        """Returns the vectors of images, before they are quantised: (B, D, h, w) float32."""
         return self.encoder(images - 0.5).float()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The vectors (B, D, h, w) of images, their nearest codes (B, h, w), and the decoder's outputs.
+        """Returns vectors (B, D, h, w) of images, their nearest codes (B, h, w), and the decoder's outputs.
 
         The decoder gets the codes' vectors e of vectors z; z gets the gradient of e (section 3.2).
         """
@@ -90,7 +90,7 @@ class VQVAENet(nn.Module):
 
 
 class VQVAE(LatentFamily):
-    """Learns to give images back through codes. A prior over these is another model: dataset=codes."""
+    """An autoencoder through a map of discrete codes. A prior over these is another model: dataset=codes."""
 
     Config = VQVAEConfig
     players = ("vqvae",)
@@ -115,7 +115,7 @@ class VQVAE(LatentFamily):
 
     @property
     def likelihood(self) -> Likelihood:
-        """Made when asked for, since the moving average has a standard deviation of its own."""
+        """Returns the likelihood, made when asked for: the moving average has its own standard deviation."""
         return make_likelihood(self.likelihood_name, self.spec, self.config.sigma, self.vqvae.log_sigma)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
@@ -140,7 +140,7 @@ class VQVAE(LatentFamily):
         return metrics
 
     def loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        """-log p(x | e) + commitment |z - e|^2, averaged over images (eq. 3 without its second term).
+        """Returns -log p(x | e) + commitment |z - e|^2, averaged over images (eq. 3 without its second term).
 
         Both are sums over an image: the first over C, H and W, nats; the second over all h w vectors z and
         their D numbers. The scale of the vectors is the encoder's own choice, and what a vector is off by
@@ -157,31 +157,31 @@ class VQVAE(LatentFamily):
         return reconstruction + self.config.commitment * error, metrics | use._asdict()
 
     def quantization_error(self, latents: Tensor, codes: Tensor) -> Tensor:
-        """|z - e|^2, summed over the vectors of each image: (B,)."""
+        """Returns |z - e|^2, summed over the vectors of each image: (B,)."""
         return (latents - self.vqvae.codebook(codes)).square().flatten(1).sum(1)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         raise ConfigError(f"model={self.config.name}: has no prior to draw from; train one on dataset=codes")
 
     def codes_of(self, images: Tensor) -> Tensor:
-        """The codes of images (B, C, H, W) in [0, 1], (B, h, w) int64 in 0..K-1."""
+        """Returns the codes of images (B, C, H, W) in [0, 1], (B, h, w) int64 in 0..K-1."""
         return self.vqvae.codebook.nearest(self.vqvae.encode(images))
 
     def images_of(self, codes: Tensor) -> Tensor:
-        """The likelihood's mean for codes (B, h, w), (B, C, H, W) in [0, 1]."""
+        """Returns the likelihood's mean for codes (B, h, w), (B, C, H, W) in [0, 1]."""
         return self.likelihood.mean(self.vqvae.decoder(self.vqvae.codebook(codes)))
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The vectors of the codes of images, flattened: (B, D h w)."""
+        """Returns the vectors of the codes of images, flattened: (B, D h w)."""
         return self.vqvae.codebook(self.codes_of(images)).flatten(1)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The images of the codes that are nearest to vectors (B, D h w): between codes there is nothing."""
+        """Returns the images of the codes that are nearest to vectors (B, D h w)."""
         vectors = latents.unflatten(1, (self.config.code_dimensions, *self.map_size))
         return self.images_of(self.vqvae.codebook.nearest(vectors))
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """How near each image comes to itself, and a bound on its likelihood.
+        """Returns the reconstruction error of each image, and a bound on its likelihood.
 
         Returns:
             elbo_nats: an upper bound on -log p(x), for a prior that is uniform over codes: the posterior is
@@ -201,7 +201,7 @@ class VQVAE(LatentFamily):
         return values | {"codes": codes.flatten(1)}
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """How a split uses the codebook.
+        """Returns how a split uses the codebook.
 
         Returns:
             codebook_perplexity: exp of the entropy of the codes, 1 to K.
@@ -216,17 +216,17 @@ class VQVAE(LatentFamily):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        """Returns reconstructions: rows of originals, each above the row of their reconstructions."""
         return {"reconstructions": in_turn(batch.images, self.images_of(self.codes_of(batch.images)))}
 
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
-        """A codebook that has collapsed."""
+        """Warns of a codebook that has collapsed."""
         if means["codebook_perplexity"] >= 2:
             return {}
         return {"collapse": "nearly all codes are the same one; lower optimizer.lr or raise model.commitment"}
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """A codebook of which little is used, and a standard deviation at its bound."""
+        """Warns of a codebook of which little is used, and of a standard deviation at its bound."""
         found, codes = sigma_warning(numbers), self.config.codes
         if numbers["codebook_perplexity"] < _FEW_CODES * codes:
             restarts = "" if self.config.restart_every else "model.restart_every=20, "

@@ -34,7 +34,7 @@ class PixelSpec(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """The channels that come one after the other within a pixel; 1 for no order."""
+        """Returns the channels that come one after the other within a pixel; 1 for no order."""
         return self.shape[0] if self.ordered else 1
 
 
@@ -70,19 +70,23 @@ class PixelNet(nn.Module):
         return self.offset
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Parameters of every pixel, (B, H, W, P), for images (B, C, H, W) in [0, 1]; labels: (B,)."""
+        """Returns parameters of every pixel, (B, H, W, P), for images (B, C, H, W) in [0, 1].
+
+        Args:
+            labels: (B,) int64, for a network that takes them.
+        """
         parameters = self.whole(self.input_of(channels_last(images)), labels)
         return parameters if self.offset is None else parameters + self.offset()
 
     def input_of(self, pixels: Tensor) -> Tensor:
-        """What layers get of pixels (..., C) in [0, 1]: (..., inputs), in [-1, 1] unless they are codes."""
+        """Returns what layers get of pixels (..., C) in [0, 1]: (..., inputs), in [-1, 1] but for codes."""
         if self.codes is None:
             return pixels * 2 - 1
         last = self.codes.num_embeddings - 1
         return self.codes((pixels[..., 0] * last).round().long())
 
     def start(self, batch: int, labels: Tensor | None = None, on_device: bool = False) -> Scan:
-        """A scan of images of which nothing is known yet.
+        """Returns a scan of images of which nothing is known yet.
 
         Args:
             batch: number of images.
@@ -103,7 +107,7 @@ class PixelNet(nn.Module):
         self.row(scan, scan.caches["pixels"])
 
     def look(self, scan: Scan, pixel: Tensor, again: bool = False) -> Tensor:
-        """Parameters (B, P) at the scan's position.
+        """Returns parameters (B, P) at the scan's position.
 
         Args:
             scan: it does not move.
@@ -122,14 +126,14 @@ class PixelNet(nn.Module):
         scan.move_on()
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Parameters (B, H, W, P) of what layers get of images, (B, H, W, inputs)."""
+        """Returns parameters (B, H, W, P) of what layers get of images, (B, H, W, inputs)."""
         raise NotImplementedError
 
     def row(self, scan: Scan, above: Tensor) -> None:
         """What a row stream sees of the row above, (B, W, inputs), 0 above the first."""
 
     def pixel(self, scan: Scan, x: Tensor, again: bool) -> Tensor:
-        """Parameters (B, P) at the scan's position, of which x, (B, inputs), is known."""
+        """Returns parameters (B, P) at the scan's position, of which x, (B, inputs), is known."""
         raise NotImplementedError
 
     def keep_pixel(self, scan: Scan, x: Tensor) -> None:
@@ -159,7 +163,7 @@ class Head(nn.Module):
         shrink(self.out.linear)
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
-        """(..., parameters) from features (..., F) and the pixels (..., C) in [-1, 1]."""
+        """Returns (..., parameters) from features (..., F) and the pixels (..., C) in [-1, 1]."""
         hidden = self.features(nn.functional.elu(features))
         if self.own is not None:
             hidden = hidden + self.own(x)
@@ -167,7 +171,7 @@ class Head(nn.Module):
 
 
 def class_embedding(classes: int, features: int) -> nn.Embedding | None:
-    """A vector for each class that starts at 0, or None without classes."""
+    """Returns a vector for each class that starts at 0, or None without classes."""
     if not classes:
         return None
     embedding = nn.Embedding(classes, features)
@@ -190,13 +194,13 @@ def add_class(x: Tensor, embedding: nn.Embedding | None, labels: Tensor | None) 
 
 
 def gate(x: Tensor) -> Tensor:
-    """tanh of the first half of the features times the logistic function of the second (eq. 2 of van den Oord
+    """Returns tanh of the first half of the features times the sigmoid of the second (eq. 2 of van den Oord
     et al. 2016b, Conditional Image Generation with PixelCNN Decoders)."""
     a, b = x.chunk(2, -1)
     return torch.tanh(a) * torch.sigmoid(b)
 
 
 def image_coordinates(height: int, width: int) -> Tensor:
-    """The coordinates of each position, down and to the right, (H, W, 2) from -0.5 to 0.5."""
+    """Returns the coordinates of each position, down and to the right, (H, W, 2) from -0.5 to 0.5."""
     grid = torch.meshgrid(torch.linspace(-0.5, 0.5, height), torch.linspace(-0.5, 0.5, width), indexing="ij")
     return torch.stack(grid, -1)

@@ -100,7 +100,7 @@ class ResidualGenerator(nn.Module):
 
 
 def generator_norm(channels: int, batch_norm: bool) -> nn.Module:
-    """Batch normalisation with running statistics, or nothing."""
+    """Returns batch normalisation with running statistics, or nothing."""
     return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
 
 

@@ -38,7 +38,7 @@ class VerticalLayer(nn.Module):
         self.label = class_embedding(classes, 2 * width)
 
     def forward(self, x: Tensor, labels: Tensor | None, scan: Scan | None) -> tuple[Tensor, Tensor]:
-        """The stack's features (..., width), and what the horizontal stack gets of them (..., 2 * width)."""
+        """Returns features (..., width), and what the horizontal stack gets of them (..., 2 * width)."""
         seen = self.conv(x, scan)
         return gate(add_class(seen, self.label, labels)), self.link(seen)
 
@@ -71,7 +71,7 @@ class HorizontalLayer(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor, above: Tensor, labels: Tensor | None, scan: Scan | None) -> Tensor:
-        """Features (..., width) from those of the layer below and the vertical stack's link."""
+        """Returns features (..., width) from those of the layer below and the vertical stack's link."""
         seen = self.conv(x, scan) + above
         out = self.out(gate(add_class(seen, self.label, labels)))
         return out if self.first else x + out
@@ -138,7 +138,7 @@ class GatedPixelCNNNetwork(PixelNet):
         return self.across(x, links, scan.labels, scan)
 
     def above(self, x: Tensor, labels: Tensor | None, scan: Scan | None = None) -> list[Tensor]:
-        """The vertical stack, of the rows above: what each layer hands to the horizontal one."""
+        """Returns what each layer of the vertical stack, of the rows above, hands to the horizontal one."""
         links = []
         for layer in self.vertical:
             x, link = layer(x, labels, scan)
@@ -148,7 +148,7 @@ class GatedPixelCNNNetwork(PixelNet):
     def across(
         self, x: Tensor, links: list[Tensor], labels: Tensor | None, scan: Scan | None = None
     ) -> Tensor:
-        """The horizontal stack, of the pixels and the vertical stack's links: parameters (..., P)."""
+        """Returns parameters (..., P): the horizontal stack of the pixels and the vertical stack's links."""
         for layer, link in zip(self.horizontal, links, strict=True):
             x = layer(x, link, labels, scan)
         return in_float32(self.out, F.relu(self.head(F.relu(x))))

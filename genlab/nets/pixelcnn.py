@@ -18,7 +18,7 @@ class MaskedLayer(nn.Module):
     """One of a `MaskedNet`'s layers with a residual connection around it (figure 5)."""
 
     def forward(self, x: Tensor, labels: Tensor | None, scan: Scan | None = None) -> Tensor:
-        """Whole features (B, H, W, 2 * width), or a scan's next pixel, (B, 2 * width): the same."""
+        """Returns whole features (B, H, W, 2 * width), or those of a scan's next pixel, (B, 2 * width)."""
         raise NotImplementedError
 
 
@@ -60,14 +60,14 @@ class MaskedNet(PixelNet):
         return self.run(x, scan.labels, scan)
 
     def run(self, x: Tensor, labels: Tensor | None, scan: Scan | None = None) -> Tensor:
-        """Parameters (..., P) of whole images or of a scan's next pixel."""
+        """Returns parameters (..., P) of whole images or of a scan's next pixel."""
         x = self.first(x, scan)
         for layer in self.layers:
             x = cast(MaskedLayer, layer)(x, labels, scan)
         return self.read(x)
 
     def read(self, x: Tensor) -> Tensor:
-        """Parameters (..., P) of features that have seen the pixels before."""
+        """Returns parameters (..., P) of features that have seen the pixels before."""
         for layer in self.head[:-1]:
             x = layer(x)
         return in_float32(self.head[-1], x)

@@ -16,12 +16,12 @@ Links = dict[Any, Tensor]
 
 
 def row_convolution(inputs: int, outputs: int, stride: int = 1) -> RowConv:
-    """Of the row stream: two rows of three columns."""
+    """Returns a convolution of the row stream: two rows of three columns."""
     return RowConv(inputs, outputs, rows=2, columns=3, stride=stride)
 
 
 def pixel_convolution(inputs: int, outputs: int, stride: int = 1) -> CausalConv:
-    """Of the pixel stream: two rows of the column to the left and the own one."""
+    """Returns a convolution of the pixel stream: two rows of the column to the left and the own one."""
     return CausalConv(inputs, outputs, above=1, left=1, stride=stride)
 
 
@@ -64,7 +64,7 @@ class GatedBlock(nn.Module):
         skip: Tensor | None = None,
         link: Tensor | None = None,
     ) -> Tensor:
-        """Features (..., width).
+        """Returns features (..., width).
 
         Args:
             x: (..., width).
@@ -118,7 +118,7 @@ class Stage(nn.Module):
             self.pixel_double = nn.Linear(width, 4 * width)
 
     def rows(self, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links) -> Tensor:
-        """The row stream, (..., width), of whole images or of the scan's row.
+        """Returns the row stream, (..., width), of whole images or of the scan's row.
 
         It leaves what the pixel stream gets of it in `links` or in the scan.
         """
@@ -139,7 +139,7 @@ class Stage(nn.Module):
         return x
 
     def pixels(self, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links) -> Tensor:
-        """The pixel stream, (..., width), of whole images or of the scan's pixel."""
+        """Returns the pixel stream, (..., width), of whole images or of the scan's pixel."""
         skips = [concat_elu(x)]
         for k, block in enumerate(self.pixel_down):
             x = block(x, skips[-1], labels, scan, link=self._take(k, scan, links))
@@ -165,7 +165,7 @@ class Stage(nn.Module):
     def _coarser_rows(
         self, coarser: Stage, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links
     ) -> Tensor:
-        """What the coarser stages make of the row stream. In a scan, every second row is of use to two."""
+        """Returns the row stream of the coarser stages. In a scan, every second row is of use to two."""
         halved = self.row_halve(x, scan)
         if scan is None:
             return depth_to_space(self.row_double(coarser.rows(halved, labels, None, links)))
@@ -181,7 +181,7 @@ class Stage(nn.Module):
     def _coarser_pixels(
         self, coarser: Stage, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links
     ) -> Tensor:
-        """What the coarser stages make of the pixel stream. In a scan, a new result is of use to two rows of
+        """Returns the pixel stream of the coarser stages. In a scan, a new result is of use to two rows of
         two columns."""
         if scan is None:
             halved = self.pixel_halve(x)
@@ -273,12 +273,12 @@ class PixelCNNPPNetwork(PixelNet):
 
 
 def concat_elu(x: Tensor) -> Tensor:
-    """ELU of the features and of their negatives, (..., 2F) from (..., F)."""
+    """Returns the ELU of the features and of their negatives, (..., 2F) from (..., F)."""
     return F.elu(torch.cat([x, -x], -1))
 
 
 def depth_to_space(x: Tensor) -> Tensor:
-    """Each position's 4F features become 2x2 positions, row by row: (B, 2H, 2W, F) from (B, H, W, 4F)."""
+    """Returns each position's 4F features as 2x2 positions: (B, 2H, 2W, F) from (B, H, W, 4F)."""
     batch, height, width, features = x.shape
     x = x.view(batch, height, width, 2, 2, features // 4).transpose(2, 3)
     return x.reshape(batch, 2 * height, 2 * width, features // 4)

@@ -18,7 +18,7 @@ from genlab.nets.pixelcnn import MaskedLayer, MaskedNet
 
 
 def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The new hidden and cell state, (..., h) each (eq. 3).
+    """Returns the new hidden and cell state, (..., h) each (eq. 3).
 
     Args:
         gates: (..., 4 * h) before their nonlinearities: output, forget, input and content.
@@ -55,7 +55,7 @@ class RowLSTMLayer(MaskedLayer):
         return self.rows(x, labels) if scan is None else self.pixel(x, scan)
 
     def rows(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Whole features (B, H, W, 2 * width), in H steps."""
+        """Returns whole features (B, H, W, 2 * width), in H steps."""
         batch, height, columns, _ = x.shape
         gates = add_class(self.input_to_state(x), self.label, labels)
         weight = self.state_to_state.weight.T
@@ -69,12 +69,12 @@ class RowLSTMLayer(MaskedLayer):
         return x + self.up(torch.stack(states, 1))
 
     def neighbours(self, h: Tensor) -> Tensor:
-        """Each column's neighbours side by side: (B, W, taps * C) from a row (B, W, C)."""
+        """Returns each column's neighbours side by side: (B, W, taps * C) from a row (B, W, C)."""
         padded, columns = F.pad(h, (0, 0, self.reach, self.reach)), h.shape[1]
         return torch.cat([padded[:, k : k + columns] for k in range(2 * self.reach + 1)], -1)
 
     def begin_row(self, scan: Scan) -> None:
-        """What the states of the row above give to those of a scan's new row."""
+        """Prepares what the states of the row above give to those of a scan's new row."""
         cache = scan.caches.get(self)
         if cache is None:
             cache = scan.caches[self] = _RowStates(self, scan)
@@ -132,7 +132,7 @@ class RowLSTMNetwork(MaskedNet):
 
 
 def diagonal_order(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """The positions i * W + j of an image, diagonal by diagonal, each from its top (section 3.2).
+    """Returns the positions i * W + j of an image, diagonal by diagonal, each from its top (section 3.2).
 
     Returns:
         (2, H * W): the diagonals that begin in the left upper corner, then those that begin in the right one.
@@ -143,7 +143,7 @@ def diagonal_order(height: int, width: int, device: torch.device | None = None) 
 
 
 def skew(x: Tensor, order: Tensor) -> Tensor:
-    """A map in the two orders of `diagonal_order`: (2, H * W, B, C) from (B, H, W, C).
+    """Returns a map in the two orders of `diagonal_order`: (2, H * W, B, C) from (B, H, W, C).
 
     It is the skewed map of section 3.2, a column after the other, without the places that no pixel takes.
     """
@@ -151,7 +151,7 @@ def skew(x: Tensor, order: Tensor) -> Tensor:
 
 
 def unskew(x: Tensor, order: Tensor, height: int) -> Tensor:
-    """The inverse of `skew`, for each direction: (2, B, H, W, C)."""
+    """Returns the inverse of `skew`, for each direction: (2, B, H, W, C)."""
     first, second = order.argsort(1)
     in_rows = x.flatten(0, 1).index_select(0, torch.cat([first, second + len(second)]))
     return in_rows.unflatten(0, (2, height, -1)).permute(0, 3, 1, 2, 4)
@@ -183,7 +183,7 @@ class DiagonalBiLSTMLayer(MaskedLayer):
     def forward(
         self, x: Tensor, labels: Tensor | None, scan: Scan | None = None, pixels: Tensor | None = None
     ) -> Tensor:
-        """See `MaskedLayer`.
+        """Returns features as `MaskedLayer` does.
 
         Args:
             pixels: (B, H, W, pixels), of whole images, for a layer that sees them.
@@ -203,11 +203,11 @@ class DiagonalBiLSTMLayer(MaskedLayer):
         return x + self.up(from_left + shift_down(from_right))
 
     def bias(self, batch: int, labels: Tensor | None) -> Tensor:
-        """Of the input-to-state part, with the label's: (B, 8 * width)."""
+        """Returns the bias of the input-to-state part, with the label's: (B, 8 * width)."""
         return add_class(self.input_to_state.linear.bias.expand(batch, -1), self.label, labels)
 
     def diagonals(self, gates: Tensor, width: int) -> Tensor:
-        """Hidden states of both directions, (2, H * W, B, h), in W + H - 1 steps.
+        """Returns hidden states of both directions, (2, H * W, B, h), in W + H - 1 steps.
 
         Args:
             gates: (2, H * W, B, 4 * h), the input-to-state part, as from `skew`.
@@ -272,7 +272,7 @@ class _Diagonals:
         self.above.copy_(torch.cat([gates, output], -1))
 
     def right_to_left(self, x: Tensor, pixels: Tensor) -> Tensor:
-        """Hidden states (L, B, W, width) of a row in which the layers got x, (L, B, W, 2 * width)."""
+        """Returns hidden states (L, B, W, width) of a row in which the layers got x, (L, B, W, 2 * width)."""
         gates = torch.cat([x, self.from_right], -1) @ self.right_above + self.bias_right
         gates[0] += self.own(pixels)
         h = c = torch.zeros_like(self.from_right[:, :, 0])
@@ -283,7 +283,7 @@ class _Diagonals:
         return torch.stack(states[::-1], 2)
 
     def pixel(self, layer: int, x: Tensor, scan: Scan) -> Tensor:
-        """A layer's features (B, 2 * width) at a scan's next pixel, from those below."""
+        """Returns a layer's features (B, 2 * width) at a scan's next pixel, from those below."""
         width, line = self.width, self.lines[layer]
         _, h, c = scan.read(line).split([2 * width, width, width], 1)
         gates, output = scan.read(self.above[layer]).split([4 * width, 2 * width], 1)

@@ -52,7 +52,7 @@ class GatedResidual(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor | None = None, labels: Tensor | None = None, scan: Scan | None = None
     ) -> Tensor:
-        """(..., width) from x (..., width) and y (..., merged)."""
+        """Returns features (..., width) from x (..., width) and y (..., merged)."""
         hidden = self.first(F.elu(x), scan)
         if self.merged is not None:
             assert y is not None
@@ -98,13 +98,13 @@ class Attention(nn.Module):
         self.asked_out = nn.Linear(width + place, heads * key_width)
 
     def forward(self, features: Tensor, pixels: Tensor, places: Tensor) -> Tensor:
-        """(B, H, W, heads * value_width), from whole features, pixels with their places, and places."""
+        """Returns (B, H, W, heads * value_width) from features, pixels with their places, and places."""
         keys, values = self.keys_and_values(features, pixels)
         found = attend(*(self.split_heads(x) for x in (self.queries(features, places), keys, values)))
         return found.transpose(1, 2).flatten(2).view_as(values)
 
     def at_pixel(self, features: Tensor, place: Tensor, scan: Scan) -> Tensor:
-        """The same at the scan's position, (B, heads * value_width)."""
+        """Returns the result of `forward` at the scan's position, (B, heads * value_width)."""
         memory = scan.caches.get(self)
         if memory is None:
             positions, lines = scan.height * scan.width, scan.batch * self.heads
@@ -135,22 +135,22 @@ class Attention(nn.Module):
             memory.values.index_copy_(1, scan.caches["position"], values.unsqueeze(1))
 
     def keys_and_values(self, features: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., heads * key_width) and (..., heads * value_width)."""
+        """Returns keys (..., heads * key_width) and values (..., heads * value_width)."""
         both = self.known_out(self.known(torch.cat([features, pixels], -1)))
         keys, values = both.split([self.heads * self.key_width, self.heads * self.value_width], -1)
         return keys, values
 
     def queries(self, features: Tensor, places: Tensor) -> Tensor:
-        """(..., heads * key_width)."""
+        """Returns queries (..., heads * key_width)."""
         return self.asked_out(self.asked(torch.cat([features, places], -1)))
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(B, heads, H * W, F) from (B, H, W, heads * F)."""
+        """Returns x as (B, heads, H * W, F) from (B, H, W, heads * F)."""
         return x.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """sum_{s < t} softmax_{s < t}(q_t k_s / sqrt(key_width)) v_s, and 0 at the first t.
+    """Returns sum_{s < t} softmax_{s < t}(q_t k_s / sqrt(key_width)) v_s, and 0 at the first t.
 
     Args:
         queries, keys: (B, heads, T, key_width).
@@ -191,7 +191,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, pixels: Tensor, places: Tensor, labels: Tensor | None, scan: Scan | None
     ) -> Tensor:
-        """Features (..., width) from those of the block below, pixels with their places, and places."""
+        """Returns features (..., width) from the block below, pixels with their places, and places."""
         for residual in self.residuals:
             x = residual(x, None, labels, scan)
         if scan is None:
@@ -282,7 +282,7 @@ class PixelSNAILNetwork(PixelNet):
     def features(
         self, pixels: Tensor, places: Tensor, labels: Tensor | None, scan: Scan | None = None
     ) -> Tensor:
-        """(..., width) from pixels with their places (..., inputs + 2), and places (..., 2)."""
+        """Returns features (..., width) of pixels with their places (..., inputs + 2) and places (..., 2)."""
         x = self.first(pixels, scan)
         for block in self.blocks:
             x = block(x, pixels, places, labels, scan)
@@ -290,5 +290,5 @@ class PixelSNAILNetwork(PixelNet):
 
 
 def position_of(scan: Scan) -> int:
-    """The number of pixels before the scan's position."""
+    """Returns the number of pixels before the scan's position."""
     return scan.row * scan.width + scan.column

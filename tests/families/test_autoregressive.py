@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.data.spec import Batch
 from genlab.families.autoregressive import Autoregressive
-from genlab.nets.scanning import Held, Scanner, draw_naively
+from genlab.nets.scanning import Clamped, Scanner, draw_naively
 from genlab.rng import SampleRng
 
 MODELS = sorted(TINY)
@@ -151,13 +151,13 @@ def test_what_is_held_stays_and_its_probability_is_exact(name: str) -> None:
     mask[:, :, :4] = True
     rng = SampleRng(0, range(3))
     with torch.no_grad():
-        scanner = family.scanner(3, rng, labels, held=Held(images, mask))
+        scanner = family.scanner(3, rng, labels, clamped=Clamped(images, mask))
         completed = scanner.run()
         parameters = family.network(images, labels)
         each = family.distribution.log_prob(parameters, images.permute(0, 2, 3, 1))
     assert torch.equal(completed[:, :, :4], images[:, :, :4])
     assert not torch.equal(completed[:, :, 4:], images[:, :, 4:])
-    assert torch.allclose(scanner.log_prob_held.float(), each[:, :4].flatten(1).sum(1), atol=1e-3)
+    assert torch.allclose(scanner.log_prob_clamped.float(), each[:, :4].flatten(1).sum(1), atol=1e-3)
 
 
 def test_likelihood_is_a_product_of_conditionals_worked_by_hand() -> None:
