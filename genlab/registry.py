@@ -248,11 +248,6 @@ def train_config(plain: Mapping[str, Any]) -> TrainConfig:
     )
     family_class = look_up(FAMILIES, config.model.name, "model")
     family_class.check(config)
-    if config.dataset.name == "codes" and not family_class.takes_codes:
-        raise ConfigError(
-            f"dataset=codes: {config.model.name} takes no codes, which have no order; use an autoregressive "
-            "model, e.g. model=gated_pixelcnn"
-        )
     players = family_class.players
     for player in config.optimizer.players:
         if player not in players:

@@ -15,6 +15,7 @@ from torch import Tensor
 import genlab
 from genlab.cli.main import main
 from genlab.trained.api import TrainedModel
+from genlab.trained.latent_space import check_has
 
 SHORT = (
     "trainer.steps=4", "trainer.batch_size=16", "trainer.device=cpu", "trainer.evaluate_every=0",
@@ -93,7 +94,7 @@ def test_codes_and_reconstructions(load: dict[str, TrainedModel]) -> None:
     images = digits(model)
     codes = model.encode(images, batch_size=4)
     assert codes.shape == (6, 3)
-    torch.testing.assert_close(codes, model.module.encode(images))
+    torch.testing.assert_close(codes, check_has(model, "", "encodes").encode(images))
     torch.testing.assert_close(model.reconstruct(images), model.decode(codes))
     stored = (images * 255).round().to(torch.uint8)
     torch.testing.assert_close(model.encode(stored), codes)

@@ -11,7 +11,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Dirichlet, OneHotCategorical, RelaxedOneHotCategorical, kl_divergence
 
 from genlab.distributions.categorical import (
-    Categorical,
+    CategoricalPosterior,
     EvenCategorical,
     gumbel_noise,
     one_hot,
@@ -24,12 +24,12 @@ PROBABILITIES = torch.tensor([0.2, 0.3, 0.5])
 DRAWS = 40_000
 
 
-def posterior(images: int = 4, variables: int = 3, classes: int = 5) -> Categorical:
-    return Categorical.of_logits(2 * torch.randn(images, variables, classes))
+def posterior(images: int = 4, variables: int = 3, classes: int = 5) -> CategoricalPosterior:
+    return CategoricalPosterior.of_logits(2 * torch.randn(images, variables, classes))
 
 
-def of_one_variable() -> Categorical:
-    return Categorical.of_logits(PROBABILITIES.log().view(1, 1, 3))
+def of_one_variable() -> CategoricalPosterior:
+    return CategoricalPosterior.of_logits(PROBABILITIES.log().view(1, 1, 3))
 
 
 def standard_errors(values: Tensor, expected: Tensor | float) -> Tensor:
@@ -39,7 +39,7 @@ def standard_errors(values: Tensor, expected: Tensor | float) -> Tensor:
 
 class TestDistribution:
     def test_of_logits_by_hand(self) -> None:
-        found = Categorical.of_logits(torch.tensor([[[0.0, math.log(3)], [5.0, 5.0]]]))
+        found = CategoricalPosterior.of_logits(torch.tensor([[[0.0, math.log(3)], [5.0, 5.0]]]))
         assert found.mean.flatten().tolist() == pytest.approx([0.25, 0.75, 0.5, 0.5])
         assert found.mean.shape == (1, 4)
         torch.testing.assert_close(found.spread.exp().flatten(1), found.mean)
@@ -67,16 +67,16 @@ class TestDistribution:
         torch.testing.assert_close(found.entropy(), reference.entropy().sum(-1))
 
     def test_sure_posteriors_stay_finite(self) -> None:
-        found = Categorical.of_logits(torch.tensor([[[0.0, 1000.0, -1000.0]]]))
+        found = CategoricalPosterior.of_logits(torch.tensor([[[0.0, 1000.0, -1000.0]]]))
         assert found.sample(torch.tensor([[0.0]])).tolist() == [[0, 1, 0]]
         assert found.entropy().item() == 0
         assert found.log_prob(found.sample(torch.tensor([[0.5]]))).item() == 0
 
     def test_detach_and_rows_keep_the_kind(self) -> None:
-        found = Categorical.of_logits(torch.randn(4, 3, 5, requires_grad=True))
+        found = CategoricalPosterior.of_logits(torch.randn(4, 3, 5, requires_grad=True))
         assert not found.detach().mean.requires_grad
         rows = found.rows(torch.tensor([2, 0]))
-        assert isinstance(rows, Categorical)
+        assert isinstance(rows, CategoricalPosterior)
         assert torch.equal(rows.mean, found.mean[[2, 0]])
 
 
@@ -96,7 +96,7 @@ class TestPrior:
         prior = EvenCategorical(2, 3)
         assert prior.log_prob(torch.zeros(4, 5, 6)).shape == (4, 5)
         assert prior.log_prob(torch.zeros(6)).item() == pytest.approx(-math.log(9))
-        sure = Categorical.of_logits(torch.tensor([[[0.0, 100.0, 0.0], [0.0, 0.0, 0.0]]]))
+        sure = CategoricalPosterior.of_logits(torch.tensor([[[0.0, 100.0, 0.0], [0.0, 0.0, 0.0]]]))
         assert prior.kl(sure).item() == pytest.approx(math.log(3))  # one of the two is known
 
     def test_samples_are_even_and_each_depends_on_its_own_stream(self) -> None:
@@ -111,7 +111,7 @@ class TestPrior:
 class TestRelaxation:
     def test_by_hand(self) -> None:
         """Two classes: the logistic function of the difference over the temperature."""
-        found = Categorical.of_logits(torch.tensor([[[0.3, -0.4]]]))
+        found = CategoricalPosterior.of_logits(torch.tensor([[[0.3, -0.4]]]))
         noise = torch.tensor([[[0.5, 0.2]]])
         expected = 1 / (1 + math.exp(-(0.7 + 0.3) / 0.25))
         assert found.relax(noise, 0.25).flatten().tolist() == pytest.approx([expected, 1 - expected])
@@ -170,7 +170,7 @@ class TestRelaxation:
         noise, weights = gumbel_noise(4, 3, 5, device=CPU), torch.randn(4, 15)
         gradients = []
         for straight_through in (False, True):
-            latents = Categorical.of_logits(logits).relax(noise, 0.6, straight_through)
+            latents = CategoricalPosterior.of_logits(logits).relax(noise, 0.6, straight_through)
             (gradient,) = torch.autograd.grad((weights * latents).sum(), logits)
             gradients.append(gradient)
         assert torch.equal(gradients[0], gradients[1])
@@ -182,7 +182,7 @@ class TestRelaxation:
         """Of the first of two classes with respect to its logit: y (1 - y) / temperature."""
         logits = torch.tensor([[[0.3, -0.4]]], requires_grad=True)
         noise = torch.tensor([[[0.5, 0.2]]])
-        latents = Categorical.of_logits(logits).relax(noise, 0.25, straight_through=True)
+        latents = CategoricalPosterior.of_logits(logits).relax(noise, 0.25, straight_through=True)
         assert latents.tolist() == [[1, 0]]
         (gradient,) = torch.autograd.grad(latents[0, 0], logits)
         y = 1 / (1 + math.exp(-4))

@@ -15,10 +15,10 @@ from test_reconstruction import numbers, originals
 from torch import Tensor
 
 from genlab.commands.denoise import median_filter
-from genlab.data.corruption import Noise, corrupt
+from genlab.data.corruption import NoiseKind, corrupt
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
-from genlab.trained.latent_space import families_that
+from genlab.trained.latent_space import families_that, latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
     assert "gaussian noise of 0.4 in 3 images" in err
     clean = originals(vae, 3)
     noisy = clean + 0.4 * SampleRng(2, numbers(3), purpose="denoise").normal(1, 8, 8)
-    family = load_model(vae, "auto", CPU).family
+    family = latent_family(load_model(vae, "auto", CPU))
     with torch.no_grad():
         restored = family.decode(family.encode(noisy))  # noise is not cut off before the model
     shown = noisy.clamp(0, 1)
@@ -110,7 +110,7 @@ def test_clean_noisy_and_restored_with_their_numbers(vae: str, capsys: pytest.Ca
 
 
 def test_noise_is_that_of_training_unless_another_is_asked_for(dae: str, vae: str) -> None:
-    cases: list[tuple[str, list[str], tuple[Noise, float]]] = [
+    cases: list[tuple[str, list[str], tuple[NoiseKind, float]]] = [
         (dae, [], ("salt_and_pepper", 0.2)),
         (dae, ["level=0.5"], ("salt_and_pepper", 0.5)),
         (dae, ["noise=salt_and_pepper"], ("salt_and_pepper", 0.2)),
@@ -151,7 +151,7 @@ def test_pictures_that_are_noisy_already_get_no_noise_and_no_ratio(
     noisy = (torch.rand(8, 8) * 255).to(torch.uint8)
     write_picture("mine/0.png", noisy.numpy())
     genlab("denoise", f"ckpt={dae}", "images=mine", "noise=none", "run_dir=out")
-    family = load_model(dae, "auto", CPU).family
+    family = latent_family(load_model(dae, "auto", CPU))
     with torch.no_grad():
         levels = (noisy.float() / 255 * 16).round() / 16 if family.spec.levels == 17 else noisy.float() / 255
         restored = family.decode(family.encode(levels.view(1, 1, 8, 8)))

@@ -21,6 +21,7 @@ from genlab.config.datasets import NpzConfig
 from genlab.data.subsets import shuffled
 from genlab.report import figures
 from genlab.rng import SampleRng
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import dataset_of, load_model
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def split_of(run: str, split: str, limit: int | None = None) -> tuple[Tensor, Te
     batch = next(dataset.evaluation_batches(split, 10_000, 0, limit))[1]
     assert batch.labels is not None
     with torch.no_grad():
-        return batch.images, model.family.encode(batch.images), batch.labels
+        return batch.images, latent_family(model).encode(batch.images), batch.labels
 
 
 def test_the_codes_are_the_family_s_own(
@@ -113,7 +114,7 @@ def test_the_table_compares_codes_components_and_pixels(vae: str, capsys: pytest
         probe = f"{row['probe_accuracy']:.4f} +- {row['probe_accuracy_standard_error']:.4f}"
         assert probe in line
     images, _, _ = split_of(vae, "test", 300)
-    family = load_model(vae, "auto", CPU).family
+    family = latent_family(load_model(vae, "auto", CPU))
     with torch.no_grad():
         error = (family.decode(family.encode(images)) - images).double().square().mean().item()
     assert codes["mean_squared_error"] == pytest.approx(error, rel=1e-5)
@@ -212,7 +213,7 @@ def test_another_dataset_s_images(vae: str) -> None:
 
     images = next(Npz.load(NpzConfig(path="mine.npz")).evaluation_batches("train", 100, 0))[1].images
     with torch.no_grad():
-        codes = load_model(vae, "auto", CPU).family.encode(images)
+        codes = latent_family(load_model(vae, "auto", CPU)).encode(images)
     np.testing.assert_allclose(arrays["codes"], codes.numpy(), atol=1e-6)
     assert facts["compared_on"]["training_images"] == len(codes)
 
@@ -269,7 +270,7 @@ def test_one_s_own_pictures(vae: str, drawn: list[tuple], capsys: pytest.Capture
     levels = torch.tensor([round(5 * k * 17 / 255 * 16) / 16 for k in range(3)])
     images = levels.view(3, 1, 1, 1).expand(3, 1, 8, 8)
     with torch.no_grad():
-        codes = load_model(vae, "auto", CPU).family.encode(images)
+        codes = latent_family(load_model(vae, "auto", CPU)).encode(images)
     np.testing.assert_allclose(arrays["codes"], codes.numpy(), atol=1e-6)
     assert drawn[0][0].shape == (3, 2)
     assert "representations" not in facts_of("out")
@@ -338,7 +339,7 @@ def test_pictures_for_a_model_with_labels_get_the_likeliest_one(tmp_path: Path) 
         write_picture(f"mine/{k}.png", np.full((8, 8), 80 * k))
     genlab("encode", f"ckpt={run}", "images=mine", "run_dir=out")
     codes = np.load("out/codes.npz")["codes"]
-    family = load_model(run, "auto", CPU).family
+    family = latent_family(load_model(run, "auto", CPU))
     levels = torch.tensor([0.0, 80.0, 160.0]).mul(16 / 255).round() / 16
     images = levels.view(3, 1, 1, 1).expand(3, 1, 8, 8)
     with torch.no_grad():
@@ -350,7 +351,7 @@ def test_pictures_for_a_model_with_labels_get_the_likeliest_one(tmp_path: Path) 
 def test_the_probe_of_a_model_with_labels_gets_none_from_them(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", "conditional_vae", hidden=[8], latent=3)
     genlab("encode", f"ckpt={run}", "batch_size=100", "run_dir=out")
-    family = load_model(run, "auto", CPU).family
+    family = latent_family(load_model(run, "auto", CPU))
     images, true = labelled_images(run)
     with torch.no_grad():
         inferred = family.infer_labels(images, rng=SampleRng(0, range(len(images)), CPU, purpose="label"))

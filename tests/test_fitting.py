@@ -17,7 +17,8 @@ from genlab.commands import traverse
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained import fitted_prior
-from genlab.trained.fitted_prior import Mixture
+from genlab.trained.fitted_prior import FittedMixture
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 def test_draws_have_the_mixture_s_shares_and_moments() -> None:
     roots = torch.tensor([[[2.0, 0.0], [1.0, 0.5]], [[0.1, 0.0], [0.0, 0.1]]], dtype=torch.float64)
     means = torch.tensor([[0.0, 1.0], [50.0, 0.0]], dtype=torch.float64)
-    mixture = Mixture(torch.tensor([0.3, 0.7], dtype=torch.float64), means, roots)
+    mixture = FittedMixture(torch.tensor([0.3, 0.7], dtype=torch.float64), means, roots)
     drawn = mixture.draw(SampleRng(0, range(4000))).double()
     first = drawn[:, 0] < 25
     n = int(first.sum())
@@ -79,8 +80,10 @@ def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixtu
     model = load_model(ae, "auto", CPU)
     _, batch = next(registry.dataset(model.config.dataset).evaluation_batches("train", 1197, 0))
     with torch.no_grad():
-        latents = fitted_prior.fit(model.family.encode(batch.images), 2, 0).draw(SampleRng(0, range(5)))
-        expected = to_uint8(model.family.decode(latents)).permute(0, 2, 3, 1).numpy()
+        latents = fitted_prior.fit(latent_family(model).encode(batch.images), 2, 0).draw(
+            SampleRng(0, range(5))
+        )
+        expected = to_uint8(latent_family(model).decode(latents)).permute(0, 2, 3, 1).numpy()
     assert (np.abs(samples("few").astype(int) - expected) <= 2).all()
     genlab(*words, "n=3", "run_dir=fewer")
     assert (np.abs(samples("few")[:3].astype(int) - samples("fewer")) <= 1).all()

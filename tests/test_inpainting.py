@@ -18,6 +18,7 @@ from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
 from genlab.families.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
+from genlab.nets.autoregressive import PixelSpec
 from genlab.report.pictures import to_uint8
 from genlab.trained import completing, given
 from genlab.trained.model import load_model
@@ -33,7 +34,7 @@ def tiny() -> GatedPixelCNN:
     spec = DataSpec("tiny", 1, 8, 8, levels=3)
     family = GatedPixelCNN(GatedPixelCNNConfig(width=8, layers=1, head=8), spec)
     family.spec = dataclasses.replace(spec, height=2, width=2)
-    family.network = family.make_network((1, 2, 2), family.distribution.parameters, False, 0)
+    family.network = family.make_network(PixelSpec((1, 2, 2), family.distribution.parameters, False))
     torch.manual_seed(1)
     for parameter in family.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.4)

@@ -18,6 +18,7 @@ from torch import Tensor
 from genlab.commands.interpolate import PATHS, spherical, straight
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -128,7 +129,7 @@ def cells(path: str, rows: int, columns: int) -> np.ndarray:
 def drawn(run: str, latents: Tensor, labels: Tensor | None = None) -> np.ndarray:
     """What the model decodes, (n, 8, 8) levels."""
     with torch.no_grad():
-        images = load_model(run, "auto", CPU).family.decode(latents, labels)
+        images = latent_family(load_model(run, "auto", CPU)).decode(latents, labels)
     return to_uint8(images)[:, 0].numpy()
 
 
@@ -151,7 +152,7 @@ def test_rows_lead_from_sample_to_sample(
     each = pictures("out", 3, 4)
     assert len(list(Path("out/images").iterdir())) == 12
     assert (cells("out/interpolations.png", 3, 4) == each).all()
-    ends = load_model(run, "auto", CPU).family.prior_latents(SampleRng(7, range(6)))
+    ends = latent_family(load_model(run, "auto", CPU)).prior_latents(SampleRng(7, range(6)))
     path = spherical(ends[::2], ends[1::2], THIRDS)
     assert near(each.reshape(12, 8, 8), drawn(run, path.flatten(0, 1)))
     genlab("sample", f"ckpt={run}", "n=6", "seed=7", "run_dir=samples")
@@ -169,7 +170,7 @@ def test_rows_lead_from_sample_to_sample(
 def test_rows_lead_from_reconstruction_to_reconstruction(vae: str) -> None:
     genlab("interpolate", f"ckpt={vae}", "between=images", "n=2", "steps=3", "batch_size=2", "run_dir=out")
     each = pictures("out", 2, 3)
-    family = load_model(vae, "auto", CPU).family
+    family = latent_family(load_model(vae, "auto", CPU))
     with torch.no_grad():
         codes = family.encode(originals(vae, 4))
     path = torch.stack([codes[::2], (codes[::2] + codes[1::2]) / 2, codes[1::2]], 1)

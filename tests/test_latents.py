@@ -12,19 +12,16 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from genlab.device import NUMBERS_AT_ONCE
-from genlab.distributions.latents import (
-    DiagonalNormal,
+from genlab.distributions.posteriors import DiagonalNormal, FullNormal, Posterior, kl_to_standard_normal
+from genlab.distributions.priors import (
     FactorizedPrior,
-    FullNormal,
     Laplace,
-    Mixture,
-    Posterior,
+    MixturePrior,
     Prior,
     StandardNormal,
     Uniform,
     VampPrior,
     kl_decomposition,
-    kl_to_standard_normal,
 )
 from genlab.rng import SampleRng
 
@@ -216,8 +213,8 @@ class TestUniform:
         close(log_density - D * math.log(0.5), Uniform(D).kl(posterior))
 
 
-def mixture() -> Mixture:
-    prior = Mixture(D, 4).double()
+def mixture() -> MixturePrior:
+    prior = MixturePrior(D, 4).double()
     for parameter in prior.parameters():
         nn.init.normal_(parameter)
     return prior
@@ -269,7 +266,9 @@ class TestMixtures:
         assert points.shape == (4000, D)
         components = prior._components()
         count = len(components.mean)
-        weights = prior.logits.softmax(0) if isinstance(prior, Mixture) else torch.full((count,), 1 / count)
+        weights = (
+            prior.logits.softmax(0) if isinstance(prior, MixturePrior) else torch.full((count,), 1 / count)
+        )
         mean = weights.double() @ components.mean.double()
         square = weights.double() @ (components.variance + components.mean.square()).double()
         assert ((points.mean(0) - mean).abs() < 5 * points.std(0) / math.sqrt(4000)).all()

@@ -32,6 +32,7 @@ THROUGH_THE_REGISTRY = {"runs", "trained", "training", "report"}
 """Of the families these import what a family is, and no family by name."""
 
 KNOWN_BY_NAME = {
+    "genlab.trained.sampling": "genlab.families.vqvae",
     "genlab.trained.codes": "genlab.families.vqvae",
     "genlab.trained.completing": "genlab.families.autoregressive",
 }

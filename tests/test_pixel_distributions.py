@@ -18,7 +18,12 @@ from torch.distributions import (
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 
-from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, PixelDistribution
+from genlab.distributions.pixels import (
+    BernoulliPixel,
+    CategoricalPixel,
+    LogisticMixture,
+    PixelDistribution,
+)
 from genlab.rng import SampleRng
 
 LARGEST_UNIFORM = 1 - 2.0**-24  # of float32
@@ -77,17 +82,19 @@ def test_bernoulli_is_that_of_torch_summed_over_channels() -> None:
     parameters = torch.randn(4, 5, 3) * 5
     pixels = torch.randint(0, 2, (4, 5, 3)).float()
     expected = TorchBernoulli(logits=parameters).log_prob(pixels).sum(-1)
-    torch.testing.assert_close(Bernoulli(3).log_prob(parameters, pixels), expected)
+    torch.testing.assert_close(BernoulliPixel(3).log_prob(parameters, pixels), expected)
 
 
 def test_categorical_is_that_of_torch_summed_over_channels() -> None:
     parameters = torch.randn(4, 5, 3 * 256) * 5
     level = torch.randint(0, 256, (4, 5, 3))
     expected = TorchCategorical(logits=parameters.view(4, 5, 3, 256)).log_prob(level).sum(-1)
-    torch.testing.assert_close(Categorical(3, 256).log_prob(parameters, level / 255), expected)
+    torch.testing.assert_close(CategoricalPixel(3, 256).log_prob(parameters, level / 255), expected)
 
 
-@pytest.mark.parametrize("distribution", [Bernoulli(2), Categorical(2, 2), LogisticMixture(2, 2, 3)])
+@pytest.mark.parametrize(
+    "distribution", [BernoulliPixel(2), CategoricalPixel(2, 2), LogisticMixture(2, 2, 3)]
+)
 def test_half_precision_parameters_are_evaluated_and_drawn_in_float32(
     distribution: PixelDistribution,
 ) -> None:
@@ -108,7 +115,7 @@ def test_bernoulli_draws_come_as_often_as_their_probability_says(temperature: fl
     logits = torch.tensor([-1.0, 0.7])
     one = torch.sigmoid(logits.double() / temperature)
     expected = torch.stack([1 - one, one])[[0, 0, 1, 1], 0] * torch.stack([1 - one, one])[[0, 1, 0, 1], 1]
-    assert_as_often(draws(Bernoulli(2), logits, temperature), 2, expected)
+    assert_as_often(draws(BernoulliPixel(2), logits, temperature), 2, expected)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -116,7 +123,7 @@ def test_categorical_draws_come_as_often_as_their_probability_says(temperature: 
     logits = torch.randn(2, 5)
     each = torch.softmax(logits.double() / temperature, -1)
     expected = (each[0, :, None] * each[1]).flatten()
-    assert_as_often(draws(Categorical(2, 5), logits.flatten(), temperature), 5, expected)
+    assert_as_often(draws(CategoricalPixel(2, 5), logits.flatten(), temperature), 5, expected)
 
 
 @pytest.mark.parametrize(("channels", "levels"), [(1, 16), (1, 2), (2, 5), (3, 3)])
@@ -140,10 +147,10 @@ def test_no_draw_takes_what_has_probability_0(temperature: float) -> None:
     noise = torch.tensor([0.0, LARGEST_UNIFORM])[:, None]
     nothing = torch.zeros(2, 1)
     for logit in (-2000.0, 2000.0):
-        drawn = Bernoulli(1).draw(torch.full((2, 1), logit), noise, nothing, 0, temperature)
+        drawn = BernoulliPixel(1).draw(torch.full((2, 1), logit), noise, nothing, 0, temperature)
         assert drawn.tolist() == 2 * [[float(logit > 0)]]
     logits = torch.tensor([-2000.0, 0.0, -2000.0, 1.0, -2000.0]).expand(2, -1)
-    drawn = Categorical(1, 5).draw(logits, noise, nothing, 0, temperature)
+    drawn = CategoricalPixel(1, 5).draw(logits, noise, nothing, 0, temperature)
     assert drawn.tolist() == [[0.25], [0.75]]
     parameters = mixture(logits[0], torch.linspace(-0.5, 0.5, 5), torch.full((5,), -7.0)).float()
     noise = torch.tensor([[0.0, 0.5], [LARGEST_UNIFORM, 0.5]])
@@ -156,7 +163,7 @@ def test_the_smallest_and_the_largest_number_draw_the_first_and_the_last_level()
         generator = torch.Generator().manual_seed(seed)
         logits = torch.randn(1, 256, generator=generator)
         for number, level in ((0.0, 0.0), (LARGEST_UNIFORM, 1.0)):
-            drawn = Categorical(1, 256).draw(logits, torch.full((1, 1), number), torch.zeros(1, 1), 0)
+            drawn = CategoricalPixel(1, 256).draw(logits, torch.full((1, 1), number), torch.zeros(1, 1), 0)
             assert drawn.item() == level
     wide = mixture(torch.zeros(2), torch.zeros(2), torch.zeros(2)).float().expand(2, -1)
     noise = torch.tensor([[0.0, 0.0], [LARGEST_UNIFORM, LARGEST_UNIFORM]])
@@ -166,7 +173,7 @@ def test_the_smallest_and_the_largest_number_draw_the_first_and_the_last_level()
 @pytest.mark.parametrize("levels", [2, 3, 5, 256])
 def test_drawn_values_are_exactly_those_of_the_levels(levels: int) -> None:
     values = {level / (levels - 1) for level in range(levels)}
-    for distribution in (Categorical(2, levels), LogisticMixture(2, levels, 3)):
+    for distribution in (CategoricalPixel(2, levels), LogisticMixture(2, levels, 3)):
         parameters = torch.randn(500, distribution.parameters, dtype=torch.float64)
         pixels = torch.zeros(500, 2, dtype=torch.float64)
         for part in range(distribution.passes):
@@ -176,7 +183,7 @@ def test_drawn_values_are_exactly_those_of_the_levels(levels: int) -> None:
 
 
 def test_a_draw_leaves_the_channels_before_and_looks_at_no_later_one() -> None:
-    for distribution in (Bernoulli(3), Categorical(3, 2)):
+    for distribution in (BernoulliPixel(3), CategoricalPixel(3, 2)):
         parameters, noise = torch.randn(20, distribution.parameters), torch.rand(20, 3)
         pixels = torch.randint(0, 2, (20, 3)).float()
         drawn = distribution.draw(parameters, noise, pixels, 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from genlab import registry
 from genlab.data.subsets import shuffled
 from genlab.report.pictures import save_bands, to_uint8
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def test_originals_stand_above_reconstructions(vae: str, capsys: pytest.CaptureF
     assert "reconstructing 12 images" in err
     model, images = load_model(vae, "auto", CPU), originals(vae, 12)
     with torch.no_grad():
-        restored = model.family.decode(model.family.encode(images))
+        restored = latent_family(model).decode(latent_family(model).encode(images))
     names = [f"{k:05d}.png" for k in range(12)]
     assert sorted(p.name for p in Path("out/images").iterdir()) == names
     for k, name in enumerate(names):
@@ -98,7 +99,7 @@ def test_one_s_own_pictures(vae: str) -> None:
     assert facts["images"] == "mine"
     assert [row["image"] for row in facts["reconstructions"]] == ["mine/a.png", "mine/more/b.png"]
     levels = torch.from_numpy(np.round(grey / 255 * 16) / 16).float()[None, None]
-    family = load_model(vae, "auto", CPU).family
+    family = latent_family(load_model(vae, "auto", CPU))
     with torch.no_grad():
         error = (family.decode(family.encode(levels)) - levels).square().mean().item()
     assert facts["reconstructions"][0]["mean_squared_error"] == pytest.approx(error, rel=1e-5)

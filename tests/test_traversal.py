@@ -21,6 +21,7 @@ from genlab import registry
 from genlab.commands import train
 from genlab.commands.traverse import Space, along_dimensions, along_direction, manifold
 from genlab.rng import SampleRng
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -79,7 +80,7 @@ def facts_of(folder: str) -> dict[str, Any]:
 
 def encoded(run: str, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return load_model(run, "auto", CPU).family.encode(images)
+        return latent_family(load_model(run, "auto", CPU)).encode(images)
 
 
 def test_a_row_for_each_dimension_and_the_manifold(vae: str, capsys: pytest.CaptureFixture[str]) -> None:

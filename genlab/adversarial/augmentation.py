@@ -11,7 +11,7 @@ OPERATIONS = ("color", "translation", "cutout")
 
 
 def augment(images: Tensor, operations: Iterable[str]) -> Tensor:
-    """Each image changed by itself, at random, differentiably; data and samples alike.
+    """Returns images, each changed by itself, at random and differentiably; data and samples alike.
 
     Args:
         images: (B, C, H, W) in [-1, 1].
@@ -24,7 +24,7 @@ def augment(images: Tensor, operations: Iterable[str]) -> Tensor:
 
 
 def color(images: Tensor) -> Tensor:
-    """Brightness by up to 1/2 either way, saturation by 0 to 2, contrast by 1/2 to 3/2."""
+    """Changes brightness by up to 1/2 either way, saturation by 0 to 2, contrast by 1/2 to 3/2."""
     brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device)
     images = images + (brightness - 0.5)
     grey = images.mean(1, keepdim=True)
@@ -34,7 +34,7 @@ def color(images: Tensor) -> Tensor:
 
 
 def translation(images: Tensor, share: float = 1 / 8) -> Tensor:
-    """Moved by up to `share` of the side in each direction; what comes in repeats the edge.
+    """Moves images by up to `share` of the side in each direction; what comes in repeats the edge.
 
     Zhao et al. let black in. On pictures that lie on white, that draws a bar which no picture has.
     """
@@ -46,7 +46,7 @@ def translation(images: Tensor, share: float = 1 / 8) -> Tensor:
 
 
 def cutout(images: Tensor, share: float = 0.5) -> Tensor:
-    """A square of `share` of the side, anywhere and perhaps partly outside, becomes grey (0).
+    """Makes a square of `share` of the side grey (0), anywhere and perhaps partly outside.
 
     As in Zhao et al.: the hole is to be seen as one, on black and on white pictures alike, and so large that
     no repeated edge could fill it. Data and samples get it alike, so a generator gains nothing by drawing it.
@@ -58,13 +58,13 @@ def cutout(images: Tensor, share: float = 0.5) -> Tensor:
 
 
 def _places(n: int, side: int, most: int, device: torch.device) -> Tensor:
-    """(n, side): the places that are read, moved by -most..most, the edge for those outside."""
+    """Returns (n, side): the places that are read, moved by -most..most, the edge for those outside."""
     shift = torch.randint(-most, most + 1, (n, 1), device=device)
     return (torch.arange(side, device=device) + shift).clamp(0, side - 1)
 
 
 def _within(side: int, length: int, n: int, device: torch.device) -> Tensor:
-    """(n, side): whether a place lies in an interval of `length` around a random one."""
+    """Returns (n, side): whether a place lies in an interval of `length` around a random one."""
     centre = torch.randint(0, side + 1 - length % 2, (n, 1), device=device)
     place = torch.arange(side, device=device)
     return (place >= centre - length // 2) & (place < centre - length // 2 + length)

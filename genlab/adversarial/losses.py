@@ -13,7 +13,7 @@ GANLoss = Literal["non_saturating", "minimax", "least_squares", "hinge"]
 
 
 def discriminator_loss(kind: GANLoss, real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
-    """What the discriminator minimises.
+    """Returns what the discriminator minimises.
 
     Args:
         kind: `minimax` and `non_saturating`: -E log D(x) - E log(1 - D(G(z))) with D = sigmoid(logit)
@@ -36,7 +36,7 @@ def discriminator_loss(kind: GANLoss, real: Tensor, fake: Tensor, real_target: f
 
 
 def generator_loss(kind: GANLoss, fake: Tensor) -> Tensor:
-    """What the generator minimises, from the logits of its samples, (B,).
+    """Returns what the generator minimises, from the logits of its samples, (B,).
 
     `minimax`: E log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1); `non_saturating`: -E log D(G(z)) (section 3
     there); `least_squares`: E (D(G(z)) - 1)^2 / 2 (Mao et al. 2017, eq. 2 with c = 1); `hinge`: -E D(G(z)).
@@ -54,7 +54,7 @@ def generator_loss(kind: GANLoss, fake: Tensor) -> Tensor:
 
 
 def gradient_norms(critic: Callable[[Tensor], Tensor], x: Tensor, packing: int = 1) -> Tensor:
-    """Norm of the critic's gradient at each x, over all dimensions of one image: (B / packing,) float32.
+    """Returns the norm of the critic's gradient at each x, over a whole image: (B / packing,) float32.
 
     By torch.func, so that it can be differentiated again and compiled; autocast is off, since bf16 has too
     few digits for a gradient of a gradient.
@@ -73,7 +73,9 @@ def gradient_norms(critic: Callable[[Tensor], Tensor], x: Tensor, packing: int =
 def gradient_penalty(
     critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor, one_sided: bool = False
 ) -> Tensor:
-    """E (|grad D(x^)| - 1)^2 at points between data and samples (Gulrajani et al. 2017, eq. 3, less lambda).
+    """Returns E (|grad D(x^)| - 1)^2 at points between data and samples.
+
+    Gulrajani et al. 2017, eq. 3, less lambda.
 
     Args:
         critic: (B, C, H, W) to (B / packing,) values.
@@ -88,7 +90,10 @@ def gradient_penalty(
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, packing: int = 1) -> Tensor:
-    """E |grad D(x)|^2 / 2 over data (Mescheder et al. 2018, eq. 9, less gamma); x is a pack of images."""
+    """Returns E |grad D(x)|^2 / 2 over data, whose x is a pack of images.
+
+    Mescheder et al. 2018, eq. 9, less gamma.
+    """
     with torch.autocast(real.device.type, enabled=False):
         gradient = torch.func.grad(lambda images: discriminator(images).sum())(real.float())
         return gradient.square().sum() / (len(real) // packing) / 2

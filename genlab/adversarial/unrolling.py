@@ -38,7 +38,7 @@ class InnerOptimizer:
     decayed: tuple[str, ...]
 
     def fresh(self, parameters: Tensors) -> Moments:
-        """The moments of an optimizer that has taken no step."""
+        """Returns the moments of an optimizer that has taken no step."""
         zeros = {name: torch.zeros_like(p) for name, p in parameters.items()}
         device = next(iter(parameters.values())).device
         step = {"": torch.zeros((), device=device)}
@@ -51,7 +51,7 @@ class InnerOptimizer:
                 return {"step": step, "momentum_buffer": zeros}
 
     def live(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Moments:
-        """Copies of the moments that torch's optimizer of the module's parameters has at present."""
+        """Returns copies of the moments that torch's optimizer of the module's parameters has at present."""
         parameters = {name: p.detach() for name, p in module.named_parameters()}
         moments = self.fresh(parameters)
         for name, parameter in module.named_parameters():
@@ -105,7 +105,7 @@ class InnerOptimizer:
 def _adam(
     settings: AdamConfig, gradients: Tensors, moments: Moments, count: Tensor
 ) -> tuple[Tensors, Moments]:
-    """Kingma and Ba 2015, Algorithm 1."""
+    """Returns changes and moments of Adam (Kingma and Ba 2015, Algorithm 1)."""
     beta1, beta2 = settings.betas[0], settings.betas[1]
     first = {k: beta1 * m + (1 - beta1) * gradients[k] for k, m in moments["exp_avg"].items()}
     second = {k: beta2 * v + (1 - beta2) * gradients[k].square() for k, v in moments["exp_avg_sq"].items()}
@@ -115,12 +115,12 @@ def _adam(
 
 
 def _one_less_power(beta: float, count: Tensor) -> Tensor:
-    """1 - beta^count, without the cancellation that leaves float32 four digits of it."""
+    """Returns 1 - beta^count, without the cancellation that leaves float32 four digits of it."""
     return -torch.expm1(count * math.log(beta)) if beta > 0 else torch.ones_like(count)
 
 
 def _rmsprop(settings: RMSpropConfig, gradients: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
-    """Tieleman and Hinton 2012, with torch's momentum."""
+    """Returns changes and moments of RMSprop (Tieleman and Hinton 2012), with torch's momentum."""
     alpha = settings.alpha
     square = {k: alpha * v + (1 - alpha) * gradients[k].square() for k, v in moments["square_avg"].items()}
     changes = {k: gradients[k] / ((square[k] + _TINY).sqrt() + settings.eps) for k in square}
@@ -131,7 +131,7 @@ def _rmsprop(settings: RMSpropConfig, gradients: Tensors, moments: Moments) -> t
 
 
 def _sgd(settings: SGDConfig, gradients: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
-    """Polyak's or Nesterov's momentum (Sutskever et al. 2013), whose first step is the gradient itself."""
+    """Returns changes and moments of momentum, Polyak's or Nesterov's (Sutskever et al. 2013)."""
     momentum = settings.momentum
     if momentum == 0:
         return gradients, {"momentum_buffer": moments["momentum_buffer"]}

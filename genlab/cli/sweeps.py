@@ -45,17 +45,19 @@ def sweep(verb: str, jobs: list[Job], perform: Callable[[Job, str], tuple[int, s
             break
     print(help.table(rows))
     if verb == "train":
+        from genlab import registry  # all bring torch
+        from genlab.commands.base import finish
+        from genlab.commands.next import to_show
         from genlab.report.summary import write_summary
 
         with storage_errors(folder):
             write_summary(folder / "summary.csv", runs)
-        print(f"wrote {folder}: summary.csv, and a folder for each job")
         done = [k for k, code in enumerate(codes) if code == 0 and jobs[k].plain["dataset"]["name"] != "none"]
+        then = []
         if done:  # and has data: a game without has nothing to sample
-            from genlab import registry
-
             family = registry.look_up(registry.FAMILIES, jobs[done[0]].plain["model"]["name"], "model")
-            print(f"next: {family.show_line(folder / str(done[0]))}")
+            then.append(to_show(family, folder / str(done[0])))
+        finish(folder, "summary.csv, and a folder for each job", *then)
     if any(code in (Interrupted.exit_code, 130) for code in codes):
         return codes[-1]
     return next((code for code in codes if code), 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table, write_json
 from genlab.config.commands import DenoiseConfig
-from genlab.data.corruption import Noise, check_level, corrupt
+from genlab.data.corruption import NoiseKind, check_level, corrupt
 from genlab.errors import ConfigError, storage_errors
 from genlab.log import log
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
@@ -35,7 +35,7 @@ def median_filter(images: Tensor) -> Tensor:
 def main(plain: Mapping[str, Any]) -> None:
     """`genlab denoise`: writes denoised.png, a PNG for each restored image, and denoised.json."""
     config, model = open_model(DenoiseConfig, plain)
-    check_has(model, config.ckpt, "encodes", "decodes")
+    family = check_has(model, config.ckpt, "encodes", "decodes")
     noise, level = noise_of(config, model)
     given = images_for(config, model, config.count)
     folder = create_folder("denoise", config.run_dir, model.label)
@@ -46,7 +46,7 @@ def main(plain: Mapping[str, Any]) -> None:
     if noise != "none":
         noisy = corrupt(clean, noise, level, SampleRng(config.seed, given.numbers, purpose="denoise"))
     labels = labels_of(model, given._replace(images=noisy), config.batch_size, config.seed)
-    restored = reconstruct(model.family, noisy, config.batch_size, labels)
+    restored = reconstruct(family, noisy, config.batch_size, labels)
     shown = noisy.clamp(0, 1)  # what a picture can hold
     versions = {"noisy": shown, "restored": restored, "median_filter": median_filter(shown)}
     psnr, bands = {}, versions
@@ -79,7 +79,7 @@ def main(plain: Mapping[str, Any]) -> None:
     finish(folder, written, f"genlab reconstruct ckpt={config.ckpt}")
 
 
-def noise_of(config: DenoiseConfig, model: LoadedModel) -> tuple[Noise | Literal["none"], float]:
+def noise_of(config: DenoiseConfig, model: LoadedModel) -> tuple[NoiseKind | Literal["none"], float]:
     """The user's; what is left out as the model was trained with, else Gaussian noise of 0.3.
 
     Raises:
@@ -90,7 +90,7 @@ def noise_of(config: DenoiseConfig, model: LoadedModel) -> tuple[Noise | Literal
             raise ConfigError(f"level={config.level:g}: does not go with noise=none; leave it out")
         return "none", 0.0
     own = getattr(model.config.model, "noise", None)
-    noise = cast(Noise, config.noise or own or _DEFAULT_NOISE)
+    noise = cast(NoiseKind, config.noise or own or _DEFAULT_NOISE)
     level = config.level
     if level is None:
         level = model.config.model.noise_level if noise == own else _DEFAULT_LEVEL

@@ -24,7 +24,15 @@ from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
 from genlab.runs.folder import create_folder
 from genlab.trained.given import read_images
-from genlab.trained.latent_space import ENCODED_IMAGES, check_has, codes_of_split, decode, encode, labels_of
+from genlab.trained.latent_space import (
+    ENCODED_IMAGES,
+    check_has,
+    codes_of_split,
+    decode,
+    encode,
+    labels_of,
+    latent_family,
+)
 from genlab.trained.model import LoadedModel, check_split, dataset_of
 
 _NEIGHBOURED = 2000
@@ -90,7 +98,7 @@ def _encode_pictures(config: EncodeConfig, model: LoadedModel) -> None:
     folder = create_folder("encode", config.run_dir, model.label)
     log.info("encoding %d images with the %s weights of %s", len(given.images), model.weights, model.path)
     labels = labels_of(model, given, config.batch_size, config.seed)
-    codes = encode(model.family, given.images, config.batch_size, labels)
+    codes = encode(latent_family(model), given.images, config.batch_size, labels)
     facts = model.describe() | {"images": config.images, "count": len(codes), "dimensions": codes.shape[1]}
     arrays = {"codes": codes.numpy(), "image": np.array(given.names)}
     _write(folder, config, facts, arrays, codes, None, f"{len(codes)} images of {config.images}")
@@ -109,7 +117,7 @@ def _encode_dataset(config: EncodeConfig, model: LoadedModel) -> None:
 
     def codes_of(split: str, limit: int | None) -> tuple[Tensor, Tensor | None]:
         return codes_of_split(
-            model.family,
+            latent_family(model),
             dataset,
             split,
             limit,
@@ -241,7 +249,7 @@ def compare(
         share = 1 - error / variance if variance > 0 else math.nan
         return Row(name, features[0].shape[1], probe, error, share)
 
-    family, restored = model.family, None
+    family, restored = latent_family(model), None
     if family.decodes and not family.takes_labels:
         restored = decode(family, test.codes, batch_size)
     rows = [row(f"codes of {model.config.model.name}", lambda part: part.codes, restored)]

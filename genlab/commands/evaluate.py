@@ -11,6 +11,7 @@ import torch
 
 from genlab import device, registry
 from genlab.commands.base import finish, write_json
+from genlab.commands.next import to_show
 from genlab.config.commands import EvaluateConfig
 from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
@@ -53,7 +54,9 @@ def _evaluate_model(config: EvaluateConfig, model: LoadedModel) -> None:
         "seed": config.seed,
     }
     on = f"on {found.images} images of {found.dataset.spec.name}, {config.split} split"
-    _report(folder, facts, found.setting, found.numbers, names, on, model.family.show_line(str(config.ckpt)))
+    _report(
+        folder, facts, found.setting, found.numbers, names, on, to_show(type(model.family), str(config.ckpt))
+    )
 
 
 def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> None:

@@ -17,7 +17,7 @@ from genlab.report.pictures import save_grid, write_images
 from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
 from genlab.trained.draw import check_labels
-from genlab.trained.latent_space import check_has, check_prior, decode, encode, labels_of
+from genlab.trained.latent_space import check_has, check_prior, decode, encode, labels_of, latent_family
 from genlab.trained.model import LoadedModel
 
 _PICTURED_PAIRS = 40
@@ -89,10 +89,10 @@ PATHS = {"straight": straight, "spherical": spherical}
 def main(plain: Mapping[str, Any]) -> None:
     """`genlab interpolate`: writes interpolations.png, a PNG for each step, and interpolations.json."""
     config, model = open_model(InterpolateConfig, plain)
-    check_has(model, config.ckpt, "decodes")
+    family = check_has(model, config.ckpt, "decodes")
     if config.labels is not None:
         check_labels(config.labels, model)
-    if config.path == "spherical" and model.family.latent_classes > 0:
+    if config.path == "spherical" and family.latent_classes > 0:
         raise ConfigError(
             f"path=spherical: the latents of {model.config.model.name} are probabilities, which lie on no "
             "sphere; use path=straight"
@@ -108,7 +108,7 @@ def main(plain: Mapping[str, Any]) -> None:
     )  # fmt: skip
     latents = PATHS[config.path](pairs.ends[:, 0], pairs.ends[:, 1], shares)
     each = None if labels is None else labels.flatten()
-    images = decode(model.family, latents.flatten(0, 1), config.batch_size, each)
+    images = decode(family, latents.flatten(0, 1), config.batch_size, each)
     images = images.unflatten(0, (n, config.steps))
     facts = model.describe() | {
         "between": config.between,
@@ -142,17 +142,17 @@ def pairs_of(config: InterpolateConfig, model: LoadedModel) -> Pairs:
     Raises:
         ConfigError: the model has no encoder, or no prior, or there are fewer than two images.
     """
-    wanted, labels = range(2 * config.n), None
+    family, wanted, labels = latent_family(model), range(2 * config.n), None
     if config.between == "samples":
         check_prior(model, config.ckpt, "use between=images")
         if config.images is not None:
             raise ConfigError(
                 f"images={config.images}: goes with between=images; add it, or leave images out"
             )
-        ends = model.family.prior_latents(SampleRng(config.seed, wanted))
+        ends = family.prior_latents(SampleRng(config.seed, wanted))
         names = [f"sample {k} of seed {config.seed}" for k in wanted]
     else:
-        if not model.family.encodes:
+        if not family.encodes:
             raise ConfigError(
                 f"between=images: {model.config.model.name} encodes no images; use between=samples"
             )
@@ -160,7 +160,7 @@ def pairs_of(config: InterpolateConfig, model: LoadedModel) -> Pairs:
         count = min(len(given.images), len(wanted)) // 2 * 2
         labels = labels_of(model, given, config.batch_size, config.seed)
         labels = None if labels is None else labels[:count]
-        ends = encode(model.family, given.images[:count], config.batch_size, labels)
+        ends = encode(family, given.images[:count], config.batch_size, labels)
         names = given.names[:count]
     return Pairs(
         ends.unflatten(0, (-1, 2)),

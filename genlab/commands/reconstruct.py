@@ -20,13 +20,13 @@ _PICTURED_IMAGES = 200
 def main(plain: Mapping[str, Any]) -> None:
     """`genlab reconstruct`: writes reconstructions.png, a PNG for each image, and reconstructions.json."""
     config, model = open_model(ReconstructConfig, plain)
-    check_has(model, config.ckpt, "encodes", "decodes")
+    family = check_has(model, config.ckpt, "encodes", "decodes")
     given = images_for(config, model, config.count)
     folder = create_folder("reconstruct", config.run_dir, model.label)
     count = len(given.images)
     log.info("reconstructing %d images with the %s weights of %s", count, model.weights, model.path)
     labels = labels_of(model, given, config.batch_size, config.seed)
-    restored = reconstruct(model.family, given.images, config.batch_size, labels)
+    restored = reconstruct(family, given.images, config.batch_size, labels)
     error = mean_squared_error(given.images, restored)
     psnr = psnr_db(error)
     facts = model.describe() | {

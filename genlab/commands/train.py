@@ -8,6 +8,7 @@ from typing import Any
 
 from genlab import device, registry
 from genlab.commands.base import finish
+from genlab.commands.next import after_training
 from genlab.config.run import TrainConfig
 from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
@@ -135,7 +136,7 @@ def _train_in(
         finally:
             trackers.close()
     written = "checkpoints/ samples/ metrics.jsonl train.log config.yaml"
-    finish(path, written, *state.family.next_lines(path))
+    finish(path, written, *after_training(state.family, path))
 
 
 def _ruler(state: TrainingState) -> Ruler | None:

@@ -18,7 +18,15 @@ from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
 from genlab.trained.draw import check_labels
 from genlab.trained.given import Given, given_images
-from genlab.trained.latent_space import check_has, check_prior, codes_of_training, decode, encode, labels_of
+from genlab.trained.latent_space import (
+    check_has,
+    check_prior,
+    codes_of_training,
+    decode,
+    encode,
+    labels_of,
+    latent_family,
+)
 from genlab.trained.model import LoadedModel
 
 _DIMENSIONS = 16
@@ -101,7 +109,8 @@ def main(plain: Mapping[str, Any]) -> None:
     """
     config, model = open_model(TraverseConfig, plain)
     check(config, model)
-    family, prior = model.family, str(model.family.latent_prior)
+    family = latent_family(model)
+    prior = str(family.latent_prior)
     centre, name, space, label = start(config, model)
     deviations = torch.linspace(-config.range, config.range, config.steps)
     steps: dict[str, list[Any]] = {"standard_deviations": deviations.tolist()}
@@ -161,11 +170,11 @@ def check(config: TraverseConfig, model: LoadedModel) -> None:
     Raises:
         ConfigError: see the messages.
     """
-    check_has(model, config.ckpt, "decodes")
+    family = check_has(model, config.ckpt, "decodes")
     name, classes = model.config.model.name, model.spec.classes
     if config.label is not None:
         check_labels([config.label], model, "label")
-    if config.around == "image" and not model.family.encodes:
+    if config.around == "image" and not family.encodes:
         raise ConfigError(f"around=image: {name} encodes no images; use around=sample or around=origin")
     if config.around == "sample":
         check_prior(model, config.ckpt, "use around=image")
@@ -174,14 +183,14 @@ def check(config: TraverseConfig, model: LoadedModel) -> None:
     if config.direction is None:
         return
     given = f"direction={list(config.direction)}"
-    if model.family.latent_classes > 0:
+    if family.latent_classes > 0:
         raise ConfigError(
             f"{given}: the latents of {name} are classes, between which there is no direction; "
             "use dimensions=[0,1]"
         )
     if len(config.direction) != 2 or config.direction[0] == config.direction[1]:
         raise ConfigError(f"{given}: expected two different classes, e.g. direction=[3,8]")
-    if not model.family.encodes:
+    if not family.encodes:
         raise ConfigError(f"{given}: {name} encodes no images; use dimensions=[0,1]")
     if classes == 0:
         raise ConfigError(f"{given}: {model.spec.name} has no labels; use dimensions=[0,1]")
@@ -195,7 +204,7 @@ def start(config: TraverseConfig, model: LoadedModel) -> tuple[Tensor, str, Spac
     Raises:
         ConfigError: the space is that of codes, and there is only one.
     """
-    family, number = model.family, config.number
+    family, number = latent_family(model), config.number
     sigma = _SIGMAS.get(str(family.latent_prior))
     if sigma is None:
         codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genlab.errors import ConfigError
 
-Noise = Literal["gaussian", "masking", "salt_and_pepper"]
+NoiseKind = Literal["gaussian", "masking", "salt_and_pepper"]
 
 
 class Draws(Protocol):
@@ -33,7 +33,7 @@ class DefaultDraws:
         return torch.rand(self._n, *shape, device=self._device)
 
 
-def corrupt(images: Tensor, noise: Noise, level: float, draws: Draws) -> Tensor:
+def corrupt(images: Tensor, noise: NoiseKind, level: float, draws: Draws) -> Tensor:
     """Images with noise (Vincent et al. 2010, section 3.3).
 
     Args:
@@ -58,7 +58,7 @@ def lowest(values: Tensor, share: float) -> Tensor:
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, places, True).view_as(values)
 
 
-def check_level(noise: Noise, level: float, key: str) -> None:
+def check_level(noise: NoiseKind, level: float, key: str) -> None:
     """Refuses a share over 1.
 
     Raises:

@@ -1,8 +1,8 @@
 """Latents of N categorical variables with K classes each, and their relaxation by Gumbel noise.
 
 A latent is N one-hot vectors, one after the other: (..., B, N K) numbers, D = N K in
-`genlab.distributions.latents`. A relaxed one has vectors of positive numbers of sum 1 in their place, through
-which gradients flow.
+`genlab.distributions.posteriors`. A relaxed one has vectors of positive numbers of sum 1 in their place,
+through which gradients flow.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from genlab.distributions.latents import Posterior, Prior
+from genlab.distributions.posteriors import Posterior
+from genlab.distributions.priors import Prior
 from genlab.rng import SampleRng
 
 
 @dataclass(frozen=True)
-class Categorical(Posterior):
+class CategoricalPosterior(Posterior):
     """Independent categorical variables; `mean` is their probabilities, (B, N K).
 
     `spread` is the logarithms of these, (B, N, K). Noise is a number uniform over [0, 1) for each variable.
@@ -27,7 +28,7 @@ class Categorical(Posterior):
 
     @classmethod
     def of_logits(cls, logits: Tensor) -> Self:
-        """The posterior of an encoder's outputs, (B, N, K) of any precision."""
+        """Returns the posterior of an encoder's outputs, (B, N, K) of any precision."""
         log_probabilities = logits.float().log_softmax(-1)
         return cls(log_probabilities.exp().flatten(1), log_probabilities)
 
@@ -36,12 +37,12 @@ class Categorical(Posterior):
         return self.mean * (1 - self.mean)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """One-hot latents (..., B, N K) of uniform noise (..., B, N), by inversion of the distribution."""
+        """Returns one-hot latents (..., B, N K) of uniform noise (..., B, N), by inversion."""
         below = self.mean.view_as(self.spread).cumsum(-1)[..., :-1]
         return one_hot((noise.unsqueeze(-1) >= below).sum(-1), self.spread.shape[-1]).flatten(-2)
 
     def relax(self, noise: Tensor, temperature: Tensor | float, straight_through: bool = False) -> Tensor:
-        """softmax((log p + noise) / temperature) of each variable (Jang et al. 2017, eq. 2).
+        """Returns softmax((log p + noise) / temperature) of each variable (Jang et al. 2017, eq. 2).
 
         Args:
             noise: Gumbel's, (..., B, N, K).
@@ -59,7 +60,7 @@ class Categorical(Posterior):
         return relaxed.flatten(-2)
 
     def log_prob(self, latents: Tensor) -> Tensor:
-        """log q(z | x) of one-hot latents (..., B, N K), (..., B) nats."""
+        """Returns log q(z | x) of one-hot latents (..., B, N K), (..., B) nats."""
         return (latents.unflatten(-1, self.spread.shape[1:]) * self.spread).sum((-1, -2))
 
     def entropy(self) -> Tensor:
@@ -86,22 +87,22 @@ class EvenCategorical(Prior):
         return one_hot(rng.integers(self.classes, self.variables), self.classes).flatten(-2)
 
     def kl(self, posterior: Posterior) -> Tensor:
-        """The sum over variables of log K - H[q], in closed form."""
+        """Returns the sum over variables of log K - H[q], in closed form."""
         return self.log_count - posterior.entropy()
 
 
 def one_hot(indices: Tensor, classes: int) -> Tensor:
-    """(...,) whole numbers under `classes` as (..., classes) float32 of zeros and a one."""
+    """Returns whole numbers (...,) under `classes` as (..., classes) float32 of zeros and a one."""
     return (indices.unsqueeze(-1) == torch.arange(classes, device=indices.device)).float()
 
 
 def gumbel_noise(*shape: int, device: torch.device) -> Tensor:
-    """-log(-log u) of uniform u, drawn from torch's default generator."""
+    """Returns -log(-log u) of uniform u, drawn from torch's default generator."""
     return -torch.empty(shape, device=device).exponential_().log()
 
 
 def temperature_at(start: float, final: float, progress: float) -> float:
-    """From start to final by equal factors over the run, as an exponential decay is.
+    """Returns the temperature that falls by equal factors from start to final over the run.
 
     Args:
         progress: share of the run that is done, in [0, 1].

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genlab.data.spec import DataSpec
 from genlab.data.statistics import PixelStatistics
+from genlab.distributions.logistic import log_mass
 from genlab.rng import SampleRng
 
 SMALLEST_SPREAD = 0.05
@@ -36,19 +37,19 @@ class Likelihood(Protocol):
     density: bool
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """log p(images | outputs), (B,) nats, or (S, B)."""
+        """Returns log p(images | outputs), (B,) nats, or (S, B)."""
         ...
 
     def outputs_of(self, statistics: PixelStatistics) -> Tensor:
-        """The outputs that stand for independent pixels with the data's means, (parameters * C, H, W)."""
+        """Returns the outputs of independent pixels with the data's means, (parameters * C, H, W)."""
         ...
 
     def mean(self, outputs: Tensor) -> Tensor:
-        """The expected image, (B, C, H, W) in [0, 1]."""
+        """Returns the expected image, (B, C, H, W) in [0, 1]."""
         ...
 
     def sample(self, outputs: Tensor, rng: SampleRng) -> Tensor:
-        """An image of the distribution, (B, C, H, W) in [0, 1]."""
+        """Draws an image of the distribution, (B, C, H, W) in [0, 1]."""
         ...
 
 
@@ -59,7 +60,7 @@ class Bernoulli:
     density = False
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """x log p + (1 - x) log(1 - p), summed (Kingma and Welling 2014, eq. 11)."""
+        """Returns x log p + (1 - x) log(1 - p), summed (Kingma and Welling 2014, eq. 11)."""
         targets = images.expand_as(outputs)  # a view: S outputs of an image need no copies of it
         cross_entropy = F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none")
         return -cross_entropy.flatten(-3).sum(-1)
@@ -91,7 +92,7 @@ class Gaussian:
         self._bounds = (0.0, 1.0) if bounded else (-math.inf, math.inf)
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """-(x - mu)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2, summed."""
+        """Returns -(x - mu)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2, summed."""
         log_sigma = self.log_sigma.float().clamp(min=_MIN_LOG_SCALE)
         deviation = (images - (outputs.float() + 0.5)) * torch.exp(-log_sigma)
         return -(deviation.square() / 2 + log_sigma + math.log(2 * math.pi) / 2).flatten(-3).sum(-1)
@@ -122,31 +123,18 @@ class DiscretizedLogistic:
         self.levels = levels
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """log[sigmoid(a) - sigmoid(b)] at the bin's edges a > b, summed.
-
-        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), each factor of which has a stable
-        logarithm, however thin the tail.
-        """
+        """Returns log[sigmoid(a) - sigmoid(b)] at the bin's edges a > b, summed; see `log_mass`."""
         location, inverse_scale = self._logistic(outputs)
         half_bin = 0.5 / (self.levels - 1)
-        upper = (images + half_bin - location) * inverse_scale
-        lower = (images - half_bin - location) * inverse_scale
-        width = torch.log(-torch.expm1(-2 * half_bin * inverse_scale))
-        lowest, highest = images <= half_bin, images >= 1 - half_bin
-        log_mass = (
-            torch.where(highest, 0.0, F.logsigmoid(upper))
-            + torch.where(lowest, 0.0, F.logsigmoid(-lower))
-            + torch.where(lowest | highest, 0.0, width)
-        )
-        return log_mass.flatten(-3).sum(-1)
+        return log_mass(images, location, inverse_scale, half_bin, least=0.0).flatten(-3).sum(-1)
 
     def outputs_of(self, statistics: PixelStatistics) -> Tensor:
-        """Locations are the means; a logistic of scale s has the standard deviation pi s / sqrt(3)."""
+        """Returns outputs for the means; a logistic of scale s has the standard deviation pi s / sqrt(3)."""
         scale = statistics.std.clamp(min=SMALLEST_SPREAD) * (math.sqrt(3) / math.pi)
         return torch.cat([statistics.mean - 0.5, scale.log() - math.log(0.1)])
 
     def mean(self, outputs: Tensor) -> Tensor:
-        """The expected level: the sum over k >= 1 of P(level >= k), over levels - 1."""
+        """Returns the expected level: the sum over k >= 1 of P(level >= k), over levels - 1."""
         location, inverse_scale = self._logistic(outputs)
         total = torch.zeros_like(location)
         for level in range(1, self.levels):
@@ -166,7 +154,7 @@ class DiscretizedLogistic:
 
 
 def make_likelihood(name: str, spec: DataSpec, sigma: float | None, log_sigma: Tensor | None) -> Likelihood:
-    """The likelihood of that name for images of `spec`.
+    """Returns the likelihood of that name for images of `spec`.
 
     Args:
         name: bernoulli, discretized_logistic or gaussian.
@@ -182,7 +170,7 @@ def make_likelihood(name: str, spec: DataSpec, sigma: float | None, log_sigma: T
 
 
 def bits_per_dim(name: str, nats: Tensor, likelihood: Likelihood, spec: DataSpec) -> dict[str, Tensor]:
-    """NAME_bits_per_dim of stored levels, of nats (B,); nothing for a density of values not dequantised."""
+    """Returns nats (B,) as NAME_bits_per_dim of levels; nothing for a density of values not dequantised."""
     if likelihood.density:
         if not spec.dequantized:
             return {}

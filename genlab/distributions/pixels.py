@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genlab.data.statistics import PixelStatistics
 from genlab.distributions.likelihoods import SMALLEST_SPREAD
+from genlab.distributions.logistic import log_mass
 
 _OVERLAP = 0.7  # of the components of a new mixture: less makes tails thin, more makes components alike
 _STEEPEST = 100.0  # tilt of a new pixel's levels
@@ -46,17 +47,17 @@ class PixelDistribution(Protocol):
     uniforms: int
 
     def start(self, statistics: PixelStatistics) -> Start:
-        """The parameters that stand for independent pixels with the data's means."""
+        """Returns the parameters that stand for independent pixels with the data's means."""
         ...
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
-        """log p(pixel), (...,) nats, summed over its channels."""
+        """Returns log p(pixel), (...,) nats, summed over its channels."""
         ...
 
     def draw(
         self, parameters: Tensor, uniforms: Tensor, pixels: Tensor, part: int, temperature: float = 1.0
     ) -> Tensor:
-        """The pixels with one more part drawn, (B, C).
+        """Returns the pixels with one more part drawn, (B, C).
 
         Args:
             parameters: (B, P).
@@ -68,7 +69,7 @@ class PixelDistribution(Protocol):
         ...
 
 
-class Bernoulli:
+class BernoulliPixel:
     """Channels of 0 or 1; the parameters are C logits."""
 
     def __init__(self, channels: int) -> None:
@@ -79,7 +80,7 @@ class Bernoulli:
         return Start(torch.zeros_like(logits[0, 0]), logits, torch.eye(self.parameters).to(logits))
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
-        """x log p + (1 - x) log(1 - p), summed over channels."""
+        """Returns x log p + (1 - x) log(1 - p), summed over channels."""
         parameters = at_least_float32(parameters)
         pixels = pixels.to(parameters.dtype)
         return -F.binary_cross_entropy_with_logits(parameters, pixels, reduction="none").sum(-1)
@@ -91,7 +92,7 @@ class Bernoulli:
         return _with_channel(pixels, part, one)
 
 
-class Categorical:
+class CategoricalPixel:
     """Channels of `levels` values, each with a probability of its own; C blocks of `levels` logits."""
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -100,7 +101,7 @@ class Categorical:
         self.passes = self.uniforms = self.ranks = channels
 
     def start(self, statistics: PixelStatistics) -> Start:
-        """The frequencies of the levels, tilted to each pixel's mean.
+        """Returns the frequencies of the levels, tilted to each pixel's mean.
 
         A pixel's probability of level x in [0, 1] is f(x) exp(t x) / Z: of all distributions with its mean,
         the one nearest to the frequencies f of its channel. Codes have no means, and t = 0.
@@ -116,7 +117,7 @@ class Categorical:
         return Start(log_frequencies.flatten(), tilts, torch.block_diag(*[levels[None]] * self.channels))
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
-        """The logarithm of the softmax at each channel's level (van den Oord et al. 2016, 3.1), summed."""
+        """Returns the log-softmax at each channel's level (van den Oord et al. 2016, 3.1), summed."""
         logits = at_least_float32(parameters).unflatten(-1, (self.channels, self.levels))
         level = (pixels * (self.levels - 1)).round().long()
         chosen = logits.gather(-1, level[..., None])[..., 0]
@@ -155,7 +156,7 @@ class LogisticMixture:
         self.ranks = 3 * channels
 
     def start(self, statistics: PixelStatistics) -> Start:
-        """Components side by side, so that the mixture has about the mean and the spread of each pixel.
+        """Returns components side by side, so that a pixel has about its mean and its spread.
 
         Their locations are M quantiles of a logistic distribution, their scales `_OVERLAP` of its scale.
         """
@@ -176,11 +177,7 @@ class LogisticMixture:
         return Start(common, numbers, basis.flatten(0, 1))
 
     def log_prob(self, parameters: Tensor, pixels: Tensor) -> Tensor:
-        """log sum_m pi_m prod_c [sigmoid(upper edge) - sigmoid(lower edge)] (eq. 2).
-
-        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), each factor of which has a stable
-        logarithm, however thin the tail.
-        """
+        """Returns log sum_m pi_m prod_c of the masses of each channel's level (eq. 2); see `log_mass`."""
         logits, locations, log_scales, coefficients = self._split(parameters)
         x = pixels.to(logits.dtype) * 2 - 1
         locations = torch.stack(
@@ -191,23 +188,13 @@ class LogisticMixture:
             -1,
         )
         half_bin = 1 / (self.levels - 1)
-        inverse_scales = torch.exp(-log_scales)
-        x = x[..., None, :]
-        upper = (x + half_bin - locations) * inverse_scales
-        lower = (x - half_bin - locations) * inverse_scales
-        width = torch.log(-torch.expm1(-2 * half_bin * inverse_scales))
-        lowest, highest = x <= half_bin - 1, x >= 1 - half_bin
-        log_mass = (
-            torch.where(highest, 0.0, F.logsigmoid(upper))
-            + torch.where(lowest, 0.0, F.logsigmoid(-lower))
-            + torch.where(lowest | highest, 0.0, width)
-        )
-        return torch.logsumexp(torch.log_softmax(logits, -1) + log_mass.sum(-1), -1)
+        masses = log_mass(x[..., None, :], locations, torch.exp(-log_scales), half_bin, least=-1.0)
+        return torch.logsumexp(torch.log_softmax(logits, -1) + masses.sum(-1), -1)
 
     def draw(
         self, parameters: Tensor, uniforms: Tensor, pixels: Tensor, part: int, temperature: float = 1.0
     ) -> Tensor:
-        """A component first, then its logistics channel by channel; the temperature also scales these."""
+        """Draws a component, then its logistics channel by channel; the temperature scales these too."""
         logits, locations, log_scales, coefficients = self._split(parameters)
         cumulative = torch.softmax(logits / temperature, -1).cumsum(-1)
         component = (
@@ -229,7 +216,7 @@ class LogisticMixture:
         return levels / (self.levels - 1)
 
     def _split(self, parameters: Tensor) -> list[Tensor]:
-        """Logits (..., M), locations, log-scales (..., M, C) and coefficients (..., M, C(C - 1)/2)."""
+        """Returns logits (..., M), locations, log-scales (..., M, C), coefficients (..., M, C(C - 1)/2)."""
         sizes = [self.components * size for size in self._sizes]
         logits, *others = at_least_float32(parameters).split(sizes, -1)
         locations, log_scales, coefficients = (
@@ -239,7 +226,7 @@ class LogisticMixture:
         return [logits, locations, log_scales.clamp(_MIN_LOG_SCALE, _MAX_LOG_SCALE), torch.tanh(coefficients)]
 
     def _location(self, locations: Tensor, coefficients: Tensor, x: Tensor, channel: int) -> Tensor:
-        """Of one channel, (..., M), given the pixels x (..., M or 1, C) in [-1, 1]."""
+        """Returns the location of one channel, (..., M), given the pixels x (..., M or 1, C) in [-1, 1]."""
         first = channel * (channel - 1) // 2
         location = locations[..., channel]
         for before in range(channel):
@@ -248,7 +235,7 @@ class LogisticMixture:
 
 
 def tilt_to(means: Tensor, log_frequencies: Tensor, steps: int = 40) -> Tensor:
-    """The t for which levels x of probability f(x) exp(t x) / Z have given means.
+    """Returns the t for which levels x of probability f(x) exp(t x) / Z have given means.
 
     Args:
         means: of any shape, in (0, 1).
@@ -266,7 +253,7 @@ def tilt_to(means: Tensor, log_frequencies: Tensor, steps: int = 40) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The same in float32, unless it is finer already."""
+    """Returns the same in float32, unless it is finer already."""
     return x if x.dtype == torch.float64 else x.float()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.config.schema import setting
-from genlab.data.corruption import DefaultDraws, Draws, Noise, check_level, corrupt
+from genlab.data.corruption import DefaultDraws, Draws, NoiseKind, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
+from genlab.distributions.likelihoods import Likelihood, make_likelihood
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_images
 from genlab.families.latent_variable import NetworkName, check_size
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.autoencoder import choose_network, make_decoder, make_encoder
@@ -45,7 +46,7 @@ class DAEConfig(AEConfig):
     """See configs/model/dae.yaml."""
 
     name: Literal["dae"] = setting("dae")  # type: ignore[assignment]
-    noise: Noise = setting("masking")
+    noise: NoiseKind = setting("masking")
     noise_level: float = setting(0.25, above=0, help="standard deviation, or share of pixels")
 
     def __post_init__(self) -> None:
@@ -63,25 +64,23 @@ class AENet(nn.Module):
         self.decoder = make_decoder(network, shape, latent=config.latent, **sizes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Outputs (B, C, H, W): logits, or means less 1/2, as `genlab.distributions.likelihoods` has them."""
+        """Returns outputs (B, C, H, W): logits, or means less 1/2; see `distributions.likelihoods`."""
         return self.decoder(self.encoder(images))
 
 
-class AE(Family):
-    """Learns to give an image back through a code of few numbers. It has no distribution to sample from."""
+class AE(LatentFamily):
+    """An autoencoder reconstructs an image through a code of few numbers; it has no prior to draw from."""
 
     Config: ClassVar[type] = AEConfig
     players = ("autoencoder",)
     sampled_by = ("autoencoder",)
     generates = False
     encodes = True
-    decodes = True
 
     def __init__(self, config: AEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
+        check_images(config.name, spec)
         check_size(config, spec)  # type: ignore[arg-type]
-        if spec.kind != "images":
-            raise ConfigError(f"dataset={spec.name}: {config.name} takes images, not points; use model=vae")
         auto = "bernoulli" if spec.levels == 2 else "gaussian"
         self.likelihood_name = auto if config.likelihood == "auto" else config.likelihood
         self.autoencoder = AENet(config, spec.shape)
@@ -89,26 +88,29 @@ class AE(Family):
     def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The decoder starts at the means of the training images."""
         assert statistics is not None
-        bernoulli = self.likelihood_name == "bernoulli"
-        outputs = statistics.probability.logit() if bernoulli else statistics.mean - 0.5
-        self.autoencoder.decoder.offset.set(outputs)
+        self.autoencoder.decoder.offset.set(self.likelihood.outputs_of(statistics))
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Returns what outputs mean; its log-probabilities are not those of the loss."""
+        return make_likelihood(self.likelihood_name, self.spec, 1.0, None)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """Vincent et al. 2008, section 2.3: gives back the images from spoiled ones."""
+        """Vincent et al. 2008, section 2.3: reconstructs the images from corrupted ones."""
         images = next(batches).images
-        return update("autoencoder", self.loss, images, self.spoiled(images, DefaultDraws(images)))
+        return update("autoencoder", self.loss, images, self.corrupted(images, DefaultDraws(images)))
 
-    def spoiled(self, images: Tensor, draws: Draws) -> Tensor:
-        """What the encoder is given of images: themselves."""
+    def corrupted(self, images: Tensor, draws: Draws) -> Tensor:
+        """Returns what the encoder is given of images: here the images themselves."""
         return images
 
-    def loss(self, images: Tensor, spoiled: Tensor) -> tuple[Tensor, Metrics]:
-        """The error of what is made of spoiled images, averaged over images."""
-        error = self.error(self.autoencoder(spoiled), images).mean()
+    def loss(self, images: Tensor, corrupted: Tensor) -> tuple[Tensor, Metrics]:
+        """Returns the reconstruction error for corrupted images, averaged over images."""
+        error = self.error(self.autoencoder(corrupted), images).mean()
         return error, {_ERRORS[self.likelihood_name]: error}
 
     def error(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """Summed over C, H and W in float32, (B,) (Vincent et al. 2010, section 2.2).
+        """Returns the error summed over C, H and W in float32, (B,) (Vincent et al. 2010, section 2.2).
 
         Bernoulli: the cross-entropy -x log y - (1 - x) log(1 - y) of logits, in nats; for grey levels it is
         no likelihood, and least at y = x all the same. Gaussian: the squared error (x - y)^2.
@@ -120,9 +122,8 @@ class AE(Family):
         return each.flatten(1).sum(1)
 
     def images_of(self, outputs: Tensor) -> Tensor:
-        """The images that outputs stand for, in [0, 1]."""
-        outputs = outputs.float()
-        return outputs.sigmoid() if self.likelihood_name == "bernoulli" else (outputs + 0.5).clamp(0, 1)
+        """Returns the images that outputs stand for, in [0, 1]."""
+        return self.likelihood.mean(outputs)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         raise ConfigError(f"model={self.config.name}: has no prior to draw from")
@@ -134,7 +135,7 @@ class AE(Family):
         return self.images_of(self.autoencoder.decoder(latents))
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """How near each image comes to itself, by way of its code.
+        """Returns the reconstruction errors of each image.
 
         Returns:
             the loss of images without noise, and mean_squared_error, over the numbers of an image.
@@ -146,37 +147,30 @@ class AE(Family):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        """Returns reconstructions: rows of originals, each above the row of their reconstructions."""
         return {"reconstructions": in_turn(batch.images, self.images_of(self.autoencoder(batch.images)))}
 
-    def next_lines(self, run: Path) -> list[str]:
-        return [
-            f"genlab reconstruct ckpt={run}",
-            f"genlab sample ckpt={run} prior=fit",
-            f"genlab evaluate ckpt={run}",
-        ]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {"reconstruction": f"through the code, {_ERRORS[self.likelihood_name]} summed over an image"}
 
 
 class DAE(AE):
-    """Is given images with noise and learns to give them back without it."""
+    """A denoising autoencoder is given images with noise and learns to reconstruct them without it."""
 
     Config = DAEConfig
 
-    def spoiled(self, images: Tensor, draws: Draws) -> Tensor:
-        """Images with the noise of the configuration."""
+    def corrupted(self, images: Tensor, draws: Draws) -> Tensor:
+        """Returns images with the noise of the configuration."""
         return corrupt(images, self.config.noise, self.config.noise_level, draws)
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """As that of an autoencoder, and for images with noise.
+        """Returns the numbers of an autoencoder, and those of images with noise.
 
         Returns:
-            also denoising_mean_squared_error, of the image and what is made of it with noise; and
+            also denoising_mean_squared_error, of the image and its reconstruction from the noisy one; and
             noisy_mean_squared_error, of the image and the same with noise, within [0, 1].
         """
-        noisy = self.spoiled(batch.images, rng)
+        noisy = self.corrupted(batch.images, rng)
         restored = self.images_of(self.autoencoder(noisy))
         return super().evaluate(batch, rng=rng) | {
             "denoising_mean_squared_error": mean_squared_error(batch.images, restored),
@@ -184,19 +178,16 @@ class DAE(AE):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Denoised: rows of originals, of these with noise, and of what the model makes of the latter."""
-        noisy = self.spoiled(batch.images, rng)
+        """Returns rows of originals, of these with noise, and of the reconstructions of the latter."""
+        noisy = self.corrupted(batch.images, rng)
         return {"denoised": in_turn(batch.images, noisy, self.images_of(self.autoencoder(noisy)))}
 
-    def next_lines(self, run: Path) -> list[str]:
-        return [f"genlab denoise ckpt={run}", *super().next_lines(run)]
-
-    def setting(self) -> dict[str, Any]:
-        return super().setting() | {"noise": f"{self.config.noise} {self.config.noise_level:g}"}
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"noise": f"{self.config.noise} {self.config.noise_level:g}"}
 
 
 def in_turn(*versions: Tensor) -> Tensor:
-    """Versions of the same images (N, C, H, W): a row of each in turn, whole rows only, (R, K, C, H, W)."""
+    """Returns versions of the same images (N, C, H, W) in rows, a row of each in turn: (R, K, C, H, W)."""
     columns = min(_COLUMNS, len(versions[0]))
     whole = len(versions[0]) // columns * columns
     return torch.stack([version[:whole].unflatten(0, (-1, columns)) for version in versions], 1).flatten(0, 1)

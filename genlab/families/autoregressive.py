@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
-from genlab.distributions.pixels import Bernoulli, Categorical, LogisticMixture, PixelDistribution
+from genlab.distributions.pixels import (
+    BernoulliPixel,
+    CategoricalPixel,
+    LogisticMixture,
+    PixelDistribution,
+)
 from genlab.errors import ConfigError
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
-from genlab.nets.autoregressive import PixelNet
-from genlab.nets.scanning import Held, Scanner
+from genlab.families.checks import check_images, check_sides
+from genlab.nets.autoregressive import PixelNet, PixelSpec
+from genlab.nets.scanning import Clamped, Scanner
 from genlab.rng import SampleRng
-
-SMALLEST_PIXELS, LARGEST_PIXELS = 8, 64
 
 
 @dataclass(frozen=True)
 class AutoregressiveConfig:
-    """What all autoregressive models have; see configs/model/gated_pixelcnn.yaml."""
+    """Settings that all autoregressive models have; see configs/model/gated_pixelcnn.yaml."""
 
     name: str = setting("")
     output: Literal["auto", "bernoulli", "categorical", "logistic_mixture"] = setting(
@@ -34,34 +39,54 @@ class AutoregressiveConfig:
     components: int = setting(10, at_least=1, help="logistic_mixture: logistics that are mixed")
     class_conditional: bool = setting(False, help="takes the labels, so that sample labels=[3,7] draws them")
 
+    def __post_init__(self) -> None:
+        """Refuses a kernel without a middle: every setting whose name ends so is odd."""
+        for key in (field.name for field in dataclasses.fields(self)):
+            if key.endswith("kernel") and getattr(self, key) % 2 == 0:
+                raise ConfigError(
+                    f"model.{key}={getattr(self, key)}: a kernel has a middle; use an odd number"
+                )
+
+    def of_network(self) -> dict[str, Any]:
+        """Returns the settings that a subclass adds: the keyword arguments of its paper's network."""
+        common = {field.name for field in dataclasses.fields(AutoregressiveConfig)}
+        own = (field.name for field in dataclasses.fields(self) if field.name not in common)
+        return {key: getattr(self, key) for key in own}
+
 
 class Autoregressive(Family):
-    """Maximises the exact likelihood; one player.
+    """A family that maximises the exact likelihood, with one player.
 
     Attributes:
-        network: a `PixelNet`.
+        Network: the paper's; it takes a `PixelSpec`, and as keywords what the configuration adds to the
+            common settings.
         distribution: of a pixel given the network's parameters.
     """
 
     players = ("network",)
     sampled_by = ("network",)
     takes_temperature: ClassVar[bool] = True
-    takes_codes: ClassVar[bool] = True
+    Network: ClassVar[Callable[..., PixelNet]]
     output_of_levels: ClassVar[str] = "categorical"
     """The output distribution that `auto` stands for with more than two levels."""
 
     network: PixelNet
 
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Takes whatever its images are checked for, codes too; see `genlab.trained.codes`."""
+
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        check_images(config, spec)
+        check_pixels(config, spec)
         self.output = choose_output(config, spec, self.output_of_levels)
         self.takes_labels = config.class_conditional
         classes = spec.classes if config.class_conditional else 0
         ordered = spec.channels > 1 and self.distribution.passes > 1
         codes = spec.levels if spec.kind == "codes" else 0
-        parameters = self.distribution.parameters
-        self.network = self.make_network(spec.shape, parameters, ordered, classes, codes)
+        self.network = self.make_network(
+            PixelSpec(spec.shape, self.distribution.parameters, ordered, classes, codes)
+        )
         self.network.add_offset(self.distribution.ranks)
 
     def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
@@ -70,19 +95,17 @@ class Autoregressive(Family):
         assert self.network.offset is not None
         self.network.offset.set(*self.distribution.start(statistics))
 
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        """The paper's network; see `PixelNet` for the arguments."""
-        raise NotImplementedError
+    def make_network(self, spec: PixelSpec) -> PixelNet:
+        """Returns the paper's network with the settings of the configuration."""
+        return self.Network(spec, **self.config.of_network())
 
     @property
     def distribution(self) -> PixelDistribution:
         match self.output:
             case "bernoulli":
-                return Bernoulli(self.spec.channels)
+                return BernoulliPixel(self.spec.channels)
             case "categorical":
-                return Categorical(self.spec.channels, self.spec.levels)
+                return CategoricalPixel(self.spec.channels, self.spec.levels)
             case _:
                 return LogisticMixture(self.spec.channels, self.spec.levels, self.config.components)
 
@@ -95,18 +118,18 @@ class Autoregressive(Family):
         return update("network", self.loss, batch.images)
 
     def loss(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """-log p(x), summed over an image's dimensions and averaged over images."""
+        """Returns -log p(x), summed over an image's dimensions and averaged over images."""
         nats = -self.log_prob(images, labels).mean()
         return nats, {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
 
     def log_prob(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """log p(x), or log p(x | label), exactly: (B,) nats, of images (B, C, H, W) in [0, 1]."""
+        """Returns log p(x), or log p(x | label), exactly: (B,) nats, of images (B, C, H, W) in [0, 1]."""
         parameters = self.network(images, labels)
         pixels = images.permute(0, 2, 3, 1)
         return self.distribution.log_prob(parameters, pixels).flatten(1).sum(1)
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
-        """nats / (C H W log 2)."""
+        """Returns nats / (C H W log 2)."""
         return nats / (self.spec.dimensions * math.log(2))
 
     def sample(
@@ -118,7 +141,7 @@ class Autoregressive(Family):
         temperature: float = 1.0,
         progress: bool = False,
     ) -> Tensor:
-        """Images pixel by pixel, each from its own stream of random numbers.
+        """Draws images pixel by pixel, each from its own stream of random numbers.
 
         Args:
             labels: (n,); None draws them, for a class-conditional model.
@@ -132,32 +155,30 @@ class Autoregressive(Family):
         rng: SampleRng,
         labels: Tensor | None = None,
         temperature: float = 1.0,
-        held: Held | None = None,
+        clamped: Clamped | None = None,
     ) -> Scanner:
-        """What draws n images, with the pixels of `held` in their places."""
+        """Returns what draws n images, with the clamped pixels in their places."""
         _, height, width = self.spec.shape
         noise = rng.uniform(height, width, self.distribution.uniforms)
         if self.takes_labels and labels is None:
             labels = rng.integers(self.spec.classes)
-        return Scanner(self.network, self.distribution, noise, labels, temperature, held, graph=noise.is_cuda)
+        return Scanner(
+            self.network, self.distribution, noise, labels, temperature, clamped, graph=noise.is_cuda
+        )
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """The exact negative log-likelihood of each image, in nats and in bits per dimension."""
+        """Returns the exact negative log-likelihood of each image, in nats and in bits per dimension."""
         nats = -self.log_prob(batch.images, batch.labels if self.takes_labels else None)
         return {"nll_nats": nats, "nll_bits_per_dim": self.bits_per_dim(nats)}
 
-    def next_lines(self, run: Path) -> list[str]:
-        more = [] if self.spec.kind == "codes" else [f"genlab complete ckpt={run} keep=top"]
-        return [*super().next_lines(run), *more]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         given = " given the label" if self.takes_labels else ""
         what = "codes" if self.spec.kind == "codes" else "pixels"
         return {"likelihood": f"exact{given}, {self.output} {what}"}
 
 
 def choose_output(config: AutoregressiveConfig, spec: DataSpec, of_levels: str) -> str:
-    """The output distribution that `auto` stands for, or the user's, if it is one of such images.
+    """Returns the output distribution that `auto` stands for, or the user's, if it is one of such images.
 
     Raises:
         ConfigError: a Bernoulli for grey levels, or an order where there is none.
@@ -179,23 +200,15 @@ def choose_output(config: AutoregressiveConfig, spec: DataSpec, of_levels: str) 
     return config.output
 
 
-def check_images(config: AutoregressiveConfig, spec: DataSpec) -> None:
+def check_pixels(config: AutoregressiveConfig, spec: DataSpec) -> None:
     """Refuses what has no pixels in an order, or no levels.
 
     Raises:
         ConfigError: points, sides out of range, dequantised values, or labels asked for that are not there.
     """
-    if spec.kind not in ("images", "codes"):
-        raise ConfigError(
-            f"dataset={spec.name}: {config.name} needs images; choose e.g. dataset=digits or dataset=emoji"
-        )
-    sides = (spec.height, spec.width)
-    fits = min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS
-    if spec.kind == "images" and not fits:  # a map of codes is what a vqvae has made small
-        raise ConfigError(
-            f"dataset={spec.name}: images of {spec.height}x{spec.width} pixels, {config.name} takes sides "
-            f"from {SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32"
-        )
+    if spec.kind != "codes":  # a map of codes is what a vqvae has made small
+        check_images(config.name, spec)
+        check_sides(f"dataset={spec.name}", config.name, spec)
     if spec.dequantized:
         raise ConfigError(
             f"dataset.dequantize=true: {config.name} gives probabilities of levels; "
@@ -205,14 +218,3 @@ def check_images(config: AutoregressiveConfig, spec: DataSpec) -> None:
         raise ConfigError(
             f"model.class_conditional=true: {spec.name} has no labels; use model.class_conditional=false"
         )
-
-
-def check_odd(config: Any, *keys: str) -> None:
-    """Refuses a kernel without a middle.
-
-    Raises:
-        ConfigError: one of the keys is even.
-    """
-    for key in keys:
-        if getattr(config, key) % 2 == 0:
-            raise ConfigError(f"model.{key}={getattr(config, key)}: a kernel has a middle; use an odd number")

@@ -13,6 +13,7 @@ from genlab.config.run import TrainConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.device import Processes
+from genlab.errors import ConfigError
 from genlab.rng import SampleRng
 
 Metrics = dict[str, Tensor]
@@ -45,7 +46,7 @@ class UpdateProtocol(Protocol):
     """One optimizer step on one player; see `genlab.training.update.Update`."""
 
     step: int
-    """Steps of the algorithm box completed so far."""
+    """Steps of the algorithm box completed so far; a family reads it, and never sets it."""
 
     steps: int
     """Steps of the whole run."""
@@ -57,11 +58,11 @@ class UpdateProtocol(Protocol):
     """The processes that train together."""
 
     def settings(self, player: str) -> Any:
-        """The settings of a player's optimizer, its own ones laid over the common ones."""
+        """Returns the settings of a player's optimizer, its own ones laid over the common ones."""
         ...
 
     def learning_rate(self, player: str) -> float:
-        """The rate of the coming step."""
+        """Returns the rate of the coming step."""
         ...
 
     def __call__(
@@ -83,16 +84,7 @@ class Family(nn.Module):
         takes_labels: whether `sample` draws a class that the user asks for.
         takes_temperature: whether `sample` takes a temperature, and shows its progress.
         takes_importance_samples: whether `evaluate` takes their number, for an importance-weighted bound.
-        adversarial: its players work against each other, so that the norms of their gradients are logged.
         generates: it has `sample`; without it a run shows its pictures in place of samples.
-        takes_codes: it is a model of codes too, whose order means nothing; see `genlab.trained.codes`.
-        encodes: it has `encode`.
-        decodes: it has `decode`.
-        patience: in which logging interval in a row a warning is said; the second where not named.
-        latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
-            "uniform" (over [-1, 1]) or another's name; None for a family without a prior of its own.
-        latent_classes: of each of the variables that a latent is made of, one after the other, as one-hot
-            vectors or probabilities; 0 for a latent of real numbers.
     """
 
     Config: ClassVar[type]
@@ -101,22 +93,20 @@ class Family(nn.Module):
     takes_labels: bool = False
     takes_temperature: ClassVar[bool] = False
     takes_importance_samples: ClassVar[bool] = False
-    adversarial: ClassVar[bool] = False
     generates: ClassVar[bool] = True
-    takes_codes: ClassVar[bool] = False
-    encodes: ClassVar[bool] = False
-    decodes: ClassVar[bool] = False
-    patience: ClassVar[dict[str, int]] = {}
-    latent_prior: str | None = None
-    latent_classes: int = 0
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        """Settings of the model that must agree with others of the run.
+        """Refuses settings of the model that do not agree with others of the run.
 
         Raises:
-            ConfigError: they do not.
+            ConfigError: they do not; here, codes for a family that is no model of codes.
         """
+        if config.dataset.name == "codes":
+            raise ConfigError(
+                f"dataset=codes: {config.model.name} takes no codes, which have no order; use an "
+                "autoregressive model, e.g. model=gated_pixelcnn"
+            )
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__()
@@ -143,7 +133,7 @@ class Family(nn.Module):
         raise NotImplementedError
 
     def schedule_progress(self, step: int, steps: int) -> float:
-        """Share of the learning rate's schedule that is done after `step` of a run's `steps`, in [0, 1].
+        """Returns the share of the learning rate's schedule that is done after `step` of `steps`, in [0, 1].
 
         A family that trains its parts one after another begins the schedule anew for each.
         """
@@ -154,7 +144,7 @@ class Family(nn.Module):
         raise NotImplementedError
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Numbers for each image of a batch.
+        """Returns numbers for each image of a batch.
 
         Returns:
             name to (B,) tensor, the unit in the name: averaged over the split, with a standard error.
@@ -162,8 +152,56 @@ class Family(nn.Module):
         """
         return {}
 
+    def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Returns numbers of a whole split, from all that `evaluate` gave: (N, ...) on the CPU."""
+        return {}
+
+    def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
+        """Returns pictures that show what the numbers cannot: name to (rows, columns, C, H, W) in [0, 1]."""
+        return {}
+
+    def warnings(self, means: dict[str, float]) -> dict[str, str]:
+        """Returns what has gone wrong in training, name to plain words, from a logging interval's means."""
+        return {}
+
+    def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
+        """Returns what is wrong with the model, name to plain words, from the numbers of validation."""
+        return {}
+
+    def batch_statistics(self) -> list[str]:
+        """Returns what training computes over a batch as a whole, and so for each micro-batch anew."""
+        normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
+        return ["batch normalisation"] if normalized else []
+
+    def compile_networks(self) -> None:
+        """Compiles the players in place: the names of the weights stay."""
+        for player in self.players:
+            self.get_submodule(player).compile()
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a reader must know of `evaluate`'s numbers: likelihood, bound, samples per image."""
+        return {}
+
+
+class LatentFamily(Family):
+    """A family whose images have latents: codes that it decodes, and most often encodes.
+
+    Attributes:
+        encodes: it has `encode`.
+        decodes: it has `decode`.
+        latent_prior: what `prior_latents` draws each dimension of a latent from, "normal" (standard),
+            "uniform" (over [-1, 1]) or another's name; None for a family without a prior of its own.
+        latent_classes: of each of the variables that a latent is made of, one after the other, as one-hot
+            vectors or probabilities; 0 for a latent of real numbers.
+    """
+
+    encodes: ClassVar[bool] = False
+    decodes: ClassVar[bool] = True
+    latent_prior: str | None = None
+    latent_classes: int = 0
+
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The latent code of images (B, C, H, W) in [0, 1], (B, L): a posterior's mean if there is one.
+        """Returns the codes of images (B, C, H, W) in [0, 1], (B, L): a posterior's mean if there is one.
 
         Args:
             labels: (B,) int64, for families that take labels; see `infer_labels` for images without.
@@ -171,11 +209,11 @@ class Family(nn.Module):
         raise NotImplementedError
 
     def infer_labels(self, images: Tensor, *, rng: SampleRng) -> Tensor:
-        """The likeliest class of each image, (B,) int64, for families that take labels and encode."""
+        """Returns the likeliest class of each image, (B,) int64, for families that take labels and encode."""
         raise NotImplementedError
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The images of latents (B, L) without added noise, (B, C, H, W) in [0, 1].
+        """Returns the images of latents (B, L) without added noise, (B, C, H, W) in [0, 1].
 
         Args:
             labels: (B,) int64, for families that take labels.
@@ -183,78 +221,26 @@ class Family(nn.Module):
         raise NotImplementedError
 
     def prior_latents(self, rng: SampleRng) -> Tensor:
-        """Latents of the prior, (n, L): those of `sample` for the same `rng`."""
+        """Draws latents of the prior, (n, L): those of `sample` for the same `rng`."""
         raise NotImplementedError
 
-    def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Numbers of a whole split, from all that `evaluate` returned, concatenated: (N, ...) on the CPU."""
-        return {}
 
-    def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Pictures that show what the numbers cannot: name to (rows, columns, C, H, W) in [0, 1]."""
-        return {}
+class AdversarialFamily(Family):
+    """A family whose players work against each other, so that the norms of their gradients are logged.
 
-    def warnings(self, means: dict[str, float]) -> dict[str, str]:
-        """What has gone wrong in training, name to plain words, from the metrics of a logging interval."""
-        return {}
-
-    def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """What is wrong with the model, name to plain words, from the numbers of the validation split."""
-        return {}
-
-    def batch_statistics(self) -> list[str]:
-        """What training computes over the images of a batch together, and so for each micro-batch anew."""
-        normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
-        return ["batch normalisation"] if normalized else []
-
-    def judge(self, images: Tensor) -> Tensor | None:
-        """What an adversarial family's opponent says of images (N, C, H, W): (N,), or None."""
-        return None
-
-    def next_lines(self, run: Path) -> list[str]:
-        """What a user may do after training, most often commands to type, for the run's folder."""
-        return [f"genlab sample ckpt={run}", f"genlab evaluate ckpt={run}"]
-
-    @classmethod
-    def show_line(cls, ckpt: str | Path) -> str:
-        """The command that shows what a trained model of this family can do, for its checkpoint."""
-        if cls.generates:
-            return f"genlab sample ckpt={ckpt}"
-        if cls.decodes:
-            return f"genlab sample ckpt={ckpt} prior=fit"
-        return f"genlab evaluate ckpt={ckpt} per_image=true"
-
-    @classmethod
-    def prior_line(cls, ckpt: str | Path) -> str:
-        """How to get images out of a trained model of this family, where it has no prior."""
-        return "add prior=fit, or see genlab reconstruct"
-
-    def compile_networks(self) -> None:
-        """torch.compile, in place: the names of the weights stay."""
-        for player in self.players:
-            self.get_submodule(player).compile()
-
-    def setting(self) -> dict[str, Any]:
-        """What a reader must know of `evaluate`'s numbers: likelihood, bound, samples per image."""
-        return {}
-
-
-def labels_remedy(spec: DataSpec, model: str) -> str:
-    """Returns the remedy for a dataset without two classes of labels, for an error message.
-
-    Args:
-        spec: of the dataset.
-        model: a family that needs none.
+    Attributes:
+        patience: logging intervals in a row after which a warning is given; the second where not named.
     """
-    own = {
-        "folder": "put the pictures of each class into a subfolder of its own, or ",
-        "npz": "add an array of labels to the file, or " if not spec.classes else "",
-    }
-    return f"{own.get(spec.name, '')}use model={model}" + ("" if spec.name in own else " or dataset=mnist")
+
+    patience: ClassVar[dict[str, int]] = {}
+
+    def discriminator_output(self, images: Tensor) -> Tensor | None:
+        """Returns the discriminator's output for images (N, C, H, W), (N,); None if it takes packs."""
+        return None
 
 
 def row_labels(family: Family, n: int) -> Tensor | None:
-    """Labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
+    """Returns labels (n,) that make a grid of n samples with a class a row; None for a family without labels.
 
     Rows are of n // classes samples, the last class takes what is over; with more classes than samples they
     are drawn by the family.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import AdversarialFamily, Metrics, UpdateProtocol
 from genlab.rng import SampleRng
 
 Dynamics = Literal["simultaneous", "alternating", "extragradient", "optimistic", "consensus"]
@@ -45,11 +44,11 @@ class Player(nn.Module):
         self.value = nn.Parameter(torch.tensor(value))
 
     def forward(self, slope: Tensor) -> Tensor:
-        """The tangent of a payoff that has this slope in the player's number."""
+        """Returns the tangent of a payoff that has this slope in the player's number."""
         return self.value * slope
 
 
-class BilinearGame(Family):
+class BilinearGame(AdversarialFamily):
     """Players x, who minimises f(x, y) = x y, and y, who maximises it; the equilibrium is (0, 0).
 
     With rate h, of each dynamics one step and what becomes of the distance from the equilibrium:
@@ -72,7 +71,6 @@ class BilinearGame(Family):
 
     Config = BilinearGameConfig
     players = ("x", "y")
-    adversarial = True
 
     trajectory: Tensor
     recorded: Tensor
@@ -113,7 +111,7 @@ class BilinearGame(Family):
         return metrics | {"x": point[0], "y": point[1], "distance": point.norm()}
 
     def slopes(self, x_rate: float, y_rate: float) -> Tensor:
-        """What x descends and y ascends, (2,). Both are known before either moves."""
+        """Returns the slopes that x descends and y ascends, (2,). Both are known before either moves."""
         x, y = point = self.point()
         slopes = point.flip(0)  # df/dx = y, df/dy = x
         match self.config.dynamics:
@@ -128,15 +126,15 @@ class BilinearGame(Family):
         return slopes
 
     def x_loss(self, slope: Tensor) -> tuple[Tensor, Metrics]:
-        """What x minimises: its gradient is `slope`, (1,)."""
+        """Returns what x minimises: its gradient is `slope`, (1,)."""
         return self.x(slope).sum(), {}
 
     def y_loss(self, slope: Tensor) -> tuple[Tensor, Metrics]:
-        """What y minimises: its gradient is -`slope`, (1,)."""
+        """Returns what y minimises: its gradient is -`slope`, (1,)."""
         return -self.y(slope).sum(), {}
 
     def point(self) -> Tensor:
-        """A copy of x and y, (2,)."""
+        """Returns a copy of x and y, (2,)."""
         return torch.stack([self.x.value.detach(), self.y.value.detach()])
 
     def record(self, step: int, point: Tensor) -> None:
@@ -146,12 +144,5 @@ class BilinearGame(Family):
             self.recorded.fill_(step + 1)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
-        """The path so far, (T, 2, 1, 1), from the start on: nothing is drawn, and n has no say."""
+        """Returns the path so far, (T, 2, 1, 1), from the start on; nothing is drawn, whatever n."""
         return self.trajectory[: int(self.recorded), :, None, None]
-
-    def next_lines(self, run: Path) -> list[str]:
-        """The newest figure, and the same game under the next dynamics: there is nothing to sample."""
-        names = get_args(Dynamics)
-        other = names[(names.index(self.config.dynamics) + 1) % len(names)]
-        figure = max((run / "samples").glob("step-*.png"))
-        return [f"see {figure}", f"genlab train model={self.config.name} model.dynamics={other}"]

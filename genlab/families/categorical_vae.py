@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,17 +13,17 @@ from torch import Tensor
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import (
-    Categorical,
+    CategoricalPosterior,
     EvenCategorical,
     gumbel_noise,
     one_hot,
     temperature_at,
 )
-from genlab.distributions.latents import Posterior
+from genlab.distributions.posteriors import Posterior
 from genlab.families.base import Metrics, UpdateProtocol
 from genlab.families.latent_variable import (
-    Autoencoder,
     LatentNet,
+    LatentVariableModel,
     NetworksConfig,
     make_log_sigma,
     make_networks,
@@ -66,7 +65,7 @@ class CategoricalNet(LatentNet):
         self.prior, self.prior_name = EvenCategorical(config.variables, config.classes), "categorical"
 
     def forward(self, images: Tensor, noise: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The posterior's two tensors, and the decoder's outputs for one relaxed latent of each image.
+        """Returns the posterior's two tensors, and the decoder's outputs for a relaxed latent of each image.
 
         Args:
             noise: Gumbel's, (B, variables, classes).
@@ -76,12 +75,12 @@ class CategoricalNet(LatentNet):
         latents = posterior.relax(noise, temperature, self.straight_through)
         return posterior.mean, posterior.spread, self.decode(latents)
 
-    def encode(self, images: Tensor, labels: Tensor | None = None) -> Categorical:
-        return Categorical.of_logits(self.encoder(images).unflatten(1, (self.variables, -1)))
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> CategoricalPosterior:
+        return CategoricalPosterior.of_logits(self.encoder(images).unflatten(1, (self.variables, -1)))
 
 
-class CategoricalVAE(Autoencoder):
-    """Trains on relaxed latents, and is evaluated and sampled with one-hot ones."""
+class CategoricalVAE(LatentVariableModel):
+    """A variational autoencoder that trains on relaxed latents, and evaluates and samples one-hot ones."""
 
     Config = CategoricalVAEConfig
     Network = CategoricalNet
@@ -91,11 +90,11 @@ class CategoricalVAE(Autoencoder):
         self.latent_classes = config.classes
 
     def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
-        """Uniform numbers, (n, *samples, variables), of which the posterior makes one-hot latents."""
+        """Draws uniform numbers, (n, *samples, variables), that the posterior turns into one-hot latents."""
         return rng.uniform(*samples, self.config.variables)
 
     def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> tuple[Posterior, Tensor]:
-        """The posterior, and log p(x | z) of its one-hot sample for uniform noise: (B,) nats."""
+        """Returns the posterior, and log p(x | z) of its one-hot sample for uniform noise: (B,) nats."""
         posterior = self.vae.encode(images)
         outputs = self.vae.decode(posterior.sample(noise))
         return posterior, self.likelihood.log_prob(outputs, images)
@@ -108,14 +107,16 @@ class CategoricalVAE(Autoencoder):
         return update("vae", lambda images: self.loss(images, weight, temperature), next(batches).images)
 
     def loss(self, images: Tensor, kl_weight: float, temperature: float) -> tuple[Tensor, Metrics]:
-        """`objective` of fresh noise."""
+        """Returns `objective` for fresh noise."""
         shape = (len(images), self.config.variables, self.config.classes)
         return self.objective(images, gumbel_noise(*shape, device=images.device), kl_weight, temperature)
 
     def objective(
         self, images: Tensor, noise: Tensor, kl_weight: float, temperature: float
     ) -> tuple[Tensor, Metrics]:
-        """-log p(x | relaxed z) + kl_weight * KL(q(z | x) || p(z)) of the discrete z, averaged over images.
+        """Returns -log p(x | relaxed z) + kl_weight * KL(q(z | x) || p(z)), averaged over images.
+
+        The KL term is that of the discrete z.
 
         Jang et al. 2017, section 4.2. Of relaxed latents it is no bound, and its metrics are named so; with
         straight-through the latents are draws of q(z | x).
@@ -127,7 +128,7 @@ class CategoricalVAE(Autoencoder):
         on_device = torch.full((), temperature, device=images.device)
         mean, spread, outputs = self.vae(images, noise, on_device)
         reconstruction = -self.likelihood.log_prob(outputs, images).mean()
-        kl = self.divergence(Categorical(mean, spread), noise).mean()
+        kl = self.divergence(CategoricalPosterior(mean, spread), noise).mean()
         kind = "" if self.config.straight_through else "relaxed_"
         metrics = {
             f"{kind}negative_elbo_nats": reconstruction + kl,
@@ -138,7 +139,7 @@ class CategoricalVAE(Autoencoder):
         return reconstruction + kl_weight * kl, metrics
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """What the variables do, over a split.
+        """Returns how the variables are used, over a split.
 
         Returns:
             active_variables: those whose posterior probabilities have a variance over 0.01, summed over
@@ -165,14 +166,10 @@ class CategoricalVAE(Autoencoder):
         )
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """As a variational autoencoder, whose latents are the variables here."""
+        """Warns as a variational autoencoder does, whose latents are the variables here."""
         units = {"active_units": numbers.get("active_variables", math.inf)}
         return super().validation_warnings({**numbers, **units})
 
-    def next_lines(self, run: Path) -> list[str]:
-        walk = [f"genlab traverse ckpt={run} around=image"] if self.spec.kind == "images" else []
-        return [*super().next_lines(run), *walk]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         latents = f"{self.config.variables} variables of {self.config.classes} classes, one-hot"
-        return super().setting() | {"latents": latents}
+        return super().facts() | {"latents": latents}

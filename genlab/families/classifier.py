@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,8 @@ from genlab.data.statistics import PixelStatistics
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.autoencoder import AE, in_turn
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
-from genlab.families.stacked_dae import StackedDAE, check_hidden, check_images
+from genlab.families.checks import check_images
+from genlab.families.stacked_dae import StackedDAE, check_hidden
 from genlab.log import log
 from genlab.nets.autoencoder import MLPEncoder
 from genlab.nets.stacked import LayeredEncoder, Units
@@ -112,13 +112,13 @@ class Classifier(Family):
         log.info("began with %d layers, %s weights of %s", len(encoder.layers), model.weights, model.path)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """Down the gradient of the cross-entropy; encoder and softmax together."""
+        """A step down the gradient of the cross-entropy, of encoder and softmax together."""
         batch = next(batches)
         assert batch.labels is not None
         return update("classifier", self.loss, batch.images, batch.labels)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
-        """-log softmax(logits)[label], averaged over images, in nats."""
+        """Returns -log softmax(logits)[label], averaged over images, in nats."""
         logits = self.classifier(images).float()
         loss = F.cross_entropy(logits, labels)
         accuracy = (logits.argmax(1) == labels).float().mean()
@@ -128,7 +128,7 @@ class Classifier(Family):
         raise ConfigError(f"model={self.config.name}: makes no images")
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """How well the label of each image is told.
+        """Returns how well each image is classified.
 
         Returns:
             accuracy: 1 where the likeliest class is the label's, else 0.
@@ -142,21 +142,18 @@ class Classifier(Family):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Images, the least probability of their class first; in negative where another was likelier."""
+        """Returns images, the least probable labels first; in negative where another class was likelier."""
         values = self.evaluate(batch, rng=rng)
         order = values["cross_entropy_nats"].argsort(descending=True)
         wrong = (values["accuracy"] == 0).view(-1, 1, 1, 1)
         return {"hardest": in_turn(torch.where(wrong, 1 - batch.images, batch.images)[order])}
 
-    def next_lines(self, run: Path) -> list[str]:
-        return [f"genlab evaluate ckpt={run} per_image=true"]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {"encoder": f"begun from {self.config.start or 'random weights'}"}
 
 
 def encoder_layers(family: Family, start: str) -> tuple[str, list[nn.Linear]]:
-    """The units and the layers of a family's encoder, from the image upwards.
+    """Returns the units and the layers of a family's encoder, from the image upwards.
 
     Those of an autoencoder end below its latent, which has no nonlinearity.
 
@@ -177,7 +174,7 @@ def encoder_layers(family: Family, start: str) -> tuple[str, list[nn.Linear]]:
 
 
 def _listed(sizes: Any) -> str:
-    """As it is typed: [500,500]."""
+    """Returns sizes as they are typed: [500,500]."""
     return f"[{','.join(map(str, sizes))}]"
 
 

@@ -12,7 +12,8 @@ from genlab.adversarial import losses
 from genlab.config.schema import setting
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
-from genlab.families.base import Metrics, labels_remedy
+from genlab.families.base import Metrics
+from genlab.families.checks import labels_remedy
 from genlab.families.gan import GAN, GANConfig
 
 
@@ -50,7 +51,7 @@ class ProjectionGAN(GAN):
 
 
 class ACGAN(ProjectionGAN):
-    """The discriminator also tells classes; only the generator is given labels."""
+    """The discriminator also classifies; only the generator is given labels."""
 
     Config = ACGANConfig
     conditioning = "auxiliary"
@@ -58,7 +59,7 @@ class ACGAN(ProjectionGAN):
     def opponent_objective(
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
-        """-L_S - weight * L_C, with L_C over data and samples (Odena et al. 2017, eqs. 2 and 3).
+        """Returns -L_S - weight * L_C, with L_C over data and samples (Odena et al. 2017, eqs. 2 and 3).
 
         L_C is a sum over the two halves, as L_S is.
         """
@@ -71,7 +72,7 @@ class ACGAN(ProjectionGAN):
         return loss + self.config.discriminator_class_weight * class_loss, metrics
 
     def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """Its own adversarial loss, and the samples to be told as what they were to be."""
+        """Returns its adversarial loss, plus weight * L_C of samples and the labels drawn for them."""
         assert drawn is not None
         features = self.opponent.features(fake)
         loss = losses.generator_loss(self.config.loss, self.opponent.logits(features))
@@ -80,5 +81,5 @@ class ACGAN(ProjectionGAN):
         return loss + self.config.generator_class_weight * class_loss, metrics
 
     def class_loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """-E log P(C = c | x) from the discriminator's features of x, a scalar."""
+        """Returns -E log P(C = c | x) from the discriminator's features of x, a scalar."""
         return F.cross_entropy(self.opponent.class_logits(features).float(), labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
-from genlab.families.base import labels_remedy
+from genlab.families.checks import labels_remedy
 from genlab.families.vae import VAE, VAEConfig
 from genlab.rng import SampleRng
 
@@ -31,7 +30,7 @@ class ConditionalVAEConfig(VAEConfig):
 
 
 class ConditionalVAE(VAE):
-    """Maximises a bound on log p(x | y) of images with their labels.
+    """A variational autoencoder that maximises a bound on log p(x | y) of images with their labels.
 
     The latent is independent of the label a priori, so that it is left with what the label does not say, the
     style: p(x, z | y) = p(x | y, z) p(z), with q(z | x, y) (Kingma et al. 2014, eqs. 2 and 6, without the
@@ -48,7 +47,7 @@ class ConditionalVAE(VAE):
         super().__init__(config, spec)
 
     def log_evidence(self, images: Tensor, noise: Tensor) -> Tensor:
-        """log [p(x, z | y) / q(z | x, y)] of each class y, for one latent each: (B, classes) nats.
+        """Returns log [p(x, z | y) / q(z | x, y)] of each class y, for one latent each: (B, classes) nats.
 
         Each estimates log p(x | y), and in expectation lies below it.
 
@@ -63,13 +62,13 @@ class ConditionalVAE(VAE):
         return torch.stack(columns, 1)
 
     def infer_labels(self, images: Tensor, *, rng: SampleRng) -> Tensor:
-        """The class of the greatest `log_evidence`: Bayes' rule for classes of equal probability."""
+        """Returns the class of the greatest `log_evidence`: Bayes' rule for classes of equal probability."""
         return self.log_evidence(images, self.draw_noise(rng)).argmax(1)
 
     def evaluate(
         self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
     ) -> dict[str, Tensor]:
-        """As a variational autoencoder, but of log p(x | y) for the true label y; and without the label.
+        """Returns the bounds on log p(x | y) for the true label y, and one without the label.
 
         Returns:
             also unlabelled_nats, an upper bound on -log p(x) for classes of equal probability, by one latent
@@ -84,7 +83,7 @@ class ConditionalVAE(VAE):
         return values
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions; and analogies, a row for each image: itself, then its latent with every label.
+        """Returns reconstructions, and analogies: each image in a row, then its latent with every label.
 
         The latent is the posterior's mean (Kingma et al. 2014, figure 1b). Of many classes: the first 30.
         """
@@ -99,11 +98,6 @@ class ConditionalVAE(VAE):
         pictures["analogies"] = torch.cat([images[:, None], drawn.unflatten(0, (len(codes), -1))], 1)
         return pictures
 
-    def next_lines(self, run: Path) -> list[str]:
-        sample, *others = super().next_lines(run)
-        back = [f"genlab reconstruct ckpt={run}"] if self.spec.kind == "images" else []
-        return [f"{sample} labels=[0,1]", *others, *back]
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         bound = "negative ELBO on log p(x | label), 1 posterior sample"
-        return super().setting() | {"bound": bound}
+        return super().facts() | {"bound": bound}

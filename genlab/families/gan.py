@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from genlab.adversarial import losses
+from genlab.adversarial import health, losses
 from genlab.adversarial.augmentation import OPERATIONS, augment
+from genlab.adversarial.compiling import compile_recomputing
 from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.base import AdversarialFamily, LatentFamily, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_sides
 from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
 from genlab.rng import SampleRng
-
-_SATURATED_LOGIT = math.log(99)  # its sigmoid is within 0.01 of 1
-_SATURATED_OUTPUT = 0.99
-_FAR_AHEAD = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """What every adversarial family can be told; the remedies are off unless asked for."""
+    """Settings that every adversarial family has; the remedies are off unless asked for."""
 
     name: str = setting()
     network: Literal["auto", "mlp", "dcgan", "resnet"] = setting(
@@ -38,20 +35,20 @@ class AdversarialConfig:
     hidden: tuple[int, ...] = setting(
         (256, 256), at_least=1, help="mlp: the generator's units, latent to image"
     )
-    opponent_hidden: tuple[int, ...] = setting((256, 256), at_least=1, help="mlp: the opponent's units")
+    opponent_hidden: tuple[int, ...] = setting((256, 256), at_least=1, help="mlp: the discriminator's units")
     width: int = setting(32, at_least=1, help="dcgan, resnet: channels next to the image")
     latent: int = setting(64, at_least=1, help="dimensions of the latent")
     prior: Literal["normal", "uniform"] = setting("normal", help="of the latent; uniform over [-1, 1]")
-    input_scale: float = setting(1.0, above=0, help="factor of the opponent's input")
+    input_scale: float = setting(1.0, above=0, help="factor of the discriminator's input")
     initialization: Literal["default", "normal_0.02", "orthogonal"] = setting("default")
     normalization: Literal["auto", "none", "batch", "layer", "instance"] = setting(
-        "auto", help="of the opponent's hidden layers"
+        "auto", help="of the discriminator's hidden layers"
     )
-    spectral_norm: bool = setting(False, help="of the opponent's weights (Miyato et al. 2018)")
-    minibatch_std: bool = setting(False, help="the opponent sees how a batch varies (Karras et al. 2018)")
-    packing: int = setting(1, at_least=1, help="images that the opponent judges together (Lin et al. 2018)")
+    spectral_norm: bool = setting(False, help="of the discriminator's weights (Miyato et al. 2018)")
+    minibatch_std: bool = setting(False, help="a feature of how a batch varies (Karras et al. 2018)")
+    packing: int = setting(1, at_least=1, help="images that the discriminator gets as one (Lin et al. 2018)")
     instance_noise: float = setting(
-        0.0, at_least=0, help="standard deviation of noise on the opponent's input (Sonderby et al. 2017)"
+        0.0, at_least=0, help="standard deviation of the noise on its input (Sonderby et al. 2017)"
     )
     instance_noise_until: float = setting(
         1.0, above=0, at_most=1, help="share of the run after which it is 0"
@@ -84,8 +81,11 @@ class GANConfig(AdversarialConfig):
             )
 
 
-class GAN(Family):
-    """Two players. A subclass changes a loss, the opponent's name, or what an update does around it.
+class GAN(LatentFamily, AdversarialFamily):
+    """A game of a discriminator and a generator.
+
+    In the code the discriminator, or critic, is the generator's `opponent`, whatever the player's name. A
+    subclass changes a loss, the name, or what an update does around it.
 
     Networks work on images in [-1, 1], and on points as they are.
     """
@@ -93,9 +93,7 @@ class GAN(Family):
     Config = GANConfig
     players: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
     sampled_by = ("generator",)
-    adversarial = True
-    decodes = True
-    patience: ClassVar[dict[str, int]] = {"opponent_ahead": 10}
+    patience = health.PATIENCE
     conditioning: ClassVar[str] = "none"
     penalized: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("opponent_objective", "generator_objective")
@@ -131,7 +129,6 @@ class GAN(Family):
         )
         self.add_module(self.players[0], opponent)
         self.latent_prior = config.prior
-        self._noise_sigma = config.instance_noise
 
     def begin(self, statistics: PixelStatistics | None, load: Loader | None = None) -> None:
         """The generator of images starts at the means of the training images."""
@@ -141,14 +138,14 @@ class GAN(Family):
 
     @property
     def opponent(self) -> Discriminator:
-        """The discriminator or critic."""
+        """Returns the discriminator or critic."""
         opponent = self.get_submodule(self.players[0])
         assert isinstance(opponent, Discriminator)
         return opponent
 
     @classmethod
     def normalization(cls, config: Any, network: str) -> str:
-        """What the opponent's hidden layers are normalised by.
+        """Returns what the discriminator's hidden layers are normalised by.
 
         Raises:
             ConfigError: a batch's statistics under a penalty on each image's gradient.
@@ -171,15 +168,16 @@ class GAN(Family):
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        """Settings of the model that must agree with others.
+        """Refuses settings of the model that do not agree with others.
 
         Raises:
             ConfigError: a batch that cannot be packed.
         """
+        super().check(config)
         packing = config.model.packing
         if packing > 1 and cls.takes_labels:
             raise ConfigError(
-                f"model.packing={packing}: {config.model.name} judges single images with their labels; "
+                f"model.packing={packing}: {config.model.name} takes single images with their labels; "
                 "use model.packing=1"
             )
         for key in ("batch_size", "micro_batch_size"):
@@ -190,11 +188,7 @@ class GAN(Family):
                 )
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """Goodfellow et al. 2014, Algorithm 1: k steps of the opponent, one of the generator."""
-        progress = update.step / update.steps
-        self._noise_sigma = self.config.instance_noise * max(
-            0.0, 1 - progress / self.config.instance_noise_until
-        )
+        """Goodfellow et al. 2014, Algorithm 1: k steps of the discriminator, one of the generator."""
         batch, metrics = None, {}
         for _ in range(self.opponent_steps):
             batch = next(batches)
@@ -208,13 +202,20 @@ class GAN(Family):
 
     def update_opponent(self, batch: Batch, update: UpdateProtocol) -> Metrics:
         self.opponent.advance_spectral_norm()
-        return update(self.players[0], self.opponent_loss, *self.inputs(batch))
+        loss = partial(self.opponent_loss, noise_sigma=self.noise_sigma(update))
+        return update(self.players[0], loss, *self.inputs(batch))
 
     def update_generator(self, batch: Batch, update: UpdateProtocol) -> Metrics:
-        return update("generator", self.generator_loss, *self.inputs(batch))
+        loss = partial(self.generator_loss, noise_sigma=self.noise_sigma(update))
+        return update("generator", loss, *self.inputs(batch))
+
+    def noise_sigma(self, update: UpdateProtocol) -> float:
+        """Returns the standard deviation of a step's instance noise, which falls to 0 in a straight line."""
+        progress = update.step / update.steps
+        return self.config.instance_noise * max(0.0, 1 - progress / self.config.instance_noise_until)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What both losses take: images, new latents and, with labels, the images' labels and new ones."""
+        """Returns what both losses take: images, latents and, for families with labels, two sets of them."""
         n, device = len(batch.images), batch.images.device
         if self.config.prior == "uniform":
             latents = torch.rand(n, self.config.latent, device=device) * 2 - 1
@@ -226,25 +227,33 @@ class GAN(Family):
         return batch.images, latents, batch.labels, torch.randint(self.spec.classes, (n,), device=device)
 
     def opponent_loss(
-        self, images: Tensor, latents: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+        self,
+        images: Tensor,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        drawn: Tensor | None = None,
+        *,
+        noise_sigma: float = 0.0,
     ) -> tuple[Tensor, Metrics]:
-        """The opponent's loss. No gradient reaches the generator.
+        """Returns the discriminator's loss. No gradient reaches the generator.
 
         Args:
             images: (B, C, H, W) in [0, 1].
             latents: (B, latent).
             labels, drawn: of the images and for the samples, (B,) each, where the family takes labels.
+            noise_sigma: standard deviation of the instance noise.
         """
         real = self.to_model(images)
         with torch.no_grad():
             fake = self.generator(latents, drawn).float()
-        loss, metrics = self.opponent_objective(self.disturbed(real), self.disturbed(fake), labels, drawn)
-        return loss, metrics | self.batch_health(real, fake)
+        shown = self.disturbed(real, noise_sigma), self.disturbed(fake, noise_sigma)
+        loss, metrics = self.opponent_objective(*shown, labels, drawn)
+        return loss, metrics | health.of_batch(real, fake, bounded=self.spec.kind == "images")
 
     def opponent_objective(
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
-        """The opponent's loss on what it is shown. Draws no random numbers: compiled, it is the same."""
+        """Returns the discriminator's loss on what it is shown. It draws no random numbers."""
         return self.adversarial_objective(real, self.opponent.features_of_both(real, fake), labels, drawn)
 
     def adversarial_objective(
@@ -254,12 +263,12 @@ class GAN(Family):
         labels: Tensor | None = None,
         drawn: Tensor | None = None,
     ) -> tuple[Tensor, Metrics]:
-        """The same without what an auxiliary classifier adds, from the features of data and of samples."""
+        """Returns that loss from the features of data and of samples, without an auxiliary classifier."""
         config, player = self.config, self.players[0]
         real_logits = self.opponent.logits(features[0], labels)
         fake_logits = self.opponent.logits(features[1], drawn)
         loss = losses.discriminator_loss(config.loss, real_logits, fake_logits, 1 - config.label_smoothing)
-        metrics = self.opponent_health(real_logits.float(), fake_logits.float())
+        metrics = health.of_logits(config.loss, real_logits.float(), fake_logits.float())
         metrics[f"{player}_loss"] = loss
         if config.r1 > 0:
             penalty = losses.r1_penalty(lambda x: self.opponent(x, labels), real, config.packing)
@@ -268,10 +277,16 @@ class GAN(Family):
         return loss, metrics
 
     def generator_loss(
-        self, images: Tensor, latents: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
+        self,
+        images: Tensor,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        drawn: Tensor | None = None,
+        *,
+        noise_sigma: float = 0.0,
     ) -> tuple[Tensor, Metrics]:
-        """The generator's loss; arguments as `opponent_loss`."""
-        fake = self.disturbed(self.generator(latents, drawn).float())
+        """Returns the generator's loss; arguments as `opponent_loss`."""
+        fake = self.disturbed(self.generator(latents, drawn).float(), noise_sigma)
         return self.generator_objective(fake, drawn)
 
     def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
@@ -279,90 +294,27 @@ class GAN(Family):
         return loss, {"generator_loss": loss}
 
     def to_model(self, images: Tensor) -> Tensor:
-        """[0, 1] to [-1, 1]; points stay."""
+        """Returns images in [-1, 1] for those in [0, 1]; points stay."""
         return images * 2 - 1 if self.spec.kind == "images" else images
 
-    def disturbed(self, x: Tensor) -> Tensor:
-        """What the opponent is shown of x: augmented, with instance noise, where these are asked for."""
+    def disturbed(self, x: Tensor, noise_sigma: float) -> Tensor:
+        """Returns what the discriminator is shown of x: augmented, with instance noise, where asked for."""
         if self.config.augmentation:
             x = augment(x, self.config.augmentation)
-        return x + self._noise_sigma * torch.randn_like(x) if self._noise_sigma > 0 else x
-
-    def opponent_health(self, real: Tensor, fake: Tensor) -> Metrics:
-        """Shares of data and of samples that are told apart, and of logits that pass no gradient on."""
-        player, loss = self.players[0], self.config.loss
-        border = 0.5 if loss == "least_squares" else 0.0
-        health = {
-            f"{player}_accuracy_real": (real > border).float().mean(),
-            f"{player}_accuracy_generated": (fake < border).float().mean(),
-        }
-        if loss == "hinge":
-            health[f"{player}_saturated_share"] = ((real > 1).float().mean() + (fake < -1).float().mean()) / 2
-        elif loss != "least_squares":
-            saturated = torch.cat([real, fake]).abs() > _SATURATED_LOGIT
-            health[f"{player}_saturated_share"] = saturated.float().mean()
-        return health
-
-    def batch_health(self, real: Tensor, fake: Tensor) -> Metrics:
-        """How much a generated batch varies, as a share of how much data do; and saturated pixels.
-
-        The total variance is half the mean squared distance of two members of a batch.
-        """
-        if len(real) < 2:
-            return {}
-        health = {"sample_diversity": spread(fake) / (spread(real) + 1e-12)}
-        if self.spec.kind == "images":
-            health["generator_saturated_share"] = (fake.abs() > _SATURATED_OUTPUT).float().mean()
-        return health
+        return x + noise_sigma * torch.randn_like(x) if noise_sigma > 0 else x
 
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
-        """What has gone wrong, in plain words, from the means of a logging interval."""
-        player, remedies, found = self.players[0], self.remedies(), {}
-        accuracies = [means.get(f"{player}_accuracy_{of}", 0.0) for of in ("real", "generated")]
-        if min(accuracies) > 0.99 and means.get(f"{player}_saturated_share", 1.0) > 0.5:
-            found["opponent_won"] = (
-                f"the {player} has won: it tells {min(accuracies):.1%} of data and of samples apart, and the "
-                f"generator learns little from it; {remedies['opponent_won']}"
-            )
-        if min(accuracies) >= _FAR_AHEAD:
-            found["opponent_ahead"] = (
-                f"the {player} stays far ahead: it tells {min(accuracies):.1%} of data and of samples "
-                f"apart, and has for a long time: the generator does not catch up; {remedies['opponent_won']}"
-            )
-        norm = means.get("generator_gradient_norm", math.inf)
-        if norm < 1e-4:
-            found["vanishing_gradient"] = (
-                f"the generator's gradient vanishes (norm {norm:.1g}): it has stopped learning; "
-                f"{remedies['vanishing_gradient']}"
-            )
-        diversity = means.get("sample_diversity", 1.0)
-        if diversity < 0.02:
-            found["collapse"] = (
-                f"samples have collapsed: a generated batch varies {diversity:.2%} as much as data; "
-                f"{remedies['collapse']}"
-            )
-        return found
+        return health.warnings(self.players[0], means, self.remedies())
+
+    def remedies(self) -> dict[str, str]:
+        """Returns what to try against each of the `warnings`."""
+        return health.remedies(self.config, self.players[0], labels=self.takes_labels)
 
     def batch_statistics(self) -> list[str]:
         return super().batch_statistics() + ["model.minibatch_std"] * self.config.minibatch_std
 
-    def remedies(self) -> dict[str, str]:
-        """What to try against each of the `warnings`: settings that this model has."""
-        rate = f"optimizer.players.{self.players[0]}.lr"
-        other_loss = "model.loss=non_saturating, " if getattr(self.config, "loss", "") == "minimax" else ""
-        others = ""
-        if not self.takes_labels:  # packed images have no labels, and neither has an unrolled GAN
-            unrolled = "" if self.config.name == "unrolled_gan" else "model=unrolled_gan, "
-            others = f"model.packing={2 * self.config.packing}, {unrolled}"
-        return {
-            "opponent_won": f"lower {rate}, or try model.instance_noise=0.1, model.r1=1 or "
-            "model.spectral_norm=true",
-            "vanishing_gradient": f"try {other_loss}model.instance_noise=0.1 or a lower {rate}",
-            "collapse": f"try {others}model.minibatch_std=true or a lower optimizer.players.generator.lr",
-        }
-
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
-        """The generator on latents of the prior, with labels drawn uniformly where none are given."""
+        """Draws from the generator, with labels drawn uniformly where none are given."""
         latents = self.prior_latents(rng)
         if self.takes_labels and labels is None:
             labels = rng.integers(self.spec.classes)
@@ -376,32 +328,22 @@ class GAN(Family):
         latent = self.config.latent
         return rng.uniform(latent) * 2 - 1 if self.config.prior == "uniform" else rng.normal(latent)
 
-    def judge(self, images: Tensor) -> Tensor | None:
-        """D(x), the probability that the discriminator gives to each of (N, C, H, W) being data: (N,)."""
+    def discriminator_output(self, images: Tensor) -> Tensor | None:
+        """Returns D(x), the probability that each of (N, C, H, W) is data, (N,), or its logit."""
         if self.config.packing > 1 or self.takes_labels:
             return None
         logits = self.opponent(self.to_model(images)).float()
         return logits if self.config.loss in ("least_squares", "hinge") else logits.sigmoid()
 
     def compile_networks(self) -> None:
-        """The generator, and the losses whole: with their penalties and unrolled steps."""
-        with contextlib.suppress(ImportError, AttributeError):  # torch does not promise to keep these names
-            # On a CPU it takes longer to store a ReLU's mask than to compare again: twice the unroll's time.
-            import torch._functorch.config as functorch_config
-
-            functorch_config.aggressive_recomputation = True
+        """Compiles the generator, and whole losses with their penalties and unrolled steps."""
         self.generator.compile()
         for name in self.compiled:
-            setattr(self, name, torch.compile(getattr(self, name)))
-
-
-def spread(x: Tensor) -> Tensor:
-    """Sum of the squared differences from the mean of a batch (B, C, H, W)."""
-    return torch.linalg.vector_norm(x - x.mean(0)).square()  # var(0) is seven times as slow on a CPU
+            setattr(self, name, compile_recomputing(getattr(self, name)))
 
 
 def choose_network(config: AdversarialConfig, spec: DataSpec) -> str:
-    """What `auto` stands for."""
+    """Returns the network that `auto` stands for."""
     if config.network != "auto":
         return config.network
     return "mlp" if spec.kind == "points" or min(spec.height, spec.width) < SIZES["dcgan"][0] else "dcgan"
@@ -426,9 +368,5 @@ def check_network(config: AdversarialConfig, spec: DataSpec, network: str) -> No
             f"model.network={network}: {spec.name} has points, not images; use model.network=mlp"
         )
     least, most = SIZES[network]
-    if not least <= min(spec.height, spec.width) <= max(spec.height, spec.width) <= most:
-        wanted = f"{least}x{least}" if least == most else f"sides from {least} to {most}"
-        raise ConfigError(
-            f"model.network={network}: images of {spec.height}x{spec.width} pixels, it takes {wanted}; "
-            "use dataset.size=32 or model.network=mlp"
-        )
+    remedy = "use dataset.size=32 or model.network=mlp"
+    check_sides(f"model.network={network}", "it", spec, least=least, most=most, remedy=remedy)

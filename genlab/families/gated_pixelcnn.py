@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genlab.config.schema import setting
-from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig, check_odd
-from genlab.nets import gated_pixelcnn
-from genlab.nets.autoregressive import PixelNet
+from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig
+from genlab.nets.gated_pixelcnn import GatedPixelCNNNetwork
 
 
 @dataclass(frozen=True)
@@ -28,22 +27,4 @@ class GatedPixelCNN(Autoregressive):
     """van den Oord et al. 2016, Conditional Image Generation with PixelCNN Decoders."""
 
     Config = GatedPixelCNNConfig
-
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        config: GatedPixelCNNConfig = self.config
-        check_odd(config, "kernel", "first_kernel")
-        return gated_pixelcnn.GatedPixelCNN(
-            shape,
-            parameters,
-            ordered,
-            classes,
-            codes,
-            width=config.width,
-            layers=config.layers,
-            kernel=config.kernel,
-            first_kernel=config.first_kernel,
-            head=config.head,
-            coordinates=config.coordinates,
-        )
+    Network = GatedPixelCNNNetwork

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
-from genlab.distributions.latents import DiagonalNormal, FactorizedPrior, Posterior
+from genlab.distributions.posteriors import DiagonalNormal, Posterior
+from genlab.distributions.priors import FactorizedPrior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics
 from genlab.families.latent_variable import NetworkName, VAENet, active
@@ -66,19 +67,19 @@ class HierarchicalVAEConfig:
 
     @property
     def latent(self) -> int:
-        """Dimensions of all layers together."""
+        """Returns the dimensions of all layers together."""
         return sum(self.latents)
 
 
 class HierarchicalNet(VAENet):
-    """The two ladders, without labels. Latents are those of all layers; see `genlab.nets.ladder`."""
+    """The two ladders, without labels; latents are those of all layers. See `genlab.nets.ladder`."""
 
     decoder: LadderDecoder
 
     def forward(
         self, images: Tensor, noise: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As that of a variational autoencoder, of the distributions on the sample's way down.
+        """Returns the tensors of `VAENet.forward`, of the distributions on the sample's way down.
 
         The mean and the log-variance of a layer are those given the sample of the layers above.
         """
@@ -98,7 +99,7 @@ class HierarchicalNet(VAENet):
 
 
 class HierarchicalVAE(VAE):
-    """Maximises the evidence lower bound of several stochastic layers.
+    """A variational autoencoder that maximises the evidence lower bound of several stochastic layers.
 
     To everything outside it is a variational autoencoder of the non-centred latents of all layers, layer 1
     first, whose prior is N(0, I); its posterior of a layer depends on the sample of those above.
@@ -108,14 +109,15 @@ class HierarchicalVAE(VAE):
     Network = HierarchicalNet
     vae: HierarchicalNet
 
-    def loss(self, images: Tensor, kl_weight: float, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """-log p(x | z) + kl_weight * KL, summed over dimensions and layers, averaged over images.
+    def objective(
+        self, images: Tensor, noise: Tensor, kl_weight: float, labels: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """Returns -log p(x | z) + kl_weight * KL, summed over dimensions and layers, averaged over images.
 
         The KL term of a layer is in closed form, given the sample of the layers above (Sønderby et al. 2016).
         Under free bits it counts, averaged over the images, as no less than they are (Kingma et al. 2016,
         free bits, with a group for each layer).
         """
-        noise = torch.randn(len(images), self.config.latent, device=images.device)
         posterior, log_likelihood = self.infer(images, noise)
         reconstruction = -log_likelihood.mean()
         layers = self.kl_of_layers(posterior).mean(0)
@@ -128,7 +130,7 @@ class HierarchicalVAE(VAE):
         return reconstruction + kl_weight * penalty, metrics | by_layer("kl_nats", layers)
 
     def kl_of_layers(self, posterior: Posterior) -> Tensor:
-        """The KL term of each layer given the sample of those above, (B, layers) nats; see `infer`."""
+        """Returns the KL term of each layer given the sample of those above, (B, layers) nats."""
         assert isinstance(self.vae.prior, FactorizedPrior)
         assert isinstance(posterior, DiagonalNormal)
         each = self.vae.prior.kl_of_dimensions(posterior)
@@ -137,7 +139,7 @@ class HierarchicalVAE(VAE):
     def evaluate(
         self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
     ) -> dict[str, Tensor]:
-        """As a variational autoencoder, with the KL term of each layer.
+        """Returns the numbers of a variational autoencoder, with the KL term of each layer.
 
         Returns:
             also kl_nats_layer_1 and so on, from the image upwards. posterior_mean is that of the
@@ -149,7 +151,7 @@ class HierarchicalVAE(VAE):
         return values | by_layer("kl_nats", self.kl_of_layers(posterior))
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """active_units as a variational autoencoder, and active_units_layer_1 and so on."""
+        """Returns active_units as a variational autoencoder, and active_units_layer_1 and so on."""
         numbers = super().summarize(values)
         if not numbers:
             return {}
@@ -159,7 +161,7 @@ class HierarchicalVAE(VAE):
         }
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """As a variational autoencoder; also layers of which no latent is used, while others are."""
+        """Warns as a variational autoencoder; also of layers of which no latent is used, while others are."""
         found = super().validation_warnings(numbers)
         layers = range(1, len(self.config.latents) + 1)
         unused = [str(k) for k in layers if numbers.get(f"active_units_layer_{k}") == 0]
@@ -170,10 +172,10 @@ class HierarchicalVAE(VAE):
             )
         return found
 
-    def setting(self) -> dict[str, Any]:
-        return super().setting() | {"stochastic_layers": len(self.config.latents)}
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"stochastic_layers": len(self.config.latents)}
 
 
 def by_layer(name: str, values: Tensor) -> dict[str, Tensor]:
-    """NAME_layer_1 and so on, of values (..., layers)."""
+    """Returns values (..., layers) as NAME_layer_1 and so on."""
     return {f"{name}_layer_{k}": value for k, value in enumerate(values.unbind(-1), 1)}

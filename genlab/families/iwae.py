@@ -13,12 +13,12 @@ from torch import Tensor
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.latent_variable import Autoencoder, AutoencoderConfig
+from genlab.families.latent_variable import LatentVariableConfig, LatentVariableModel
 from genlab.rng import SampleRng
 
 
 @dataclass(frozen=True)
-class IWAEConfig(AutoencoderConfig):
+class IWAEConfig(LatentVariableConfig):
     """See configs/model/iwae.yaml."""
 
     name: Literal["iwae"] = setting("iwae")
@@ -26,26 +26,26 @@ class IWAEConfig(AutoencoderConfig):
     doubly_reparameterized: bool = setting(False, help="the encoder's gradient of Tucker et al. 2019")
 
 
-class IWAE(Autoencoder):
-    """Maximises the importance-weighted bound of K samples; with K = 1 it is a variational autoencoder."""
+class IWAE(LatentVariableModel):
+    """A family that maximises the bound of K importance samples; with K = 1 it is the VAE."""
 
     Config = IWAEConfig
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """The gradient of the bound by its reparameterised samples (Burda et al. 2016, section 3)."""
+        """A step up the gradient of the bound by reparameterised samples (Burda et al. 2016, section 3)."""
         return update("vae", self.loss, next(batches).images)
 
     def loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        """`objective` of fresh noise."""
+        """Returns `objective` for fresh noise."""
         shape = (self.config.importance_samples, len(images), self.config.latent)
         return self.objective(images, torch.randn(shape, device=images.device))
 
     def objective(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """-log(1/K sum_k w_k), w_k = p(x, z_k) / q(z_k | x), averaged over images (Burda et al. 2016, eq. 8).
+        """Returns -log(1/K sum_k w_k), w_k = p(x, z_k) / q(z_k | x), averaged over images.
 
-        Its gradient weighs that of log w_k by w_k over the sum of all. Doubly reparameterised, the encoder's
-        gradient flows through the latents alone, and weighs them by the square (Tucker et al. 2019, eq. 8):
-        the same in expectation, and less noisy.
+        Burda et al. 2016, eq. 8. Its gradient weighs that of log w_k by w_k over the sum of all. Doubly
+        reparameterised, the encoder's gradient flows through the latents alone, and weighs them by the square
+        (Tucker et al. 2019, eq. 8): the same in expectation, and less noisy.
 
         Args:
             noise: standard normal, (K, B, latent).
@@ -68,13 +68,13 @@ class IWAE(Autoencoder):
     def evaluate(
         self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
     ) -> dict[str, Tensor]:
-        """As a variational autoencoder, with an importance-weighted bound of K samples unless told."""
+        """Returns the numbers of a variational autoencoder, and a bound of K samples by default."""
         samples = importance_samples or self.config.importance_samples
         return super().evaluate(batch, rng=rng, importance_samples=samples)
 
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         samples = self.config.importance_samples
-        return super().setting() | {"importance_weighted_bound": f"{samples} posterior samples"}
+        return super().facts() | {"importance_weighted_bound": f"{samples} posterior samples"}
 
     def compile_networks(self) -> None:
         """The two networks one by one, since a step calls each of them for itself."""

@@ -1,4 +1,4 @@
-"""Models p(x, z) of images with latents z, and encoders of posteriors: what all of them share."""
+"""What all models p(x, z) of images with latents z share, with their encoders of posteriors."""
 
 from __future__ import annotations
 
@@ -16,19 +16,6 @@ from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.data.subsets import subset
 from genlab.device import numbers_at_once
-from genlab.distributions.latents import (
-    POSTERIORS,
-    DiagonalNormal,
-    FactorizedPrior,
-    Laplace,
-    Mixture,
-    Posterior,
-    Prior,
-    StandardNormal,
-    Uniform,
-    VampPrior,
-    kl_decomposition,
-)
 from genlab.distributions.likelihoods import (
     SMALLEST_SIGMA,
     SMALLEST_SPREAD,
@@ -37,12 +24,22 @@ from genlab.distributions.likelihoods import (
     bits_per_dim,
     make_likelihood,
 )
+from genlab.distributions.posteriors import POSTERIORS, DiagonalNormal, Posterior
+from genlab.distributions.priors import (
+    FactorizedPrior,
+    Laplace,
+    MixturePrior,
+    Prior,
+    StandardNormal,
+    Uniform,
+    VampPrior,
+    kl_decomposition,
+)
 from genlab.errors import ConfigError
-from genlab.families.base import Family, Loader
+from genlab.families.base import LatentFamily, Loader
+from genlab.families.checks import check_sides
 from genlab.metrics.two_samples import accuracy_between
 from genlab.nets.autoencoder import (
-    LARGEST_PIXELS,
-    SMALLEST_PIXELS,
     Shape,
     choose_network,
     make_decoder,
@@ -63,7 +60,7 @@ NetworkName = Literal["auto", "mlp", "conv", "resnet"]
 
 @dataclass(frozen=True)
 class NetworksConfig:
-    """The networks and the likelihood: what does not depend on the latents either."""
+    """Settings of networks and likelihood, which do not depend on the latents either."""
 
     name: str = setting()
     network: NetworkName = setting("auto", help="auto: resnet for sides from 28 to 64 pixels, else mlp")
@@ -77,8 +74,8 @@ class NetworksConfig:
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(NetworksConfig):
-    """The networks, the likelihood and the latents: what does not depend on how they are trained."""
+class LatentVariableConfig(NetworksConfig):
+    """Settings of networks, likelihood and latents, which do not depend on how they are trained."""
 
     latent: int = setting(16, at_least=1, help="dimensions of the latent")
     prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
@@ -109,11 +106,11 @@ class LatentNet(nn.Module):
         offset.set(outputs)
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
-        """The posterior of each image, float32."""
+        """Returns the posterior of each image, float32."""
         raise NotImplementedError
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The decoder's outputs for latents (n, latent)."""
+        """Returns the decoder's outputs for latents (n, latent)."""
         return _given(labels, self.decoder, self.prior.to_decoder(latents))
 
 
@@ -121,14 +118,14 @@ class VAENet(LatentNet):
     """Normal posteriors of a latent vector, and a choice of priors.
 
     Args:
-        config, spec: see AutoencoderConfig; of the images.
+        config, spec: see LatentVariableConfig; of the images.
         outputs: channels of the decoder's result.
         learns_sigma: holds the Gaussian likelihood's log standard deviation as a weight.
         classes: of labels that both networks see; 0 for none.
     """
 
     def __init__(
-        self, config: AutoencoderConfig, spec: DataSpec, outputs: int, learns_sigma: bool, classes: int = 0
+        self, config: LatentVariableConfig, spec: DataSpec, outputs: int, learns_sigma: bool, classes: int = 0
     ) -> None:
         super().__init__()
         self.latent, self.posterior, self.classes = config.latent, POSTERIORS[config.posterior], classes
@@ -142,9 +139,9 @@ class VAENet(LatentNet):
     def forward(
         self, images: Tensor, noise: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The posterior's mean and spread, float32, and the decoder's outputs for one latent of each image.
+        """Returns the posterior's mean and spread, float32, and outputs for a latent of each image.
 
-        The latent is that of standard normal noise (B, latent); see `genlab.distributions.latents.Posterior`.
+        The latent is that of standard normal noise (B, latent); see `genlab.distributions.posteriors`.
         """
         posterior = self.encode(images, labels)
         return posterior.mean, posterior.spread, self.decode(posterior.sample(noise), labels)
@@ -153,13 +150,13 @@ class VAENet(LatentNet):
         return self.posterior.read(_given(labels, self.encoder, images), self.latent)
 
     def _make_networks(
-        self, config: AutoencoderConfig, shape: Shape, out_shape: Shape
+        self, config: LatentVariableConfig, shape: Shape, out_shape: Shape
     ) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder, for images and outputs of these shapes."""
+        """Returns encoder and decoder, for images and outputs of these shapes."""
         numbers = self.posterior.count(config.latent)
         return make_networks(config, shape, out_shape, numbers, config.latent, self.classes)
 
-    def _make_prior(self, config: AutoencoderConfig, spec: DataSpec) -> Prior:
+    def _make_prior(self, config: LatentVariableConfig, spec: DataSpec) -> Prior:
         match config.prior:
             case "standard_normal":
                 return StandardNormal(config.latent)
@@ -168,7 +165,7 @@ class VAENet(LatentNet):
             case "laplace":
                 return Laplace(config.latent)
             case "mixture":
-                return Mixture(config.latent, config.prior_components)
+                return MixturePrior(config.latent, config.prior_components)
             case "vampprior":
                 bounded = spec.kind == "images"
                 return VampPrior(config.latent, config.prior_components, spec.shape, bounded, self.encode)
@@ -177,7 +174,7 @@ class VAENet(LatentNet):
 def make_networks(
     config: NetworksConfig, shape: Shape, out_shape: Shape, numbers: int, latent: int, classes: int = 0
 ) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder, for images and outputs of these shapes.
+    """Returns encoder and decoder, for images and outputs of these shapes.
 
     Args:
         numbers: that the encoder gives for a posterior.
@@ -192,7 +189,7 @@ def make_networks(
 
 
 def make_log_sigma(learned: bool) -> nn.Parameter | None:
-    """The logarithm of a learned standard deviation, a tenth of the range to begin with."""
+    """Returns the logarithm of a learned standard deviation, a tenth of the range to begin with."""
     return nn.Parameter(torch.tensor(math.log(0.1))) if learned else None
 
 
@@ -204,7 +201,7 @@ def start_log_sigma(log_sigma: nn.Parameter | None, statistics: PixelStatistics)
 
 
 def sigma_warning(numbers: Mapping[str, float]) -> dict[str, str]:
-    """Of a learned standard deviation at its lower bound, from the numbers of a split."""
+    """Warns of a learned standard deviation at its lower bound, from the numbers of a split."""
     if numbers.get("sigma", math.inf) > SMALLEST_SIGMA * 1.01:
         return {}
     return {
@@ -214,19 +211,18 @@ def sigma_warning(numbers: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-class Autoencoder(Family):
+class LatentVariableModel(LatentFamily):
     """A decoder, a prior and an encoder of posteriors, one player; a subclass says how they are trained.
 
     One that takes labels has them in both networks, and everything here is then of images given their labels.
     """
 
-    Config: ClassVar[type] = AutoencoderConfig
+    Config: ClassVar[type] = LatentVariableConfig
     Network: ClassVar[Callable[..., LatentNet]] = VAENet
     players = ("vae",)
     sampled_by = ("vae",)
     takes_importance_samples = True
     encodes = True
-    decodes = True
 
     vae: LatentNet
 
@@ -248,29 +244,29 @@ class Autoencoder(Family):
         start_log_sigma(self.vae.log_sigma, statistics)
 
     def draw_noise(self, rng: SampleRng, *samples: int) -> Tensor:
-        """What posteriors make latents of, (n, *samples, latent): standard normal numbers."""
+        """Draws the standard normal numbers that posteriors turn into latents, (n, *samples, latent)."""
         return rng.normal(*samples, self.config.latent)
 
     @property
     def likelihood(self) -> Likelihood:
-        """Made when asked for, since the moving average has a standard deviation of its own."""
+        """Returns the likelihood, made when asked for: the moving average has its own standard deviation."""
         return make_likelihood(self.likelihood_name, self.spec, self.config.sigma, self.vae.log_sigma)
 
     def terms(
         self, images: Tensor, noise: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
+        """Returns -log p(x | z) and the KL term, (B,) nats each, and the posterior's mean, (B, latent)."""
         posterior, log_likelihood = self.infer(images, noise, labels)
         return -log_likelihood, self.divergence(posterior, noise), posterior.mean
 
     def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> tuple[Posterior, Tensor]:
-        """The posterior, and log p(x | z) of its sample for noise (B, latent): (B,) nats."""
+        """Returns the posterior, and log p(x | z) of its sample for noise (B, latent): (B,) nats."""
         assert isinstance(self.vae, VAENet)
         mean, spread, outputs = _given(labels, self.vae, images, noise)
         return self.vae.posterior(mean, spread), self.likelihood.log_prob(outputs, images)
 
     def divergence(self, posterior: Posterior, noise: Tensor) -> Tensor:
-        """The KL term, (B,) nats: in closed form, or log q(z | x) - log p(z) of the sample for that noise."""
+        """Returns the KL term, (B,) nats: in closed form, or log q(z | x) - log p(z) of the sample."""
         closed = self.vae.prior.kl(posterior)
         if closed is not None:
             return closed
@@ -280,7 +276,7 @@ class Autoencoder(Family):
     def log_weights(
         self, images: Tensor, posterior: Posterior, latents: Tensor, labels: Tensor | None = None
     ) -> Tensor:
-        """log p(x, z) - log q(z | x) of S latents (S, B, latent) for each of B images: (S, B) nats.
+        """Returns log p(x, z) - log q(z | x) of S latents (S, B, latent) for each of B images: (S, B) nats.
 
         Images and samples are one batch of S B rows to the decoder.
         """
@@ -292,7 +288,7 @@ class Autoencoder(Family):
     def importance_weighted_nats(
         self, images: Tensor, samples: int, rng: SampleRng, labels: Tensor | None = None
     ) -> Tensor:
-        """-log(1/K sum_k p(x, z_k) / q(z_k | x)) (Burda et al. 2016, eq. 8), (B,) nats.
+        """Returns -log(1/K sum_k p(x, z_k) / q(z_k | x)) (Burda et al. 2016, eq. 8), (B,) nats.
 
         An upper bound on -log p(x) in expectation, which falls towards it as K rises. The encoder runs once;
         the sum over samples is taken in parts, so that memory does not grow with K.
@@ -311,7 +307,7 @@ class Autoencoder(Family):
         return math.log(samples) - log_sum
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
-        """Images of latents from the prior; the likelihood's mean, or a draw where `sample_mean` is false.
+        """Draws latents of the prior; their images are likelihood means, or draws if not `sample_mean`.
 
         Labels are drawn evenly where none are given, if the family takes them.
         """
@@ -326,7 +322,7 @@ class Autoencoder(Family):
     def evaluate(
         self, batch: Batch, *, rng: SampleRng, importance_samples: int | None = None
     ) -> dict[str, Tensor]:
-        """The negative evidence lower bound of each image, one sample of its posterior.
+        """Returns the negative evidence lower bound of each image, one sample of its posterior.
 
         Args:
             importance_samples: for an importance-weighted bound beside it; None for none.
@@ -355,17 +351,17 @@ class Autoencoder(Family):
         return values
 
     def _bits_per_dim(self, name: str, nats: Tensor) -> dict[str, Tensor]:
-        """NAME_bits_per_dim of the stored levels, (B,); nothing for a density of values not dequantised."""
+        """Returns nats (B,) as NAME_bits_per_dim of the stored levels; see `likelihoods.bits_per_dim`."""
         return bits_per_dim(name, nats, self.likelihood, self.spec)
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """What the latents do, over a split.
+        """Returns how the latents are used, over a split.
 
         Returns:
             active_units: how many latents are; see `active`.
             prior_posterior_accuracy, sigma: see the methods of these names.
             index_code_mutual_information_nats, total_correlation_nats, dimension_wise_kl_nats: the KL term of
-                1,000 images in three parts, see `genlab.distributions.latents.kl_decomposition`.
+                1,000 images in three parts, see `genlab.distributions.priors.kl_decomposition`.
         """
         means = values["posterior_mean"]
         if len(means) < 2:
@@ -385,7 +381,7 @@ class Autoencoder(Family):
 
     @torch.no_grad()
     def prior_posterior_accuracy(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """How well a classifier tells latents of images from draws of the prior; see `metrics.two_samples`.
+        """Returns how well a classifier tells latents from draws of the prior; see `metrics.two_samples`.
 
         1/2 says that the prior draws what images are encoded to, for all that the classifier sees; near 1,
         the decoder was never shown what it gets in `sample`.
@@ -405,11 +401,11 @@ class Autoencoder(Family):
         return {"prior_posterior_accuracy": accuracy_between(latents, drawn.cpu())}
 
     def sigma(self) -> dict[str, float]:
-        """The standard deviation of a Gaussian likelihood under that name, where it is learned."""
+        """Returns the standard deviation of a Gaussian likelihood under that name, where it is learned."""
         return {} if self.vae.log_sigma is None else {"sigma": self.vae.log_sigma.exp().item()}
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """Latents that say nothing, draws of the prior unlike them, and a standard deviation at its bound."""
+        """Warns of a collapsed posterior, a prior unlike the posterior, and sigma at its bound."""
         found = sigma_warning(numbers)
         if numbers.get("active_units", math.inf) == 0:
             found["posterior_collapse"] = (
@@ -426,7 +422,7 @@ class Autoencoder(Family):
         return found
 
     def collapse_remedy(self) -> str:
-        """What to try against a collapsed posterior: settings that this model has."""
+        """Returns what to try against a collapsed posterior: settings that this model has."""
         tried = {
             "kl_warmup": "model.kl_warmup=0.2",
             "free_bits": "model.free_bits=0.1",
@@ -436,7 +432,7 @@ class Autoencoder(Family):
         return "try " + ", ".join([*known, "a lower optimizer.lr"])
 
     def prior_remedy(self) -> str:
-        """What to try against a prior unlike the posterior: settings and commands for this model."""
+        """Returns what to try against a prior unlike the posterior: settings that this model has."""
         remedies = []
         if "prior" in self._settings and self.config.prior not in ("vampprior", "mixture"):
             learned = "mixture" if self.takes_labels else "vampprior"
@@ -446,7 +442,7 @@ class Autoencoder(Family):
         elif "beta" in self._settings:
             remedies.append("train with a higher model.beta")
         if self.spec.kind == "images":
-            remedies.append("draw with genlab sample prior=fit")
+            remedies.append("draw with prior=fit")
         return ", or ".join(remedies)
 
     @property
@@ -454,7 +450,7 @@ class Autoencoder(Family):
         return {field.name for field in dataclasses.fields(self.config)}
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        """Returns reconstructions: rows of originals, each above the row of their reconstructions."""
         if self.spec.kind != "images":
             return {}
         images = batch.images[: len(batch.images) // 10 * 10 or len(batch.images)]
@@ -468,7 +464,7 @@ class Autoencoder(Family):
         )
         return {"reconstructions": rows.flatten(0, 1)}
 
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         kind = "probability of levels"
         if self.likelihood.density:
             kind = "density of points" if self.spec.kind == "points" else "density of values in [0, 1]"
@@ -487,12 +483,12 @@ class Autoencoder(Family):
         return self.vae.prior.sample(rng)
 
     def labels_of(self, batch: Batch) -> Tensor | None:
-        """Those of a batch, (B,), for a family that takes them."""
+        """Returns the labels of a batch, (B,), for a family that takes them."""
         return batch.labels if self.takes_labels else None
 
 
 def active(means: Tensor) -> Tensor:
-    """Which latents have a posterior mean of a variance over 0.01 (Burda et al. 2016, section 5.2).
+    """Returns which latents have a posterior mean of a variance over 0.01 (Burda et al. 2016, section 5.2).
 
     Args:
         means: of N images, (N, L).
@@ -504,12 +500,12 @@ def active(means: Tensor) -> Tensor:
 
 
 def _given(labels: Tensor | None, network: nn.Module, *inputs: Tensor) -> Any:
-    """What a network makes of inputs, and of labels where there are some."""
+    """Returns the outputs of a network for inputs, and labels where there are some."""
     return network(*inputs) if labels is None else network(*inputs, labels)
 
 
 def choose_likelihood(config: NetworksConfig, spec: DataSpec) -> str:
-    """The likelihood that `auto` stands for, or the user's, if it is one of such images.
+    """Returns the likelihood that `auto` stands for, or the user's, if it is one of such images.
 
     Raises:
         ConfigError: Bernoulli for grey levels, or levels for values that have none.
@@ -545,10 +541,6 @@ def check_size(config: NetworksConfig, spec: DataSpec) -> None:
         raise ConfigError(
             f"dataset={spec.name}: {config.name} needs data; choose e.g. dataset=digits or dataset=ring"
         )
-    sides = (spec.height, spec.width)
-    network = choose_network(config.network, *sides)
-    if network != "mlp" and not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
-        raise ConfigError(
-            f"model.network={network}: images of {spec.height}x{spec.width} pixels, it takes sides from "
-            f"{SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32 or model.network=mlp"
-        )
+    network = choose_network(config.network, spec.height, spec.width)
+    if network != "mlp":
+        check_sides(f"model.network={network}", "it", spec, remedy="use dataset.size=32 or model.network=mlp")

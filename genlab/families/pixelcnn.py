@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genlab.config.schema import setting
-from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig, check_odd
-from genlab.nets import pixelcnn
-from genlab.nets.autoregressive import PixelNet
+from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig
+from genlab.nets.pixelcnn import PixelCNNNetwork
 
 
 @dataclass(frozen=True)
@@ -27,21 +26,4 @@ class PixelCNN(Autoregressive):
     """van den Oord et al. 2016, Pixel Recurrent Neural Networks, section 3.5."""
 
     Config = PixelCNNConfig
-
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        config: PixelCNNConfig = self.config
-        check_odd(config, "first_kernel", "kernel")
-        return pixelcnn.PixelCNN(
-            shape,
-            parameters,
-            ordered,
-            classes,
-            codes,
-            width=config.width,
-            layers=config.layers,
-            first_kernel=config.first_kernel,
-            kernel=config.kernel,
-            head=config.head,
-        )
+    Network = PixelCNNNetwork

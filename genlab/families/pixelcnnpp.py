@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 
 from genlab.config.schema import setting
 from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig
-from genlab.nets import pixelcnnpp
-from genlab.nets.autoregressive import PixelNet
+from genlab.nets.pixelcnnpp import PixelCNNPPNetwork
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,5 @@ class PixelCNNPP(Autoregressive):
     and Other Modifications."""
 
     Config = PixelCNNPPConfig
+    Network = PixelCNNPPNetwork
     output_of_levels: ClassVar[str] = "logistic_mixture"
-
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        config: PixelCNNPPConfig = self.config
-        return pixelcnnpp.PixelCNNPP(
-            shape,
-            parameters,
-            ordered,
-            classes,
-            codes,
-            width=config.width,
-            blocks=config.blocks,
-            stages=config.stages,
-            dropout=config.dropout,
-            head=config.head,
-        )

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genlab.config.schema import setting
-from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig, check_odd
-from genlab.nets import pixelrnn
-from genlab.nets.autoregressive import PixelNet
+from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig
+from genlab.nets.pixelrnn import DiagonalBiLSTMNetwork, RowLSTMNetwork
 
 
 @dataclass(frozen=True)
@@ -27,24 +26,7 @@ class RowLSTM(Autoregressive):
     """van den Oord et al. 2016, Pixel Recurrent Neural Networks, section 3.1."""
 
     Config = RowLSTMConfig
-
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        config: RowLSTMConfig = self.config
-        check_odd(config, "first_kernel", "kernel")
-        return pixelrnn.RowLSTMNet(
-            shape,
-            parameters,
-            ordered,
-            classes,
-            codes,
-            width=config.width,
-            layers=config.layers,
-            first_kernel=config.first_kernel,
-            kernel=config.kernel,
-            head=config.head,
-        )
+    Network = RowLSTMNetwork
 
 
 @dataclass(frozen=True)
@@ -62,20 +44,4 @@ class DiagonalBiLSTM(Autoregressive):
     """van den Oord et al. 2016, Pixel Recurrent Neural Networks, section 3.2."""
 
     Config = DiagonalBiLSTMConfig
-
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        config: DiagonalBiLSTMConfig = self.config
-        check_odd(config, "first_kernel")
-        return pixelrnn.DiagonalBiLSTMNet(
-            shape,
-            parameters,
-            ordered,
-            classes,
-            codes,
-            width=config.width,
-            layers=config.layers,
-            first_kernel=config.first_kernel,
-            head=config.head,
-        )
+    Network = DiagonalBiLSTMNetwork

@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 
 from genlab.config.schema import setting
 from genlab.families.autoregressive import Autoregressive, AutoregressiveConfig
-from genlab.nets import pixelsnail
-from genlab.nets.autoregressive import PixelNet
+from genlab.nets.pixelsnail import PixelSNAILNetwork
 
 
 @dataclass(frozen=True)
@@ -30,24 +29,5 @@ class PixelSNAIL(Autoregressive):
     """Chen et al. 2018, PixelSNAIL: An Improved Autoregressive Generative Model."""
 
     Config = PixelSNAILConfig
+    Network = PixelSNAILNetwork
     output_of_levels: ClassVar[str] = "logistic_mixture"
-
-    def make_network(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> PixelNet:
-        config: PixelSNAILConfig = self.config
-        return pixelsnail.PixelSNAIL(
-            shape,
-            parameters,
-            ordered,
-            classes,
-            codes,
-            width=config.width,
-            blocks=config.blocks,
-            residuals=config.residuals,
-            heads=config.heads,
-            key_width=config.key_width,
-            value_width=config.value_width,
-            dropout=config.dropout,
-            head=config.head,
-        )

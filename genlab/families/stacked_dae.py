@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,12 +15,13 @@ from torch import Tensor
 
 from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
-from genlab.data.corruption import DefaultDraws, Noise, check_level, corrupt
+from genlab.data.corruption import DefaultDraws, NoiseKind, check_level, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
+from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_images
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.stacked import AutoencoderStack, Units
 from genlab.rng import SampleRng
@@ -36,7 +36,7 @@ class StackedDAEConfig:
     name: Literal["stacked_dae"] = setting("stacked_dae")
     hidden: tuple[int, ...] = setting((500, 500, 500), at_least=1, help="units of each layer, from the image")
     units: Units = setting("sigmoid")
-    noise: Noise = setting("masking")
+    noise: NoiseKind = setting("masking")
     noise_level: float = setting(0.25, above=0, help="standard deviation, or share of a layer's inputs")
 
     def __post_init__(self) -> None:
@@ -49,8 +49,8 @@ class StackedDAEConfig:
             )
 
 
-class StackedDAE(Family):
-    """Each layer in its share of the run learns to give back what the layers below make of an image.
+class StackedDAE(LatentFamily):
+    """A stack of layers, each trained in its share of the run to reconstruct the code of those below.
 
     One player, since a step's loss reaches one layer: the optimizer passes over weights without a gradient,
     and neither its moments nor its weight decay touch the other layers. The schedule of the learning rate
@@ -62,15 +62,15 @@ class StackedDAE(Family):
     sampled_by = ("stack",)
     generates = False
     encodes = True
-    decodes = True
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        """Each layer needs a step.
+        """Refuses fewer steps than there are layers.
 
         Raises:
-            ConfigError: there are fewer.
+            ConfigError: there are fewer steps.
         """
+        super().check(config)
         steps, layers = config.trainer.steps, len(config.model.hidden)
         if steps < layers:
             raise ConfigError(
@@ -92,7 +92,7 @@ class StackedDAE(Family):
             self.stack.biases[0].copy_(statistics.probability.flatten().logit() - outputs)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
-        """One layer learns to give back its inputs from spoiled ones (Vincent et al. 2010, section 3.5).
+        """One layer learns to reconstruct its inputs from corrupted ones (Vincent et al. 2010, section 3.5).
 
         The layers below are given whole images, and stay as they are.
         """
@@ -100,11 +100,11 @@ class StackedDAE(Family):
         images = next(batches).images
         with torch.no_grad():
             inputs = self.stack.below(layer, images.flatten(1))
-        spoiled = corrupt(inputs, self.config.noise, self.config.noise_level, DefaultDraws(inputs))
-        return update("stack", lambda *given: self.loss(layer, *given), inputs, spoiled)
+        corrupted = corrupt(inputs, self.config.noise, self.config.noise_level, DefaultDraws(inputs))
+        return update("stack", lambda *given: self.loss(layer, *given), inputs, corrupted)
 
     def phase(self, step: int, steps: int) -> tuple[int, float]:
-        """The layer that is trained after `step` of a run's `steps`, and the share of its time that is over.
+        """Returns the layer that is trained after `step` of `steps`, and the share of its time that is over.
 
         All layers have the same time, but for a step. In whole numbers, since k / n * n may be below k.
         """
@@ -114,13 +114,13 @@ class StackedDAE(Family):
     def schedule_progress(self, step: int, steps: int) -> float:
         return self.phase(step, steps)[1]
 
-    def loss(self, layer: int, inputs: Tensor, spoiled: Tensor) -> tuple[Tensor, Metrics]:
-        """The error of what a layer makes of its spoiled inputs, (B, D) both, averaged over images."""
-        error = self.error(layer, self.stack(layer, spoiled), inputs).mean()
+    def loss(self, layer: int, inputs: Tensor, corrupted: Tensor) -> tuple[Tensor, Metrics]:
+        """Returns a layer's reconstruction error for corrupted inputs, (B, D), averaged over images."""
+        error = self.error(layer, self.stack(layer, corrupted), inputs).mean()
         return error, {self._error_name(layer): error}
 
     def error(self, layer: int, outputs: Tensor, inputs: Tensor) -> Tensor:
-        """Of a layer's outputs and its inputs, both (B, D): summed over D in float32, (B,).
+        """Returns the error of a layer's outputs and its inputs, both (B, D), summed over D in float32, (B,).
 
         The cross-entropy -x log y - (1 - x) log(1 - y) of logits where the inputs are in [0, 1], in nats
         (Vincent et al. 2010, eq. 3): images, and the units of a sigmoid layer, each taken for the probability
@@ -134,28 +134,28 @@ class StackedDAE(Family):
         return each.sum(1)
 
     def _error_name(self, layer: int) -> str:
-        """For people, who count layers from 1."""
+        """Returns the name of a layer's error for people, who count layers from 1."""
         kind = "cross_entropy_nats" if self.stack.bounded(layer) else "squared_error"
         return f"layer{layer + 1}_{kind}"
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         raise ConfigError(f"model={self.config.name}: has no prior to draw from")
 
-    def encode(self, images: Tensor) -> Tensor:
-        """The code of the uppermost layer, (B, hidden[-1])."""
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Returns the code of the uppermost layer, (B, hidden[-1])."""
         return self.stack.encoder(images.flatten(1)).float()
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Down through all layers."""
+        """Returns the images of codes of the uppermost layer, down through all layers."""
         return self._images(self.stack.down(latents, len(self.stack) - 1))
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """What each layer loses; a layer whose turn has not come does so with random weights.
+        """Returns the error of each layer; one that is not trained yet has random weights.
 
         Returns:
             layerK_cross_entropy_nats or layerK_squared_error: the loss of layer K, counted from 1, without
                 noise. It is of the layer's own inputs, which differ from layer to layer.
-            layerK_mean_squared_error: over the numbers of an image, of it and what comes back down from the
+            layerK_mean_squared_error: over the numbers of an image, of it and its reconstruction from the
                 code of layer K.
         """
         values, inputs = {}, batch.images.flatten(1)
@@ -168,11 +168,11 @@ class StackedDAE(Family):
         return values
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions, and what the units of the first layer look for.
+        """Returns reconstructions, and the filters of the first layer.
 
         Returns:
-            reconstructions: rows of originals, each above what comes back from the code of the first layer,
-                of the second, and so on.
+            reconstructions: rows of originals, each above its reconstructions from the code of the first
+                layer, of the second, and so on.
             filters: weights of the first 100 units, each with its own contrast; 0 is grey.
         """
         versions, codes = [batch.images], batch.images.flatten(1)
@@ -183,25 +183,7 @@ class StackedDAE(Family):
         assert isinstance(weight, Tensor)
         return {"reconstructions": in_turn(*versions), "filters": filters(weight, self.spec.shape)}
 
-    def next_lines(self, run: Path) -> list[str]:
-        hidden = ",".join(map(str, self.config.hidden))
-        classifier = (
-            f"genlab train model=classifier dataset={self.spec.name} model.hidden=[{hidden}] "
-            f"model.units={self.config.units} model.start={run}"
-        )
-        return [
-            *([classifier] if self.spec.classes > 1 else []),
-            f"genlab reconstruct ckpt={run}",
-            f"genlab sample ckpt={run} prior=fit components=1",
-            f"genlab evaluate ckpt={run}",
-        ]
-
-    @classmethod
-    def show_line(cls, ckpt: str) -> str:
-        """Reconstructions: a mixture takes long to fit to codes of hundreds of units."""
-        return f"genlab reconstruct ckpt={ckpt}"
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {
             "reconstruction": "from the code of each layer down to the image",
             "noise": f"{self.config.noise} {self.config.noise_level:g}",
@@ -221,18 +203,8 @@ def check_hidden(hidden: tuple[int, ...]) -> None:
         raise ConfigError("model.hidden=[]: give the units of at least one layer, e.g. model.hidden=[500]")
 
 
-def check_images(name: str, spec: DataSpec) -> None:
-    """Refuses data other than images.
-
-    Raises:
-        ConfigError: points, or none at all.
-    """
-    if spec.kind != "images":
-        raise ConfigError(f"dataset={spec.name}: {name} takes images; choose e.g. dataset=digits")
-
-
 def filters(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Weights of units (N, C H W) as pictures, (R, K, C, H, W) in [0, 1]: the first 100, in whole rows.
+    """Returns weights of the first 100 units, (N, C H W), as pictures in rows, (R, K, C, H, W) in [0, 1].
 
     0 is 1/2, and the largest weight of each in magnitude is 0 or 1.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -74,10 +75,11 @@ class UnrolledGAN(GAN):
         if self.config.unrolled_steps == 0:
             return super().update_generator(batch, update)
         start = self.start(update)
-        return update("generator", lambda *inputs: self.unrolled_loss(start, *inputs), *self.inputs(batch))
+        loss = partial(self.unrolled_loss, start, noise_sigma=self.noise_sigma(update))
+        return update("generator", loss, *self.inputs(batch))
 
     def start(self, update: UpdateProtocol) -> Unrolling:
-        """Copies of the discriminator's weights and moments as they are before the generator's step."""
+        """Returns copies of the discriminator's weights and moments before the generator's step."""
         player = self.players[0]
         inner = InnerOptimizer(update.settings(player), decayed_names(self.opponent))
         parameters = {name: p.detach().clone() for name, p in self.opponent.named_parameters()}
@@ -88,14 +90,16 @@ class UnrolledGAN(GAN):
         # filled on the device: a copy from the host would wait for it
         return Unrolling(inner, parameters, moments, torch.full((), lr, device=device))
 
-    def unrolled_loss(self, start: Unrolling, images: Tensor, latents: Tensor) -> tuple[Tensor, Metrics]:
-        """The generator's loss against the discriminator after K steps from `start`."""
-        real = self.disturbed(self.to_model(images))
-        fake = self.disturbed(self.generator(latents).float())
+    def unrolled_loss(
+        self, start: Unrolling, images: Tensor, latents: Tensor, *, noise_sigma: float = 0.0
+    ) -> tuple[Tensor, Metrics]:
+        """Returns the generator's loss against the discriminator after K steps from `start`."""
+        real = self.disturbed(self.to_model(images), noise_sigma)
+        fake = self.disturbed(self.generator(latents).float(), noise_sigma)
         return self.unrolled_objective(start, real, fake)
 
     def unrolled_objective(self, start: Unrolling, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
-        """f(theta_G, theta_D^K) (Metz et al. 2017, eq. 9), in float32.
+        """Returns f(theta_G, theta_D^K) (Metz et al. 2017, eq. 9), in float32.
 
         With loss=minimax it is the whole of f, its part on data included: theta_D^K depends on the generator,
         and where K steps bring D near its optimum the gradients through D of both parts cancel.
@@ -124,7 +128,7 @@ class UnrolledGAN(GAN):
     def inner_step(
         self, start: Unrolling, parameters: Tensors, moments: Moments, real: Tensor, fake: Tensor
     ) -> tuple[Tensors, Moments]:
-        """One step of the discriminator's optimizer on its own loss (Metz et al. 2017, eq. 8)."""
+        """Returns weights and moments after a step on the discriminator's loss (Metz et al. 2017, eq. 8)."""
 
         def loss(weights: Tensors) -> Tensor:
             logits = self.unrolled_logits(weights, real, fake)
@@ -143,7 +147,7 @@ class UnrolledGAN(GAN):
         return start.inner.step(parameters, torch.func.grad(loss)(parameters), moments, start.lr)
 
     def unrolled_logits(self, weights: Tensors, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
-        """Of data and of samples, by a discriminator with these weights; see `features_of_both`."""
+        """Returns logits of data and of samples, for a discriminator with these weights."""
         if self.opponent.looks_at_batches:
             return tuple(functional_call(self.opponent, weights, (x,)) for x in (real, fake))
         return functional_call(self.opponent, weights, (torch.cat([real, fake]),)).chunk(2)
@@ -151,7 +155,7 @@ class UnrolledGAN(GAN):
     def recomputed_step(
         self, start: Unrolling, parameters: Tensors, moments: Moments, real: Tensor, fake: Tensor
     ) -> tuple[Tensors, Moments]:
-        """`inner_step`, done again on the way back instead of keeping its activations."""
+        """Returns `inner_step`, computed again for the gradient instead of keeping its activations."""
         names = [("", name) for name in parameters]
         names += [(kind, name) for kind, values in moments.items() for name in values]
 
@@ -169,7 +173,7 @@ class UnrolledGAN(GAN):
 
 
 def _grouped(names: Sequence[tuple[str, str]], values: Iterable[Tensor]) -> dict[str, Tensors]:
-    """Values by their kind and name."""
+    """Returns values by their kind and name."""
     groups: dict[str, Tensors] = {}
     for (kind, name), value in zip(names, values, strict=True):
         groups.setdefault(kind, {})[name] = value

@@ -12,14 +12,15 @@ from torch import Tensor
 from genlab.config.run import TrainConfig
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
-from genlab.distributions.latents import DiagonalNormal, FactorizedPrior
+from genlab.distributions.posteriors import DiagonalNormal
+from genlab.distributions.priors import FactorizedPrior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.latent_variable import Autoencoder, AutoencoderConfig
+from genlab.families.latent_variable import LatentVariableConfig, LatentVariableModel
 
 
 @dataclass(frozen=True)
-class VAEConfig(AutoencoderConfig):
+class VAEConfig(LatentVariableConfig):
     """See configs/model/vae.yaml."""
 
     name: Literal["vae"] = setting("vae")
@@ -30,18 +31,19 @@ class VAEConfig(AutoencoderConfig):
     free_bits: float = setting(0.0, at_least=0, help="nats of each latent dimension that cost nothing")
 
 
-class VAE(Autoencoder):
-    """Maximises the evidence lower bound; its two networks are trained together."""
+class VAE(LatentVariableModel):
+    """A family that maximises the evidence lower bound; its two networks are trained together."""
 
     Config = VAEConfig
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        """Free bits are of single dimensions, so the KL term must be a sum over them.
+        """Refuses free bits where the KL term is no sum over dimensions.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: it is none.
         """
+        super().check(config)
         model = config.model
         if model.free_bits == 0:
             return
@@ -66,12 +68,21 @@ class VAE(Autoencoder):
         return update("vae", lambda images, *labels: self.loss(images, weight, *labels), *given)
 
     def loss(self, images: Tensor, kl_weight: float, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """-log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
+        """Returns `objective` for fresh noise, one sample of each posterior."""
+        noise = torch.randn(len(images), self.config.latent, device=images.device)
+        return self.objective(images, noise, kl_weight, labels)
+
+    def objective(
+        self, images: Tensor, noise: Tensor, kl_weight: float, labels: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """Returns -log p(x | z) + kl_weight * KL, each summed over dimensions and averaged over images.
 
         Under free bits the KL term of a dimension, averaged over the images, counts as no less than they are
         (Kingma et al. 2016, free bits, with a group for each dimension).
+
+        Args:
+            noise: standard normal, (B, latent).
         """
-        noise = torch.randn(len(images), self.config.latent, device=images.device)
         posterior, log_likelihood = self.infer(images, noise, labels)
         reconstruction, kl = -log_likelihood.mean(), self.divergence(posterior, noise).mean()
         penalty, prior = kl, self.vae.prior
@@ -90,13 +101,13 @@ class VAE(Autoencoder):
         return super().batch_statistics() + ["model.free_bits"] * (self.config.free_bits > 0)
 
     def negative_elbo(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """The bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
+        """Returns the bound itself, whatever the loss: minus eq. 10 of Kingma and Welling 2014, L = 1."""
         metrics = self.loss(images, 1.0, labels)[1]
         return metrics["negative_elbo_nats"], metrics
 
 
 def kl_weight(beta: float, warmup: float, progress: float) -> float:
-    """Of the KL term in training: beta, to which it rises in a straight line from 0 over the warm-up.
+    """Returns the weight of the KL term: it rises in a straight line from 0 to beta over the warm-up.
 
     Args:
         warmup, progress: shares of the run.

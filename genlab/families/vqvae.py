@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,13 +13,23 @@ from torch import Tensor, nn
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
-from genlab.distributions.likelihoods import DiscretizedLogistic, Likelihood, bits_per_dim, make_likelihood
+from genlab.distributions.likelihoods import (
+    DiscretizedLogistic,
+    Likelihood,
+    bits_per_dim,
+    make_likelihood,
+)
 from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
-from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
-from genlab.families.latent_variable import choose_likelihood, sigma_warning, start_log_sigma
-from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS
-from genlab.nets.vqvae import Codebook, Decoder, Encoder, Use, map_sizes, perplexity
+from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
+from genlab.families.checks import check_images, check_sides
+from genlab.families.latent_variable import (
+    choose_likelihood,
+    make_log_sigma,
+    sigma_warning,
+    start_log_sigma,
+)
+from genlab.nets.vqvae import Codebook, Use, VQVAEDecoder, VQVAEEncoder, map_sizes, perplexity
 from genlab.rng import SampleRng
 
 _SMALLEST_MAP = 2  # places to a side
@@ -59,18 +68,18 @@ class VQVAENet(nn.Module):
     def __init__(self, config: VQVAEConfig, spec: DataSpec, outputs: int, learns_sigma: bool) -> None:
         super().__init__()
         sizes = (config.width, config.residual_blocks, config.halvings, config.code_dimensions)
-        self.encoder = Encoder(spec.channels, *sizes)
-        self.decoder = Decoder((outputs, spec.height, spec.width), *sizes)
+        self.encoder = VQVAEEncoder(spec.channels, *sizes)
+        self.decoder = VQVAEDecoder((outputs, spec.height, spec.width), *sizes)
         places = math.prod(map_sizes(spec.height, spec.width, config.halvings)[-1])
         self.codebook = Codebook(config.codes, config.code_dimensions, places, config.ema_decay)
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.1))) if learns_sigma else None
+        self.log_sigma = make_log_sigma(learns_sigma)
 
     def encode(self, images: Tensor) -> Tensor:
-        """The vectors of images, before they are quantised: (B, D, h, w) float32."""
+        """Returns the vectors of images, before they are quantised: (B, D, h, w) float32."""
         return self.encoder(images - 0.5).float()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The vectors (B, D, h, w) of images, their nearest codes (B, h, w), and the decoder's outputs.
+        """Returns vectors (B, D, h, w) of images, their nearest codes (B, h, w), and the decoder's outputs.
 
         The decoder gets the codes' vectors e of vectors z; z gets the gradient of e (section 3.2).
         """
@@ -80,19 +89,18 @@ class VQVAENet(nn.Module):
         return latents, codes, self.decoder(straight_through)
 
 
-class VQVAE(Family):
-    """Learns to give images back through codes. A prior over these is another model: dataset=codes."""
+class VQVAE(LatentFamily):
+    """An autoencoder through a map of discrete codes. A prior over these is another model: dataset=codes."""
 
     Config = VQVAEConfig
     players = ("vqvae",)
     sampled_by = ("vqvae",)
     generates = False
     encodes = True
-    decodes = True
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        check_images(config, spec)
+        check_map(config, spec)
         self.likelihood_name = choose_likelihood(config, spec)  # type: ignore[arg-type]
         parameters = DiscretizedLogistic.parameters if self.likelihood_name == "discretized_logistic" else 1
         learns_sigma = self.likelihood_name == "gaussian" and config.sigma is None
@@ -107,7 +115,7 @@ class VQVAE(Family):
 
     @property
     def likelihood(self) -> Likelihood:
-        """Made when asked for, since the moving average has a standard deviation of its own."""
+        """Returns the likelihood, made when asked for: the moving average has its own standard deviation."""
         return make_likelihood(self.likelihood_name, self.spec, self.config.sigma, self.vqvae.log_sigma)
 
     def step(self, batches: Iterator[Batch], update: UpdateProtocol) -> Metrics:
@@ -132,7 +140,7 @@ class VQVAE(Family):
         return metrics
 
     def loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        """-log p(x | e) + commitment |z - e|^2, averaged over images (eq. 3 without its second term).
+        """Returns -log p(x | e) + commitment |z - e|^2, averaged over images (eq. 3 without its second term).
 
         Both are sums over an image: the first over C, H and W, nats; the second over all h w vectors z and
         their D numbers. The scale of the vectors is the encoder's own choice, and what a vector is off by
@@ -149,36 +157,36 @@ class VQVAE(Family):
         return reconstruction + self.config.commitment * error, metrics | use._asdict()
 
     def quantization_error(self, latents: Tensor, codes: Tensor) -> Tensor:
-        """|z - e|^2, summed over the vectors of each image: (B,)."""
+        """Returns |z - e|^2, summed over the vectors of each image: (B,)."""
         return (latents - self.vqvae.codebook(codes)).square().flatten(1).sum(1)
 
     def sample(self, n: int, *, rng: SampleRng, labels: Tensor | None = None) -> Tensor:
         raise ConfigError(f"model={self.config.name}: has no prior to draw from; train one on dataset=codes")
 
     def codes_of(self, images: Tensor) -> Tensor:
-        """The codes of images (B, C, H, W) in [0, 1], (B, h, w) int64 in 0..K-1."""
+        """Returns the codes of images (B, C, H, W) in [0, 1], (B, h, w) int64 in 0..K-1."""
         return self.vqvae.codebook.nearest(self.vqvae.encode(images))
 
     def images_of(self, codes: Tensor) -> Tensor:
-        """The likelihood's mean for codes (B, h, w), (B, C, H, W) in [0, 1]."""
+        """Returns the likelihood's mean for codes (B, h, w), (B, C, H, W) in [0, 1]."""
         return self.likelihood.mean(self.vqvae.decoder(self.vqvae.codebook(codes)))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """The vectors of the codes of images, flattened: (B, D h w)."""
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Returns the vectors of the codes of images, flattened: (B, D h w)."""
         return self.vqvae.codebook(self.codes_of(images)).flatten(1)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The images of the codes that are nearest to vectors (B, D h w): between codes there is nothing."""
+        """Returns the images of the codes that are nearest to vectors (B, D h w)."""
         vectors = latents.unflatten(1, (self.config.code_dimensions, *self.map_size))
         return self.images_of(self.vqvae.codebook.nearest(vectors))
 
     def evaluate(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """How near each image comes to itself, and a bound on its likelihood.
+        """Returns the reconstruction error of each image, and a bound on its likelihood.
 
         Returns:
             elbo_nats: an upper bound on -log p(x), for a prior that is uniform over codes: the posterior is
                 sure of its codes, so the KL term is h w log K (section 3.1). A prior trained on the codes
-                gives a lower one: see genlab evaluate of such a model.
+                gives a lower one, which the evaluation of such a model reports.
             elbo_bits_per_dim: of the stored levels; left out for a density of values not dequantised.
             reconstruction_nats, kl_nats: its two terms.
             quantization_error: see `loss`.
@@ -193,7 +201,7 @@ class VQVAE(Family):
         return values | {"codes": codes.flatten(1)}
 
     def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """How a split uses the codebook.
+        """Returns how a split uses the codebook.
 
         Returns:
             codebook_perplexity: exp of the entropy of the codes, 1 to K.
@@ -208,17 +216,17 @@ class VQVAE(Family):
         }
 
     def pictures(self, batch: Batch, *, rng: SampleRng) -> dict[str, Tensor]:
-        """Reconstructions: rows of originals, each above the row of what the model makes of them."""
+        """Returns reconstructions: rows of originals, each above the row of their reconstructions."""
         return {"reconstructions": in_turn(batch.images, self.images_of(self.codes_of(batch.images)))}
 
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
-        """A codebook that has collapsed."""
+        """Warns of a codebook that has collapsed."""
         if means["codebook_perplexity"] >= 2:
             return {}
         return {"collapse": "nearly all codes are the same one; lower optimizer.lr or raise model.commitment"}
 
     def validation_warnings(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """A codebook of which little is used, and a standard deviation at its bound."""
+        """Warns of a codebook of which little is used, and of a standard deviation at its bound."""
         found, codes = sigma_warning(numbers), self.config.codes
         if numbers["codebook_perplexity"] < _FEW_CODES * codes:
             restarts = "" if self.config.restart_every else "model.restart_every=20, "
@@ -229,24 +237,7 @@ class VQVAE(Family):
             )
         return found
 
-    def next_lines(self, run: Path) -> list[str]:
-        prior = f"{run}-prior"
-        return [
-            f"genlab reconstruct ckpt={run}",
-            f"genlab evaluate ckpt={run}",
-            f"{self.show_line(run)} run_dir={prior}",
-            f"genlab sample ckpt={prior}",
-        ]
-
-    @classmethod
-    def show_line(cls, ckpt: str | Path) -> str:
-        return f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={ckpt}"
-
-    @classmethod
-    def prior_line(cls, ckpt: str | Path) -> str:
-        return f"train one: {cls.show_line(ckpt)}; or, much worse, add prior=fit"
-
-    def setting(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         height, width = self.map_size
         kind = "density of values in [0, 1]" if self.likelihood.density else "probability of levels"
         return {
@@ -260,23 +251,15 @@ class VQVAE(Family):
             return self.vqvae.encode(images)
 
 
-def check_images(config: VQVAEConfig, spec: DataSpec) -> None:
+def check_map(config: VQVAEConfig, spec: DataSpec) -> None:
     """Refuses what cannot be halved to a map of codes.
 
     Raises:
         ConfigError: no images, sides under 8 or over 64 pixels, or too many halvings of them.
     """
-    if spec.kind != "images":
-        raise ConfigError(
-            f"dataset={spec.name}: {config.name} takes images; choose e.g. dataset=digits or dataset=emoji"
-        )
-    sides = (spec.height, spec.width)
-    if not (min(sides) >= SMALLEST_PIXELS and max(sides) <= LARGEST_PIXELS):
-        raise ConfigError(
-            f"dataset={spec.name}: images of {spec.height}x{spec.width} pixels, {config.name} takes sides "
-            f"from {SMALLEST_PIXELS} to {LARGEST_PIXELS}; use dataset.size=32"
-        )
-    most = (min(sides) // _SMALLEST_MAP).bit_length() - 1
+    check_images(config.name, spec)
+    check_sides(f"dataset={spec.name}", config.name, spec)
+    most = (min(spec.height, spec.width) // _SMALLEST_MAP).bit_length() - 1
     if config.halvings > most:
         raise ConfigError(
             f"model.halvings={config.halvings}: little is left of images of {spec.height}x{spec.width} "

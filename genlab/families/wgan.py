@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from genlab.adversarial import health
 from genlab.adversarial.losses import gradient_penalty
 from genlab.config.schema import setting
 from genlab.data.spec import Batch
@@ -38,7 +39,7 @@ class WGANGPConfig(AdversarialConfig):
 
 
 class WGAN(GAN):
-    """The opponent is a critic whose values have no bounds; Arjovsky et al. 2017, Algorithm 1."""
+    """A GAN whose discriminator is a critic: its values have no bounds; Arjovsky et al. 2017, Algorithm 1."""
 
     Config: ClassVar[type] = WGANConfig
     players = ("critic", "generator")
@@ -59,48 +60,40 @@ class WGAN(GAN):
     def opponent_objective(
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
-        """-(E f(x) - E f(G(z))), whose negative estimates the distance up to the critic's slope."""
+        """Returns -(E f(x) - E f(G(z))), whose negative estimates the distance up to the critic's slope."""
         features = self.opponent.features_of_both(real, fake)
         values = [self.opponent.logits(of).float() for of in features]
         estimate = values[0].mean() - values[1].mean()
-        health = {"wasserstein_estimate": estimate, "critic_loss": -estimate} | self.opponent_health(*values)
-        return -estimate, health | self.clipped_share()
+        metrics = {"wasserstein_estimate": estimate, "critic_loss": -estimate}
+        return -estimate, metrics | health.of_critic_values(*values) | self.clipped_share()
 
     def clipped_share(self) -> Metrics:
-        """Share of the critic's weights at the bound: near 1, it has become a simple function."""
+        """Returns the share of the critic's weights at the bound: near 1, it has become a simple function."""
         bound = self.config.clip * _AT_BOUND
         clipped = torch.cat([p.detach().flatten() for p in self.opponent.parameters()]).abs() >= bound
         return {"critic_saturated_share": clipped.float().mean()}
 
     def generator_objective(self, fake: Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        """-E f(G(z))."""
+        """Returns -E f(G(z))."""
         loss = -self.opponent(fake).float().mean()
         return loss, {"generator_loss": loss}
 
-    def opponent_health(self, real: Tensor, fake: Tensor) -> Metrics:
-        """A critic has no threshold of its own: the middle between its two means serves."""
-        border = (real.mean() + fake.mean()).detach() / 2
-        return {
-            "critic_accuracy_real": (real > border).float().mean(),
-            "critic_accuracy_generated": (fake < border).float().mean(),
-        }
-
-    def judge(self, images: Tensor) -> Tensor | None:
-        """f(x), the critic's value."""
+    def discriminator_output(self, images: Tensor) -> Tensor | None:
+        """Returns f(x), the critic's value."""
         return None if self.config.packing > 1 else self.opponent(self.to_model(images)).float()
 
     def warnings(self, means: dict[str, float]) -> dict[str, str]:
-        """A critic that tells all apart is a good one: only its slope teaches."""
+        """Leaves out accuracies: a critic that classifies all is a good one, as only its slope teaches."""
         found = super().warnings(means)
         return {name: line for name, line in found.items() if name not in ("opponent_won", "opponent_ahead")}
 
     def remedies(self) -> dict[str, str]:
-        """Weights within a small bound make a flat critic (Gulrajani et al. 2017, section 3.2)."""
+        """Returns remedies for a flat critic of small weights too (Gulrajani et al. 2017, section 3.2)."""
         return super().remedies() | {"vanishing_gradient": "try a larger model.clip or model=wgan_gp"}
 
 
 class WGANGP(WGAN):
-    """Gulrajani et al. 2017, Algorithm 1: the critic's slope is held near 1 by a penalty, not by clipping."""
+    """Gulrajani et al. 2017, Algorithm 1: the critic's slope is kept near 1 by a penalty, not by clipping."""
 
     Config = WGANGPConfig
     penalized = True
@@ -112,12 +105,12 @@ class WGANGP(WGAN):
     def opponent_objective(
         self, real: Tensor, fake: Tensor, labels: Tensor | None = None, drawn: Tensor | None = None
     ) -> tuple[Tensor, Metrics]:
-        """With a place between each image and a sample, drawn here, where nothing is compiled."""
+        """Returns `penalized_objective` at places between images and samples, drawn here, uncompiled."""
         share = torch.rand(len(real) // self.config.packing, device=real.device)
         return self.penalized_objective(real, fake, share)
 
     def penalized_objective(self, real: Tensor, fake: Tensor, share: Tensor) -> tuple[Tensor, Metrics]:
-        """E f(G(z)) - E f(x) + lambda E (|grad f(x^)| - 1)^2 (Gulrajani et al. 2017, eq. 3).
+        """Returns E f(G(z)) - E f(x) + lambda E (|grad f(x^)| - 1)^2 (Gulrajani et al. 2017, eq. 3).
 
         Args:
             real, fake: (B, C, H, W).

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS, Shape
+from genlab.nets.autoencoder import LARGEST_PIXELS, SMALLEST_PIXELS, Shape, beside_labels
 from genlab.nets.backbones import (
     LEAK,
     DCGANFeatures,
@@ -72,7 +72,7 @@ class Generator(nn.Module):
         self.offset.set((mean * 2 - 1).clamp(-_BRIGHTEST, _BRIGHTEST).atanh())
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Samples (B, C, H, W).
+        """Returns samples (B, C, H, W).
 
         Args:
             latents: (B, latent).
@@ -82,12 +82,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: where a generator with classes gets no labels.
         """
-        if self.classes:
-            if labels is None:
-                raise ValueError("a generator with classes needs labels")
-            one_hot = labels[:, None] == torch.arange(self.classes, device=labels.device)
-            latents = torch.cat([latents, one_hot.to(latents.dtype)], 1)
-        samples = self.net(latents)
+        samples = self.net(beside_labels(latents, labels, self.classes))
         return torch.tanh(self.offset(samples)) if self.bounded else samples
 
 
@@ -147,14 +142,14 @@ class Discriminator(nn.Module):
             kaiming(self.class_head, 1)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (B / packing,) of images (B, C, H, W); see `features` and `logits`."""
+        """Returns logits (B / packing,) of images (B, C, H, W); see `features` and `logits`."""
         return self.logits(self.features(x), labels)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the logits are linear in, (B / packing, F).
+        """Returns the features that the logits are linear in, (B / packing, F).
 
         Args:
-            x: (B, C, H, W). With packing m, m images in a row are judged as one of m times the channels
+            x: (B, C, H, W). With packing m, m images in a row are one of m times the channels
                 (Lin et al. 2018).
 
         Raises:
@@ -169,7 +164,7 @@ class Discriminator(nn.Module):
         return features.mean((2, 3)) if self.pool else features.flatten(1)
 
     def features_of_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of data and of samples: in one pass where no layer looks at batches, which is faster.
+        """Returns features of data and of samples, in one pass where no layer looks at batches.
 
         Args:
             real, fake: (B, C, H, W) each; a layer that looks at batches sees one, then the other.
@@ -180,7 +175,7 @@ class Discriminator(nn.Module):
         return features[: len(features) // 2], features[len(features) // 2 :]
 
     def logits(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (B / packing,) from features (B / packing, F).
+        """Returns logits (B / packing,) from features (B / packing, F).
 
         With projection they are w^T f + b + e(label)^T f (Miyato and Koyama 2018, eq. 3).
 
@@ -199,7 +194,7 @@ class Discriminator(nn.Module):
         return logits + (self.embedding(labels) * features).sum(1)
 
     def class_logits(self, features: Tensor) -> Tensor:
-        """Logits of the classes, (B, classes), from features (B, F) (Odena et al. 2017).
+        """Returns logits of the classes, (B, classes), from features (B, F) (Odena et al. 2017).
 
         Raises:
             ValueError: for a discriminator without an auxiliary classifier.
@@ -227,7 +222,7 @@ def make_generator(
     batch_norm: bool = True,
     initialization: str = "default",
 ) -> Generator:
-    """A generator.
+    """Returns a generator.
 
     Args:
         network: "mlp", "dcgan" or "resnet".
@@ -270,7 +265,7 @@ def make_discriminator(
     input_scale: float = 1.0,
     initialization: str = "default",
 ) -> Discriminator:
-    """A discriminator or critic.
+    """Returns a discriminator or critic.
 
     Args:
         network: "mlp" (with leaky ReLU for images, ReLU for points as in Metz et al. 2017), "dcgan" (leaky
@@ -282,7 +277,7 @@ def make_discriminator(
             only). A convolutional network has none next to the image.
         spectral_norm: whether to divide all weights by their largest singular value (Miyato et al. 2018).
         minibatch_std: whether the last features get one of how the batch varies (Karras et al. 2018).
-        packing: how many images are judged as one (Lin et al. 2018).
+        packing: how many images are one input (Lin et al. 2018).
         classes: how many, for `conditioning`.
         conditioning: "none", "projection" (Miyato and Koyama 2018) or "auxiliary" (Odena et al. 2017).
         input_scale: multiplies the inputs.

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.distributions.categorical import one_hot
 from genlab.nets.precision import in_float32
 from genlab.nets.start import Offset, shrink
 
@@ -32,14 +33,14 @@ class FullyConnected(nn.Module):
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What the last layer gets."""
+        """Returns what the last layer gets."""
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         return x
 
 
 def beside_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
-    """One-hot labels behind the second dimension of vectors (B, D), or as constant planes of (B, C, H, W).
+    """Returns vectors (B, D) with one-hot labels behind, or (B, C, H, W) with labels as constant planes.
 
     Args:
         labels: (B,), whole numbers under `classes`; ignored where there are no classes.
@@ -52,8 +53,8 @@ def beside_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
         return x
     if labels is None:
         raise ValueError("a network with classes needs labels")
-    one_hot = (labels[:, None] == torch.arange(classes, device=labels.device)).to(x.dtype)
-    planes = one_hot.view(*one_hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+    chosen = one_hot(labels, classes).to(x.dtype)
+    planes = chosen.view(*chosen.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
     return torch.cat([x, planes], 1)
 
 
@@ -92,7 +93,7 @@ class MLPDecoder(nn.Module):
 
 
 def halvings(height: int, width: int) -> list[tuple[int, int]]:
-    """Sizes from the image down, each half the one before rounded down, until a side is under 8 pixels."""
+    """Returns sizes from the image down, each half the one before, until a side is under 8 pixels."""
     sizes = [(height, width)]
     while min(sizes[-1]) >= SMALLEST_PIXELS:
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
@@ -257,7 +258,7 @@ ImageDecoder = MLPDecoder | ConvDecoder | ResidualDecoder
 def make_encoder(
     network: str, shape: Shape, *, hidden: Sequence[int], width: int, outputs: int, classes: int = 0
 ) -> ImageEncoder:
-    """An encoder of images; `network` is "mlp", "conv" or "resnet", the others see the classes."""
+    """Returns an encoder of images; `network` is "mlp", "conv" or "resnet", the others see the classes."""
     match network:
         case "mlp":
             return MLPEncoder(shape, hidden, outputs, classes)
@@ -270,7 +271,7 @@ def make_encoder(
 def make_decoder(
     network: str, shape: Shape, *, hidden: Sequence[int], width: int, latent: int, classes: int = 0
 ) -> ImageDecoder:
-    """A decoder to outputs of that shape; see `make_encoder`. `hidden` is given from the encoder's side."""
+    """Returns a decoder to outputs of that shape; `hidden` is given from the encoder's side."""
     match network:
         case "mlp":
             return MLPDecoder(latent, hidden, shape, classes)
@@ -281,7 +282,7 @@ def make_decoder(
 
 
 def choose_network(network: str, height: int, width: int) -> str:
-    """The network that "auto" stands for: "resnet" for sides from 28 to 64 pixels, else "mlp"."""
+    """Returns the network that "auto" stands for: "resnet" for sides from 28 to 64 pixels, else "mlp"."""
     if network != "auto":
         return network
     fits = min(height, width) >= _RESIDUAL_FROM_PIXELS and max(height, width) <= LARGEST_PIXELS
@@ -289,17 +290,17 @@ def choose_network(network: str, height: int, width: int) -> str:
 
 
 def channels_of(shape: Shape, width: int) -> list[int]:
-    """Channels of the image and of each map down to the smallest: `width`, doubled at each halving."""
+    """Returns channels of the image and of each map: `width`, doubled at each halving."""
     return [shape[0], *(width * 2**k for k in range(len(halvings(*shape[1:])) - 1))]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with groups of 8 channels, or as near to it as divides them."""
+    """Returns group normalisation with groups of 8 channels, or as near to it as divides them."""
     return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
 
 
 def _double(inputs: int, outputs: int, big: tuple[int, int], small: tuple[int, int]) -> nn.ConvTranspose2d:
-    """A transposed 4x4 convolution to twice the size; an odd side gets back the pixel lost in halving."""
+    """Returns a transposed 4x4 convolution to twice the size; an odd side gets its last pixel back."""
     odd = (big[0] - 2 * small[0], big[1] - 2 * small[1])
     return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, output_padding=odd)
 

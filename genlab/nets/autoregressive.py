@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,39 @@ CODE_FEATURES = 32
 """Numbers of a code's learned vector: enough to tell hundreds of them apart."""
 
 
+class PixelSpec(NamedTuple):
+    """What an autoregressive network is told of the images and of a pixel's distribution.
+
+    shape: (C, H, W) of the images.
+    parameters: numbers that the distribution of a pixel takes, P.
+    ordered: the parameters of a channel depend on the channels before it in the same pixel.
+    classes: number of labels that the network takes; 0 for none.
+    codes: the images are maps of so many codes, (1, H, W), whose numbers mean nothing: layers get a learned
+        vector of each. 0 for pixels, which layers get as they are.
+    """
+
+    shape: tuple[int, int, int]
+    parameters: int
+    ordered: bool
+    classes: int = 0
+    codes: int = 0
+
+    @property
+    def groups(self) -> int:
+        """Returns the channels that come one after the other within a pixel; 1 for no order."""
+        return self.shape[0] if self.ordered else 1
+
+
 class PixelNet(nn.Module):
     """A network whose parameters for a pixel depend on the pixels before it in scan order, and on nothing
     else.
 
     A subclass writes `whole`, and the same function again for one pixel in `pixel`, with what it needs of
-    rows above in `row`. `forward` is for training; `start` and `advance` give the same numbers pixel by
-    pixel, each computed once.
+    rows above in `row`. `forward` is for training; a scan, from `start` on, gives the same numbers pixel by
+    pixel, each computed once: `begin_row`, then `look` and `keep` for every pixel of the row.
 
     Args:
-        shape: (C, H, W) of the images.
-        parameters: numbers that the output distribution of a pixel takes, P.
-        ordered: the parameters of a channel depend on the channels before it in the same pixel.
-        classes: number of labels that the network takes; 0 for none.
-        codes: the images are maps of so many codes, (1, H, W), whose numbers mean nothing: layers get a
-            learned vector of each. 0 for pixels, which layers get as they are.
+        spec: see `PixelSpec`.
 
     Attributes:
         inputs: numbers that layers get of a pixel.
@@ -38,65 +56,48 @@ class PixelNet(nn.Module):
     whole_pixels = False
     """The body of the network looks at no channel of the own pixel, only its head does."""
 
-    def __init__(
-        self, shape: tuple[int, int, int], parameters: int, ordered: bool, classes: int, codes: int = 0
-    ) -> None:
+    def __init__(self, spec: PixelSpec) -> None:
         super().__init__()
-        self.shape, self.parameters_per_pixel, self.classes = shape, parameters, classes
-        self.codes = nn.Embedding(codes, CODE_FEATURES) if codes else None
-        self.inputs = CODE_FEATURES if codes else shape[0]
-        self.groups = shape[0] if ordered else 1
+        self.spec = spec
+        self.codes = nn.Embedding(spec.codes, CODE_FEATURES) if spec.codes else None
+        self.inputs = CODE_FEATURES if spec.codes else spec.shape[0]
         self.offset: PixelOffset | None = None
 
     def add_offset(self, ranks: int) -> PixelOffset:
         """Gives the network numbers to add to its parameters, 0 so far; see `PixelOffset`."""
-        _, height, width = self.shape
-        self.offset = PixelOffset(height, width, self.parameters_per_pixel, ranks)
+        _, height, width = self.spec.shape
+        self.offset = PixelOffset(height, width, self.spec.parameters, ranks)
         return self.offset
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Parameters of every pixel, (B, H, W, P), for images (B, C, H, W) in [0, 1]; labels: (B,)."""
+        """Returns parameters of every pixel, (B, H, W, P), for images (B, C, H, W) in [0, 1].
+
+        Args:
+            labels: (B,) int64, for a network that takes them.
+        """
         parameters = self.whole(self.input_of(channels_last(images)), labels)
         return parameters if self.offset is None else parameters + self.offset()
 
     def input_of(self, pixels: Tensor) -> Tensor:
-        """What layers get of pixels (..., C) in [0, 1]: (..., inputs), in [-1, 1] unless they are codes."""
+        """Returns what layers get of pixels (..., C) in [0, 1]: (..., inputs), in [-1, 1] but for codes."""
         if self.codes is None:
             return pixels * 2 - 1
         last = self.codes.num_embeddings - 1
         return self.codes((pixels[..., 0] * last).round().long())
 
     def start(self, batch: int, labels: Tensor | None = None, on_device: bool = False) -> Scan:
-        """A scan of images of which nothing is known yet.
+        """Returns a scan of images of which nothing is known yet.
 
         Args:
             batch: number of images.
             labels: (batch,) int64, for a network that takes them.
             on_device: for CUDA graphs, see `Scan`.
         """
-        _, height, width = self.shape
+        _, height, width = self.spec.shape
         like = next(self.parameters())
         scan = Scan(batch, height, width, like, labels, on_device)
         scan.caches["pixels"] = scan.zeros(width, self.inputs)  # of the current row
         return scan
-
-    def advance(self, scan: Scan, pixel: Tensor | None = None) -> Tensor:
-        """Takes in the pixel just drawn and gives the next one's parameters.
-
-        Args:
-            scan: from `start`; it is changed.
-            pixel: (B, C) in [0, 1]; None for the first call.
-
-        Returns:
-            (B, P); of an ordered network only those of the first channel count, see `look` for the others.
-        """
-        if pixel is None:
-            self.begin_row(scan, 0)
-        else:
-            self.keep(scan, pixel)
-            if scan.column == scan.width:
-                self.begin_row(scan, scan.row + 1)
-        return self.look(scan, scan.zeros(self.shape[0]))
 
     def begin_row(self, scan: Scan, row: int) -> None:
         """Goes to the first pixel of a row and does what can be done for the row as a whole."""
@@ -106,7 +107,7 @@ class PixelNet(nn.Module):
         self.row(scan, scan.caches["pixels"])
 
     def look(self, scan: Scan, pixel: Tensor, again: bool = False) -> Tensor:
-        """Parameters (B, P) at the scan's position.
+        """Returns parameters (B, P) at the scan's position.
 
         Args:
             scan: it does not move.
@@ -125,14 +126,14 @@ class PixelNet(nn.Module):
         scan.move_on()
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Parameters (B, H, W, P) of what layers get of images, (B, H, W, inputs)."""
+        """Returns parameters (B, H, W, P) of what layers get of images, (B, H, W, inputs)."""
         raise NotImplementedError
 
     def row(self, scan: Scan, above: Tensor) -> None:
         """What a row stream sees of the row above, (B, W, inputs), 0 above the first."""
 
     def pixel(self, scan: Scan, x: Tensor, again: bool) -> Tensor:
-        """Parameters (B, P) at the scan's position, of which x, (B, inputs), is known."""
+        """Returns parameters (B, P) at the scan's position, of which x, (B, inputs), is known."""
         raise NotImplementedError
 
     def keep_pixel(self, scan: Scan, x: Tensor) -> None:
@@ -149,20 +150,20 @@ class Head(nn.Module):
     before c, through hidden units that belong to a channel each.
 
     Args:
-        features, hidden, parameters: numbers of features, hidden units and parameters.
-        channels: of a pixel.
-        groups: the channels, in order; or 1, where the output distribution ties them together itself.
+        features, hidden: numbers of features and of hidden units.
+        spec: of the network; the output distribution of one that is not ordered ties the channels together.
     """
 
-    def __init__(self, features: int, hidden: int, parameters: int, channels: int, groups: int) -> None:
+    def __init__(self, features: int, hidden: int, spec: PixelSpec) -> None:
         super().__init__()
+        groups = spec.groups
         self.features = nn.Linear(features, hidden)
-        self.own = Ordered(channels, hidden, groups, strict=True) if groups > 1 else None
-        self.out = Ordered(hidden, parameters, groups)
+        self.own = Ordered(spec.shape[0], hidden, groups, strict=True) if groups > 1 else None
+        self.out = Ordered(hidden, spec.parameters, groups)
         shrink(self.out.linear)
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
-        """(..., parameters) from features (..., F) and the pixels (..., C) in [-1, 1]."""
+        """Returns (..., parameters) from features (..., F) and the pixels (..., C) in [-1, 1]."""
         hidden = self.features(nn.functional.elu(features))
         if self.own is not None:
             hidden = hidden + self.own(x)
@@ -170,7 +171,7 @@ class Head(nn.Module):
 
 
 def class_embedding(classes: int, features: int) -> nn.Embedding | None:
-    """A vector for each class that starts at 0, or None without classes."""
+    """Returns a vector for each class that starts at 0, or None without classes."""
     if not classes:
         return None
     embedding = nn.Embedding(classes, features)
@@ -193,13 +194,13 @@ def add_class(x: Tensor, embedding: nn.Embedding | None, labels: Tensor | None) 
 
 
 def gate(x: Tensor) -> Tensor:
-    """tanh of the first half of the features times the logistic function of the second (eq. 2 of van den Oord
+    """Returns tanh of the first half of the features times the sigmoid of the second (eq. 2 of van den Oord
     et al. 2016b, Conditional Image Generation with PixelCNN Decoders)."""
     a, b = x.chunk(2, -1)
     return torch.tanh(a) * torch.sigmoid(b)
 
 
 def image_coordinates(height: int, width: int) -> Tensor:
-    """The coordinates of each position, down and to the right, (H, W, 2) from -0.5 to 0.5."""
+    """Returns the coordinates of each position, down and to the right, (H, W, 2) from -0.5 to 0.5."""
     grid = torch.meshgrid(torch.linspace(-0.5, 0.5, height), torch.linspace(-0.5, 0.5, width), indexing="ij")
     return torch.stack(grid, -1)

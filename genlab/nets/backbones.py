@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.nets.autoencoder import Shape, halvings
-from genlab.nets.layers import ResidualBlock, discriminator_norm, glorot, kaiming
+from genlab.nets.layers import ResamplingBlock, discriminator_norm, glorot, kaiming
 
 LEAK = 0.2
 """Slope of the discriminators' leaky ReLU below 0 (Radford et al. 2016)."""
@@ -79,7 +79,7 @@ class ResidualGenerator(nn.Module):
         self.into = nn.Linear(inputs, width * 16)
         glorot(self.into)
         self.blocks = nn.ModuleList(
-            ResidualBlock(
+            ResamplingBlock(
                 width,
                 width,
                 (generator_norm(width, batch_norm), generator_norm(width, batch_norm)),
@@ -100,7 +100,7 @@ class ResidualGenerator(nn.Module):
 
 
 def generator_norm(channels: int, batch_norm: bool) -> nn.Module:
-    """Batch normalisation with running statistics, or nothing."""
+    """Returns batch normalisation with running statistics, or nothing."""
     return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
 
 
@@ -167,7 +167,7 @@ class ResidualFeatures(nn.Module):
         self.outputs = width
         kinds = ["none", *[normalization] * 3]
         self.blocks = nn.ModuleList(
-            ResidualBlock(
+            ResamplingBlock(
                 shape[0] if k == 0 else width,
                 width,
                 (

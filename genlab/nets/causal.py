@@ -69,7 +69,7 @@ class Scan:
         return 1 + self.coarser.level
 
     def zeros(self, *shape: int) -> Tensor:
-        """Zeros (B, *shape)."""
+        """Returns zeros (B, *shape)."""
         return torch.zeros(self.batch, *shape, dtype=self.dtype, device=self.device)
 
     def hold(self, key: Any, values: Tensor) -> None:
@@ -111,7 +111,7 @@ class Scan:
             self.coarser._go_to(column // 2, self.cursor, replayed)
 
     def read(self, line: Tensor, taps: int = 1) -> Tensor:
-        """Columns column..column + taps - 1 of a line (B, L, C), side by side: (B, taps * C)."""
+        """Returns columns column..column + taps - 1 of a line (B, L, C), side by side: (B, taps * C)."""
         if self.cursor is None:  # a plain view where one will do: calls are what a pixel costs
             if taps == 1:
                 return line.select(1, self.column)
@@ -127,7 +127,7 @@ class Scan:
 
 
 def order_of(features: int, groups: int, parts: int = 1) -> Tensor:
-    """The channel of the image, 0..groups - 1, that each feature belongs to: (features,).
+    """Returns the channel of the image, 0..groups - 1, that each feature belongs to: (features,).
 
     Args:
         parts: the features are this many blocks of equal size, e.g. a gate's two halves, each with all
@@ -187,7 +187,7 @@ class RowConv(nn.Module):
         self.reach = columns // 2
 
     def forward(self, x: Tensor, scan: Scan | None = None) -> Tensor:
-        """Whole features (B, H, W, inputs), or the row of a scan, (B, W, inputs).
+        """Returns whole features (B, H, W, outputs) of (B, H, W, inputs), or those of a scan's row.
 
         With a stride, it wants every row of a scan, and gives a result for every second one that counts.
         """
@@ -257,7 +257,7 @@ class CausalConv(nn.Module):
         return self.conv.weight if self.mask is None else self.conv.weight * self.mask
 
     def forward(self, x: Tensor, scan: Scan | None = None) -> Tensor:
-        """Whole features (B, H, W, inputs), or a scan's next pixel, (B, inputs): the same with outputs.
+        """Returns whole features (B, H, W, outputs) of (B, H, W, inputs), or those of a scan's next pixel.
 
         At a pixel it may be asked again, with other values of the pixel. With a stride it wants every pixel
         of a scan through `keep`, and is asked at those whose row and column are even.
@@ -309,20 +309,15 @@ class _Lines:
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """(B, H, W, C) as torch's convolutions want it, without a copy."""
+    """Returns (B, H, W, C) as torch's convolutions want it, without a copy."""
     return x.permute(0, 3, 1, 2)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The inverse of `channels_first`."""
+    """Returns the inverse of `channels_first`."""
     return x.permute(0, 2, 3, 1)
 
 
 def shift_down(x: Tensor) -> Tensor:
-    """Each row (B, H, W, C) takes the place of the one below; the first is 0."""
+    """Returns rows (B, H, W, C) moved down by one; the first is 0."""
     return F.pad(x, (0, 0, 0, 0, 1, 0))[:, :-1]
-
-
-def shift_right(x: Tensor) -> Tensor:
-    """Each column (B, H, W, C) takes the place of the one to its right; the first is 0."""
-    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from genlab.distributions.latents import Prior
+from genlab.distributions.priors import Prior
 from genlab.nets.start import Offset, PixelOffset
 
 _NEVER_DECAYED = (

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import PixelNet, add_class, class_embedding, gate, image_coordinates
+from genlab.nets.autoregressive import (
+    PixelNet,
+    PixelSpec,
+    add_class,
+    class_embedding,
+    gate,
+    image_coordinates,
+)
 from genlab.nets.causal import CausalConv, Ordered, RowConv, Scan, shift_down
 from genlab.nets.precision import in_float32
 from genlab.nets.start import shrink
@@ -31,7 +38,7 @@ class VerticalLayer(nn.Module):
         self.label = class_embedding(classes, 2 * width)
 
     def forward(self, x: Tensor, labels: Tensor | None, scan: Scan | None) -> tuple[Tensor, Tensor]:
-        """The stack's features (..., width), and what the horizontal stack gets of them (..., 2 * width)."""
+        """Returns features (..., width), and what the horizontal stack gets of them (..., 2 * width)."""
         seen = self.conv(x, scan)
         return gate(add_class(seen, self.label, labels)), self.link(seen)
 
@@ -64,17 +71,17 @@ class HorizontalLayer(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor, above: Tensor, labels: Tensor | None, scan: Scan | None) -> Tensor:
-        """Features (..., width) from those of the layer below and the vertical stack's link."""
+        """Returns features (..., width) from those of the layer below and the vertical stack's link."""
         seen = self.conv(x, scan) + above
         out = self.out(gate(add_class(seen, self.label, labels)))
         return out if self.first else x + out
 
 
-class GatedPixelCNN(PixelNet):
+class GatedPixelCNNNetwork(PixelNet):
     """A first layer of large kernels on the pixels, then `layers` of smaller ones.
 
     Args:
-        shape, parameters, ordered, classes, codes: see `PixelNet`.
+        spec: see `PixelSpec`.
         width: channels of each stack.
         layers: after the first.
         kernel: odd; of the layers; n of the paper's n x n.
@@ -86,36 +93,32 @@ class GatedPixelCNN(PixelNet):
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
+        spec: PixelSpec,
         *,
         width: int,
         layers: int,
         kernel: int,
         first_kernel: int,
         head: int,
-        coordinates: bool = False,
+        coordinates: bool,
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes, codes)
+        super().__init__(spec)
         inputs = [self.inputs] + layers * [width]
         reaches = [first_kernel // 2] + layers * [kernel // 2]
-        where = image_coordinates(*shape[1:]) if coordinates else None
+        where = image_coordinates(*spec.shape[1:]) if coordinates else None
         self.register_buffer("places", where, persistent=False)
         self.places: Tensor | None
         seen = [self.inputs + 2 * coordinates, *inputs[1:]]
         self.vertical = nn.ModuleList(
-            VerticalLayer(channels, width, reach, classes, first=k == 0)
+            VerticalLayer(channels, width, reach, spec.classes, first=k == 0)
             for k, (channels, reach) in enumerate(zip(seen, reaches, strict=True))
         )
         self.horizontal = nn.ModuleList(
-            HorizontalLayer(channels, width, reach, classes, self.groups, first=k == 0)
+            HorizontalLayer(channels, width, reach, spec.classes, spec.groups, first=k == 0)
             for k, (channels, reach) in enumerate(zip(inputs, reaches, strict=True))
         )
-        self.head = Ordered(width, head, self.groups)
-        self.out = Ordered(head, parameters, self.groups)
+        self.head = Ordered(width, head, spec.groups)
+        self.out = Ordered(head, spec.parameters, spec.groups)
         shrink(self.out.linear)
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -135,7 +138,7 @@ class GatedPixelCNN(PixelNet):
         return self.across(x, links, scan.labels, scan)
 
     def above(self, x: Tensor, labels: Tensor | None, scan: Scan | None = None) -> list[Tensor]:
-        """The vertical stack, of the rows above: what each layer hands to the horizontal one."""
+        """Returns what each layer of the vertical stack, of the rows above, hands to the horizontal one."""
         links = []
         for layer in self.vertical:
             x, link = layer(x, labels, scan)
@@ -145,7 +148,7 @@ class GatedPixelCNN(PixelNet):
     def across(
         self, x: Tensor, links: list[Tensor], labels: Tensor | None, scan: Scan | None = None
     ) -> Tensor:
-        """The horizontal stack, of the pixels and the vertical stack's links: parameters (..., P)."""
+        """Returns parameters (..., P): the horizontal stack of the pixels and the vertical stack's links."""
         for layer, link in zip(self.horizontal, links, strict=True):
             x = layer(x, link, labels, scan)
         return in_float32(self.out, F.relu(self.head(F.relu(x))))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.distributions.latents import DiagonalNormal, Posterior
+from genlab.distributions.posteriors import DiagonalNormal, Posterior
 from genlab.nets.autoencoder import FullyConnected, Shape, make_decoder, make_encoder
 from genlab.nets.start import Offset, shrink_posterior
 
@@ -85,7 +85,7 @@ class LadderEncoder(nn.Module):
             nn.init.constant_(last.bias[last.out_features // 2 :], _WIDE_LOG_VARIANCE)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to the means of all layers, then their log-variances, (B, 2 D)."""
+        """Returns the means of all layers, then their log-variances, (B, 2 D), for images (B, C, H, W)."""
         x, numbers = images, []
         for rung, estimate in zip(self.rungs, self.estimates, strict=True):
             x = rung(x)
@@ -95,7 +95,7 @@ class LadderEncoder(nn.Module):
 
 
 class Walk(NamedTuple):
-    """What is met on a way down the ladder under an image's posterior.
+    """The latents and posteriors on a way down the ladder under an image's posterior.
 
     Attributes:
         latents: e, (n, D).
@@ -140,11 +140,11 @@ class LadderDecoder(nn.Module):
 
     @property
     def offset(self) -> Offset:
-        """The constant that is added to the outputs."""
+        """Returns the constant that is added to the outputs."""
         return self.out.offset
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (n, D) to outputs (n, C, H, W)."""
+        """Returns outputs (n, C, H, W) for latents (n, D)."""
         parts = latents.split(self.latents, dim=1)
         bottom = parts[-1]
         for layer in reversed(range(len(parts) - 1)):
@@ -153,11 +153,11 @@ class LadderDecoder(nn.Module):
         return self.outputs(bottom)
 
     def outputs(self, bottom: Tensor) -> Tensor:
-        """Of the state above layer 1 and of z_1, side by side: (n, C, H, W)."""
+        """Returns outputs (n, C, H, W) for the state above layer 1 and z_1, side by side."""
         return self.out(self.rungs[0](bottom))
 
     def walk(self, estimates: DiagonalNormal, given: Tensor, *, sample: bool) -> Walk:
-        """Down to layer 1 under the posterior that comes of the encoder's estimates.
+        """Returns the walk down to layer 1 under the posterior of the encoder's estimates.
 
         Args:
             estimates: of z, mean and log-variance (n, D).
@@ -183,7 +183,7 @@ class LadderDecoder(nn.Module):
         return Walk(torch.cat(latents, 1), DiagonalNormal(mean, spread), bottom)
 
     def _prior(self, layer: int, state: Tensor) -> DiagonalNormal:
-        """p(z_l | z_>l), for all layers but the top, counted from 0 here."""
+        """Returns p(z_l | z_>l), for all layers but the top, counted from 0 here."""
         return DiagonalNormal.read(self.priors[layer](state), self.latents[layer])
 
 
@@ -201,7 +201,7 @@ class LadderPosterior(Posterior):
 
     @classmethod
     def of(cls, numbers: Tensor, decoder: LadderDecoder) -> LadderPosterior:
-        """That of the encoder's numbers, (B, 2 D)."""
+        """Returns the posterior of the encoder's numbers, (B, 2 D)."""
         estimates = DiagonalNormal.read(numbers, sum(decoder.latents))
         still = decoder.walk(estimates, torch.zeros_like(estimates.mean), sample=True)
         return cls(still.latents, numbers, decoder)
@@ -214,7 +214,7 @@ class LadderPosterior(Posterior):
         return walk.posterior.log_prob(walk.latents).view(latents.shape[:-1])
 
     def _walk(self, given: Tensor, *, sample: bool) -> Walk:
-        """For each of (..., B, D), images and samples as one batch."""
+        """Returns the walk for each of (..., B, D), images and samples as one batch."""
         estimates = DiagonalNormal.read(self.spread, given.shape[-1])
         mean, log_variance = (
             values.expand(given.shape).reshape(-1, given.shape[-1])
@@ -226,7 +226,7 @@ class LadderPosterior(Posterior):
 
 
 def combine(estimate: DiagonalNormal, prior: DiagonalNormal) -> DiagonalNormal:
-    """The normalised product of two normal densities of z, as the distribution of e = (z - mu_p) / sigma_p.
+    """Returns the normalised product of two normal densities of z, for e = (z - mu_p) / sigma_p.
 
     The precisions add up, and weigh the means (Sønderby et al. 2016, section 2.1). With r = sigma_p^2 /
     sigma^2 of the estimate, e has the mean r / (1 + r) (mu - mu_p) / sigma_p and the variance 1 / (1 + r).
@@ -237,7 +237,7 @@ def combine(estimate: DiagonalNormal, prior: DiagonalNormal) -> DiagonalNormal:
 
 
 def _even_linear(above: int, latent: int, outputs: int) -> nn.Linear:
-    """A linear map of a state, (n, above) or nothing, and a latent beside it, which begin with equal shares.
+    """Returns a linear map of a state, (n, above) or nothing, and a latent, with equal shares at first.
 
     With weights of one variance a wide state drowns a narrow latent, whose layer then learns to be idle.
     Together they have the variance of He et al. 2015.
@@ -251,7 +251,7 @@ def _even_linear(above: int, latent: int, outputs: int) -> nn.Linear:
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map that begins as 0: a block as the identity, a layer's prior as N(0, I)."""
+    """Returns a linear map that begins as 0: a block as the identity, a layer's prior as N(0, I)."""
     linear = nn.Linear(inputs, outputs)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)

@@ -33,7 +33,7 @@ class SpectralNorm(nn.Module):
         self.advance(POWER_ITERATIONS)
 
     def sigma(self) -> Tensor:
-        """The largest singular value, a scalar; a sum of products stays in float32 under autocast."""
+        """Returns the largest singular value, a scalar; a sum of products stays in float32 under autocast."""
         return (self.u[:, None] * self.weight.flatten(1) * self.v).sum()
 
     def normalized_weight(self) -> Tensor:
@@ -41,7 +41,7 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def advance(self, iterations: int = 1) -> None:
-        """Power iterations of u and v, in place."""
+        """Moves u and v by power iterations, in place."""
         matrix = self.weight.flatten(1)
         for _ in range(iterations):
             self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
@@ -70,7 +70,7 @@ class SpectralEmbedding(SpectralNorm, nn.Embedding):
 
 
 def discriminator_norm(normalization: str, features: int, *, maps: bool) -> nn.Module:
-    """A normalisation that a forward pass leaves as it was: batch norm keeps no running statistics.
+    """Returns a normalisation that a forward pass leaves as it was: batch norm keeps no running statistics.
 
     Args:
         normalization: "none", "batch", "layer" or "instance".
@@ -94,7 +94,7 @@ def discriminator_norm(normalization: str, features: int, *, maps: bool) -> nn.M
     raise ValueError(f"normalization: {normalization!r} is not one of none, batch, layer, instance")
 
 
-class ResidualBlock(nn.Module):
+class ResamplingBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, each after normalisation and ReLU.
 
     The block of Gulrajani et al. 2017, appendix F, and Miyato et al. 2018, figure 8. The shortcut is the
@@ -150,7 +150,7 @@ class ResidualBlock(nn.Module):
 
 
 def append_minibatch_std(features: Tensor) -> Tensor:
-    """One more feature: how much the others vary in the batch (Karras et al. 2018, section 3).
+    """Returns one more feature: how much the others vary in the batch (Karras et al. 2018, section 3).
 
     It is the mean over all features and places of their standard deviation over the batch, the same for
     every sample; (B, F) becomes (B, F + 1), and (B, C, H, W) becomes (B, C + 1, H, W).
@@ -160,7 +160,7 @@ def append_minibatch_std(features: Tensor) -> Tensor:
 
 
 def glorot(layer: nn.Linear | nn.Conv2d, gain: float = 1.0) -> nn.Module:
-    """Glorot and Bengio 2010, eq. 16, times the gain; biases 0. Returns the layer."""
+    """Initializes as Glorot and Bengio 2010, eq. 16, times the gain; biases 0. Returns the layer."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -168,14 +168,14 @@ def glorot(layer: nn.Linear | nn.Conv2d, gain: float = 1.0) -> nn.Module:
 
 
 def kaiming(layer: nn.Linear, slope: float) -> None:
-    """He et al. 2015, eq. 15, before a leaky ReLU of that slope (1 for none after the layer); biases 0."""
+    """Initializes as He et al. 2015, eq. 15, for a leaky ReLU of that slope (1 for none); biases 0."""
     nn.init.kaiming_normal_(layer.weight, a=slope)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def initialize(net: nn.Module, initialization: str) -> None:
-    """Start all the weights anew.
+    """Starts all the weights anew.
 
     Args:
         net: whose linear layers, convolutions, embeddings and batch normalisations are set.

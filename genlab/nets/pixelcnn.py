@@ -8,7 +8,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import PixelNet, add_class, class_embedding
+from genlab.nets.autoregressive import PixelNet, PixelSpec, add_class, class_embedding
 from genlab.nets.causal import CausalConv, Ordered, Scan
 from genlab.nets.precision import in_float32
 from genlab.nets.start import shrink
@@ -18,7 +18,7 @@ class MaskedLayer(nn.Module):
     """One of a `MaskedNet`'s layers with a residual connection around it (figure 5)."""
 
     def forward(self, x: Tensor, labels: Tensor | None, scan: Scan | None = None) -> Tensor:
-        """Whole features (B, H, W, 2 * width), or a scan's next pixel, (B, 2 * width): the same."""
+        """Returns whole features (B, H, W, 2 * width), or those of a scan's next pixel, (B, 2 * width)."""
         raise NotImplementedError
 
 
@@ -28,7 +28,7 @@ class MaskedNet(PixelNet):
     A subclass makes `layers`.
 
     Args:
-        shape, parameters, ordered, classes, codes: see `PixelNet`.
+        spec: see `PixelSpec`.
         width: h; the features between layers are 2 * width.
         first_kernel: odd; of the first convolution, which has mask A.
         head: features of the last two hidden layers.
@@ -36,20 +36,9 @@ class MaskedNet(PixelNet):
 
     layers: nn.ModuleList
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        first_kernel: int,
-        head: int,
-    ) -> None:
-        super().__init__(shape, parameters, ordered, classes, codes)
-        reach, groups = first_kernel // 2, self.groups
+    def __init__(self, spec: PixelSpec, *, width: int, first_kernel: int, head: int) -> None:
+        super().__init__(spec)
+        reach, groups = first_kernel // 2, spec.groups
         self.first = CausalConv(
             self.inputs, 2 * width, above=reach, left=reach, right=reach, centre="before", groups=groups
         )
@@ -60,7 +49,7 @@ class MaskedNet(PixelNet):
             nn.ReLU(),
             Ordered(head, head, groups),
             nn.ReLU(),
-            out := Ordered(head, parameters, groups),
+            out := Ordered(head, spec.parameters, groups),
         )
         shrink(out.linear)
 
@@ -71,20 +60,20 @@ class MaskedNet(PixelNet):
         return self.run(x, scan.labels, scan)
 
     def run(self, x: Tensor, labels: Tensor | None, scan: Scan | None = None) -> Tensor:
-        """Parameters (..., P) of whole images or of a scan's next pixel."""
+        """Returns parameters (..., P) of whole images or of a scan's next pixel."""
         x = self.first(x, scan)
         for layer in self.layers:
             x = cast(MaskedLayer, layer)(x, labels, scan)
         return self.read(x)
 
     def read(self, x: Tensor) -> Tensor:
-        """Parameters (..., P) of features that have seen the pixels before."""
+        """Returns parameters (..., P) of features that have seen the pixels before."""
         for layer in self.head[:-1]:
             x = layer(x)
         return in_float32(self.head[-1], x)
 
 
-class ResidualBlock(MaskedLayer):
+class MaskedResidualBlock(MaskedLayer):
     """Through half the features and a convolution with mask B; the left of figure 5.
 
     Args:
@@ -106,34 +95,21 @@ class ResidualBlock(MaskedLayer):
         return x + self.up(F.relu(add_class(seen, self.label, labels)))
 
 
-class PixelCNN(MaskedNet):
+class PixelCNNNetwork(MaskedNet):
     """Sees what lies in a cone above, and to the left; with 3x3 kernels not what is more than a column
     further to the right than the first convolution reaches, for each row further up: the blind spot of
     figure 1 of van den Oord et al. 2016b (Conditional Image Generation with PixelCNN Decoders).
 
     Args:
-        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
+        spec, width, first_kernel, head: see `MaskedNet`.
         layers: residual blocks.
         kernel: odd; of their convolutions.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        layers: int,
-        first_kernel: int,
-        kernel: int,
-        head: int,
+        self, spec: PixelSpec, *, width: int, layers: int, first_kernel: int, kernel: int, head: int
     ) -> None:
-        super().__init__(
-            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
-        )
+        super().__init__(spec, width=width, first_kernel=first_kernel, head=head)
         self.layers = nn.ModuleList(
-            ResidualBlock(width, kernel // 2, classes, self.groups) for _ in range(layers)
+            MaskedResidualBlock(width, kernel // 2, spec.classes, spec.groups) for _ in range(layers)
         )

@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import Head, PixelNet, add_class, class_embedding
+from genlab.nets.autoregressive import Head, PixelNet, PixelSpec, add_class, class_embedding
 from genlab.nets.causal import CausalConv, RowConv, Scan, shift_down
 
 Links = dict[Any, Tensor]
 
 
 def row_convolution(inputs: int, outputs: int, stride: int = 1) -> RowConv:
-    """Of the row stream: two rows of three columns."""
+    """Returns a convolution of the row stream: two rows of three columns."""
     return RowConv(inputs, outputs, rows=2, columns=3, stride=stride)
 
 
 def pixel_convolution(inputs: int, outputs: int, stride: int = 1) -> CausalConv:
-    """Of the pixel stream: two rows of the column to the left and the own one."""
+    """Returns a convolution of the pixel stream: two rows of the column to the left and the own one."""
     return CausalConv(inputs, outputs, above=1, left=1, stride=stride)
 
 
@@ -64,7 +64,7 @@ class GatedBlock(nn.Module):
         skip: Tensor | None = None,
         link: Tensor | None = None,
     ) -> Tensor:
-        """Features (..., width).
+        """Returns features (..., width).
 
         Args:
             x: (..., width).
@@ -118,7 +118,7 @@ class Stage(nn.Module):
             self.pixel_double = nn.Linear(width, 4 * width)
 
     def rows(self, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links) -> Tensor:
-        """The row stream, (..., width), of whole images or of the scan's row.
+        """Returns the row stream, (..., width), of whole images or of the scan's row.
 
         It leaves what the pixel stream gets of it in `links` or in the scan.
         """
@@ -139,7 +139,7 @@ class Stage(nn.Module):
         return x
 
     def pixels(self, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links) -> Tensor:
-        """The pixel stream, (..., width), of whole images or of the scan's pixel."""
+        """Returns the pixel stream, (..., width), of whole images or of the scan's pixel."""
         skips = [concat_elu(x)]
         for k, block in enumerate(self.pixel_down):
             x = block(x, skips[-1], labels, scan, link=self._take(k, scan, links))
@@ -165,7 +165,7 @@ class Stage(nn.Module):
     def _coarser_rows(
         self, coarser: Stage, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links
     ) -> Tensor:
-        """What the coarser stages make of the row stream. In a scan, every second row is of use to two."""
+        """Returns the row stream of the coarser stages. In a scan, every second row is of use to two."""
         halved = self.row_halve(x, scan)
         if scan is None:
             return depth_to_space(self.row_double(coarser.rows(halved, labels, None, links)))
@@ -181,7 +181,7 @@ class Stage(nn.Module):
     def _coarser_pixels(
         self, coarser: Stage, x: Tensor, labels: Tensor | None, scan: Scan | None, links: Links
     ) -> Tensor:
-        """What the coarser stages make of the pixel stream. In a scan, a new result is of use to two rows of
+        """Returns the pixel stream of the coarser stages. In a scan, a new result is of use to two rows of
         two columns."""
         if scan is None:
             halved = self.pixel_halve(x)
@@ -202,7 +202,7 @@ class Stage(nn.Module):
         return result[:, :width]
 
 
-class PixelCNNPP(PixelNet):
+class PixelCNNPPNetwork(PixelNet):
     """Two streams through a pyramid of resolutions and back.
 
     Where the paper's has strided transposed convolutions of 2x3 and 2x2 pixels on the way up, here each
@@ -215,7 +215,7 @@ class PixelCNNPP(PixelNet):
     right, which no pixel of the image comes after.
 
     Args:
-        shape, parameters, ordered, classes, codes: see `PixelNet`.
+        spec: see `PixelSpec`.
         width: channels of each stream.
         blocks: gated residual blocks per stage on the way down.
         stages: resolutions, each half the one before.
@@ -226,21 +226,10 @@ class PixelCNNPP(PixelNet):
     whole_pixels = True
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        blocks: int,
-        stages: int,
-        dropout: float,
-        head: int,
+        self, spec: PixelSpec, *, width: int, blocks: int, stages: int, dropout: float, head: int
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes, codes)
-        _, height, image_width = shape
+        super().__init__(spec)
+        _, height, image_width = spec.shape
         unit = 2 ** (stages - 1)
         self.more_rows, self.more_columns = -height % unit, -image_width % unit
         self.stages = stages
@@ -249,13 +238,13 @@ class PixelCNNPP(PixelNet):
         self.pixel_first = CausalConv(inputs, width, above=1, left=1, right=1, centre="none")
         stage = None
         for _ in range(stages):
-            stage = Stage(stage, width, blocks, classes, dropout)
+            stage = Stage(stage, width, blocks, spec.classes, dropout)
         assert stage is not None
         self.finest = stage
-        self.head = Head(width, head, parameters, shape[0], self.groups)
+        self.head = Head(width, head, spec)
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        _, height, width = self.shape
+        _, height, width = self.spec.shape
         pixels = F.pad(F.pad(x, (0, 1), value=1.0), (0, 0, 0, self.more_columns, 0, self.more_rows))
         links: Links = {}
         self.finest.rows(self.row_first(shift_down(pixels)), labels, None, links)
@@ -284,12 +273,12 @@ class PixelCNNPP(PixelNet):
 
 
 def concat_elu(x: Tensor) -> Tensor:
-    """ELU of the features and of their negatives, (..., 2F) from (..., F)."""
+    """Returns the ELU of the features and of their negatives, (..., 2F) from (..., F)."""
     return F.elu(torch.cat([x, -x], -1))
 
 
 def depth_to_space(x: Tensor) -> Tensor:
-    """Each position's 4F features become 2x2 positions, row by row: (B, 2H, 2W, F) from (B, H, W, 4F)."""
+    """Returns each position's 4F features as 2x2 positions: (B, 2H, 2W, F) from (B, H, W, 4F)."""
     batch, height, width, features = x.shape
     x = x.view(batch, height, width, 2, 2, features // 4).transpose(2, 3)
     return x.reshape(batch, 2 * height, 2 * width, features // 4)

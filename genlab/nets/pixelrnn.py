@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import add_class, class_embedding
+from genlab.nets.autoregressive import PixelSpec, add_class, class_embedding
 from genlab.nets.causal import CausalConv, Ordered, Scan, shift_down
 from genlab.nets.pixelcnn import MaskedLayer, MaskedNet
 
 
 def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The new hidden and cell state, (..., h) each (eq. 3).
+    """Returns the new hidden and cell state, (..., h) each (eq. 3).
 
     Args:
         gates: (..., 4 * h) before their nonlinearities: output, forget, input and content.
@@ -31,7 +31,7 @@ def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return output * torch.tanh(c), c
 
 
-class RowLSTM(MaskedLayer):
+class RowLSTMLayer(MaskedLayer):
     """A state for each position of a row, from the states of the row above (section 3.1).
 
     Args:
@@ -55,7 +55,7 @@ class RowLSTM(MaskedLayer):
         return self.rows(x, labels) if scan is None else self.pixel(x, scan)
 
     def rows(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Whole features (B, H, W, 2 * width), in H steps."""
+        """Returns whole features (B, H, W, 2 * width), in H steps."""
         batch, height, columns, _ = x.shape
         gates = add_class(self.input_to_state(x), self.label, labels)
         weight = self.state_to_state.weight.T
@@ -69,12 +69,12 @@ class RowLSTM(MaskedLayer):
         return x + self.up(torch.stack(states, 1))
 
     def neighbours(self, h: Tensor) -> Tensor:
-        """Each column's neighbours side by side: (B, W, taps * C) from a row (B, W, C)."""
+        """Returns each column's neighbours side by side: (B, W, taps * C) from a row (B, W, C)."""
         padded, columns = F.pad(h, (0, 0, self.reach, self.reach)), h.shape[1]
         return torch.cat([padded[:, k : k + columns] for k in range(2 * self.reach + 1)], -1)
 
     def begin_row(self, scan: Scan) -> None:
-        """What the states of the row above give to those of a scan's new row."""
+        """Prepares what the states of the row above give to those of a scan's new row."""
         cache = scan.caches.get(self)
         if cache is None:
             cache = scan.caches[self] = _RowStates(self, scan)
@@ -93,14 +93,14 @@ class RowLSTM(MaskedLayer):
 
 
 class _RowStates:
-    """What a `RowLSTM` keeps in a scan.
+    """What a `RowLSTMLayer` keeps in a scan.
 
     line: (B, reach + W, 2 * width), its inputs in the row.
     states: (B, W, 2 * width), hidden and cell states of the row.
     above: (B, W, 5 * width), of the row above: its part of the gates, and its cell states.
     """
 
-    def __init__(self, layer: RowLSTM, scan: Scan) -> None:
+    def __init__(self, layer: RowLSTMLayer, scan: Scan) -> None:
         self.line = scan.zeros(layer.reach + scan.width, 2 * layer.width)
         self.states = scan.zeros(scan.width, 2 * layer.width)
         self.above = scan.zeros(scan.width, 5 * layer.width)
@@ -108,42 +108,31 @@ class _RowStates:
         self.bias = cast(Tensor, layer.input_to_state.conv.bias)
 
 
-class RowLSTMNet(MaskedNet):
+class RowLSTMNetwork(MaskedNet):
     """Sees a triangle above: as far to the right as the first convolution, and `kernel // 2` columns more for
     each row further up, however many the layers; to the left these add up.
 
     Args:
-        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
+        spec, width, first_kernel, head: see `MaskedNet`.
         layers: of LSTMs.
         kernel: odd; columns of the state-to-state convolutions, and of the masked input-to-state ones.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        layers: int,
-        first_kernel: int,
-        kernel: int,
-        head: int,
+        self, spec: PixelSpec, *, width: int, layers: int, first_kernel: int, kernel: int, head: int
     ) -> None:
-        super().__init__(
-            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
+        super().__init__(spec, width=width, first_kernel=first_kernel, head=head)
+        self.layers = nn.ModuleList(
+            RowLSTMLayer(width, kernel // 2, spec.classes, spec.groups) for _ in range(layers)
         )
-        self.layers = nn.ModuleList(RowLSTM(width, kernel // 2, classes, self.groups) for _ in range(layers))
 
     def row(self, scan: Scan, above: Tensor) -> None:
         for layer in self.layers:
-            cast(RowLSTM, layer).begin_row(scan)
+            cast(RowLSTMLayer, layer).begin_row(scan)
 
 
 def diagonal_order(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """The positions i * W + j of an image, diagonal by diagonal, each from its top (section 3.2).
+    """Returns the positions i * W + j of an image, diagonal by diagonal, each from its top (section 3.2).
 
     Returns:
         (2, H * W): the diagonals that begin in the left upper corner, then those that begin in the right one.
@@ -154,7 +143,7 @@ def diagonal_order(height: int, width: int, device: torch.device | None = None) 
 
 
 def skew(x: Tensor, order: Tensor) -> Tensor:
-    """A map in the two orders of `diagonal_order`: (2, H * W, B, C) from (B, H, W, C).
+    """Returns a map in the two orders of `diagonal_order`: (2, H * W, B, C) from (B, H, W, C).
 
     It is the skewed map of section 3.2, a column after the other, without the places that no pixel takes.
     """
@@ -162,13 +151,13 @@ def skew(x: Tensor, order: Tensor) -> Tensor:
 
 
 def unskew(x: Tensor, order: Tensor, height: int) -> Tensor:
-    """The inverse of `skew`, for each direction: (2, B, H, W, C)."""
+    """Returns the inverse of `skew`, for each direction: (2, B, H, W, C)."""
     first, second = order.argsort(1)
     in_rows = x.flatten(0, 1).index_select(0, torch.cat([first, second + len(second)]))
     return in_rows.unflatten(0, (2, height, -1)).permute(0, 3, 1, 2, 4)
 
 
-class DiagonalBiLSTM(MaskedLayer):
+class DiagonalBiLSTMLayer(MaskedLayer):
     """States that go through the image from its two upper corners, diagonal by diagonal (section 3.2).
 
     The right-to-left ones have seen their row from the right, so that a position gets those of the row above.
@@ -177,7 +166,7 @@ class DiagonalBiLSTM(MaskedLayer):
         width: h; 2 * width features come in and go out.
         classes: of labels, 0 for none.
         groups: channels of the image in order, see `Ordered`.
-        pixels: numbers of a pixel, if the right-to-left states see pixels too; see `DiagonalBiLSTMNet`.
+        pixels: numbers of a pixel, if the right-to-left states see pixels too; see `DiagonalBiLSTMNetwork`.
     """
 
     def __init__(self, width: int, classes: int, groups: int, pixels: int = 0) -> None:
@@ -194,7 +183,7 @@ class DiagonalBiLSTM(MaskedLayer):
     def forward(
         self, x: Tensor, labels: Tensor | None, scan: Scan | None = None, pixels: Tensor | None = None
     ) -> Tensor:
-        """See `MaskedLayer`.
+        """Returns features as `MaskedLayer` does.
 
         Args:
             pixels: (B, H, W, pixels), of whole images, for a layer that sees them.
@@ -214,11 +203,11 @@ class DiagonalBiLSTM(MaskedLayer):
         return x + self.up(from_left + shift_down(from_right))
 
     def bias(self, batch: int, labels: Tensor | None) -> Tensor:
-        """Of the input-to-state part, with the label's: (B, 8 * width)."""
+        """Returns the bias of the input-to-state part, with the label's: (B, 8 * width)."""
         return add_class(self.input_to_state.linear.bias.expand(batch, -1), self.label, labels)
 
     def diagonals(self, gates: Tensor, width: int) -> Tensor:
-        """Hidden states of both directions, (2, H * W, B, h), in W + H - 1 steps.
+        """Returns hidden states of both directions, (2, H * W, B, h), in W + H - 1 steps.
 
         Args:
             gates: (2, H * W, B, 4 * h), the input-to-state part, as from `skew`.
@@ -242,7 +231,7 @@ class DiagonalBiLSTM(MaskedLayer):
 
 
 class _Diagonals:
-    """What all L layers of a `DiagonalBiLSTMNet` keep in a scan.
+    """What all L layers of a `DiagonalBiLSTMNetwork` keep in a scan.
 
     The right-to-left states of a row are computed when the next one begins, of all layers at once.
 
@@ -252,7 +241,7 @@ class _Diagonals:
     from_right: (L, B, W, width), right-to-left hidden states of the row above.
     """
 
-    def __init__(self, layers: list[DiagonalBiLSTM], scan: Scan) -> None:
+    def __init__(self, layers: list[DiagonalBiLSTMLayer], scan: Scan) -> None:
         width = self.width = layers[0].width
         count, batch, columns = len(layers), scan.batch, scan.width
         self.own = cast(nn.Linear, layers[0].own)
@@ -283,7 +272,7 @@ class _Diagonals:
         self.above.copy_(torch.cat([gates, output], -1))
 
     def right_to_left(self, x: Tensor, pixels: Tensor) -> Tensor:
-        """Hidden states (L, B, W, width) of a row in which the layers got x, (L, B, W, 2 * width)."""
+        """Returns hidden states (L, B, W, width) of a row in which the layers got x, (L, B, W, 2 * width)."""
         gates = torch.cat([x, self.from_right], -1) @ self.right_above + self.bias_right
         gates[0] += self.own(pixels)
         h = c = torch.zeros_like(self.from_right[:, :, 0])
@@ -294,7 +283,7 @@ class _Diagonals:
         return torch.stack(states[::-1], 2)
 
     def pixel(self, layer: int, x: Tensor, scan: Scan) -> Tensor:
-        """A layer's features (B, 2 * width) at a scan's next pixel, from those below."""
+        """Returns a layer's features (B, 2 * width) at a scan's next pixel, from those below."""
         width, line = self.width, self.lines[layer]
         _, h, c = scan.read(line).split([2 * width, width, width], 1)
         gates, output = scan.read(self.above[layer]).split([4 * width, 2 * width], 1)
@@ -303,7 +292,7 @@ class _Diagonals:
         return torch.addmm(x + output, h, self.up[layer])
 
 
-class DiagonalBiLSTMNet(MaskedNet):
+class DiagonalBiLSTMNetwork(MaskedNet):
     """Sees every pixel before.
 
     With mask A no feature of a row has seen the row's last pixel, so that right-to-left states could not tell
@@ -311,28 +300,15 @@ class DiagonalBiLSTMNet(MaskedNet):
     So the first layer's right-to-left states, which are for the row below, see their own pixels too.
 
     Args:
-        shape, parameters, ordered, classes, codes, width, first_kernel, head: see `MaskedNet`.
+        spec, width, first_kernel, head: see `MaskedNet`.
         layers: of LSTMs.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
-        *,
-        width: int,
-        layers: int,
-        first_kernel: int,
-        head: int,
-    ) -> None:
-        super().__init__(
-            shape, parameters, ordered, classes, codes, width=width, first_kernel=first_kernel, head=head
-        )
+    def __init__(self, spec: PixelSpec, *, width: int, layers: int, first_kernel: int, head: int) -> None:
+        super().__init__(spec, width=width, first_kernel=first_kernel, head=head)
         self.layers = nn.ModuleList(
-            DiagonalBiLSTM(width, classes, self.groups, pixels=0 if k else self.inputs) for k in range(layers)
+            DiagonalBiLSTMLayer(width, spec.classes, spec.groups, pixels=0 if k else self.inputs)
+            for k in range(layers)
         )
 
     def whole(self, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -343,7 +319,7 @@ class DiagonalBiLSTMNet(MaskedNet):
 
     def row(self, scan: Scan, above: Tensor) -> None:
         if self not in scan.caches:
-            layers = [cast(DiagonalBiLSTM, layer) for layer in self.layers]
+            layers = [cast(DiagonalBiLSTMLayer, layer) for layer in self.layers]
             cache = scan.caches[self] = _Diagonals(layers, scan)
             scan.caches.update({layer: (cache, k) for k, layer in enumerate(layers)})
         scan.caches[self].begin_row(scan.row, above)

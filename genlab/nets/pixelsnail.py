@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nets.autoregressive import Head, PixelNet, add_class, class_embedding, image_coordinates
+from genlab.nets.autoregressive import (
+    Head,
+    PixelNet,
+    PixelSpec,
+    add_class,
+    class_embedding,
+    image_coordinates,
+)
 from genlab.nets.causal import CausalConv, Scan
 
 
@@ -45,7 +52,7 @@ class GatedResidual(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor | None = None, labels: Tensor | None = None, scan: Scan | None = None
     ) -> Tensor:
-        """(..., width) from x (..., width) and y (..., merged)."""
+        """Returns features (..., width) from x (..., width) and y (..., merged)."""
         hidden = self.first(F.elu(x), scan)
         if self.merged is not None:
             assert y is not None
@@ -91,13 +98,13 @@ class Attention(nn.Module):
         self.asked_out = nn.Linear(width + place, heads * key_width)
 
     def forward(self, features: Tensor, pixels: Tensor, places: Tensor) -> Tensor:
-        """(B, H, W, heads * value_width), from whole features, pixels with their places, and places."""
+        """Returns (B, H, W, heads * value_width) from features, pixels with their places, and places."""
         keys, values = self.keys_and_values(features, pixels)
         found = attend(*(self.split_heads(x) for x in (self.queries(features, places), keys, values)))
         return found.transpose(1, 2).flatten(2).view_as(values)
 
     def at_pixel(self, features: Tensor, place: Tensor, scan: Scan) -> Tensor:
-        """The same at the scan's position, (B, heads * value_width)."""
+        """Returns the result of `forward` at the scan's position, (B, heads * value_width)."""
         memory = scan.caches.get(self)
         if memory is None:
             positions, lines = scan.height * scan.width, scan.batch * self.heads
@@ -128,22 +135,22 @@ class Attention(nn.Module):
             memory.values.index_copy_(1, scan.caches["position"], values.unsqueeze(1))
 
     def keys_and_values(self, features: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., heads * key_width) and (..., heads * value_width)."""
+        """Returns keys (..., heads * key_width) and values (..., heads * value_width)."""
         both = self.known_out(self.known(torch.cat([features, pixels], -1)))
         keys, values = both.split([self.heads * self.key_width, self.heads * self.value_width], -1)
         return keys, values
 
     def queries(self, features: Tensor, places: Tensor) -> Tensor:
-        """(..., heads * key_width)."""
+        """Returns queries (..., heads * key_width)."""
         return self.asked_out(self.asked(torch.cat([features, places], -1)))
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(B, heads, H * W, F) from (B, H, W, heads * F)."""
+        """Returns x as (B, heads, H * W, F) from (B, H, W, heads * F)."""
         return x.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """sum_{s < t} softmax_{s < t}(q_t k_s / sqrt(key_width)) v_s, and 0 at the first t.
+    """Returns sum_{s < t} softmax_{s < t}(q_t k_s / sqrt(key_width)) v_s, and 0 at the first t.
 
     Args:
         queries, keys: (B, heads, T, key_width).
@@ -167,7 +174,7 @@ class Block(nn.Module):
     """Residual blocks of 2x2 convolutions, then attention, which a last residual block merges; figure 4.
 
     Args:
-        width, residuals, dropout, classes: see `PixelSNAIL`.
+        width, residuals, dropout, classes: see `PixelSNAILNetwork`.
         attention: of the block.
     """
 
@@ -184,7 +191,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, pixels: Tensor, places: Tensor, labels: Tensor | None, scan: Scan | None
     ) -> Tensor:
-        """Features (..., width) from those of the block below, pixels with their places, and places."""
+        """Returns features (..., width) from the block below, pixels with their places, and places."""
         for residual in self.residuals:
             x = residual(x, None, labels, scan)
         if scan is None:
@@ -192,14 +199,14 @@ class Block(nn.Module):
         return self.merge(x, self.attention.at_pixel(x, places, scan))
 
 
-class PixelSNAIL(PixelNet):
+class PixelSNAILNetwork(PixelNet):
     """Alternates convolutions, which see what is near in detail, and attention, which reaches all pixels.
 
     Its first convolution sees three pixels of the row above and the two to the left, as those of PixelCNN++
     do; a second input besides the image are the coordinates of each position, from -0.5 to 0.5.
 
     Args:
-        shape, parameters, ordered, classes, codes: see `PixelNet`.
+        spec: see `PixelSpec`.
         width: channels.
         blocks: of residual blocks and attention.
         residuals: of a block.
@@ -212,11 +219,7 @@ class PixelSNAIL(PixelNet):
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
-        parameters: int,
-        ordered: bool,
-        classes: int,
-        codes: int = 0,
+        spec: PixelSpec,
         *,
         width: int,
         blocks: int,
@@ -227,9 +230,9 @@ class PixelSNAIL(PixelNet):
         dropout: float,
         head: int,
     ) -> None:
-        super().__init__(shape, parameters, ordered, classes, codes)
+        super().__init__(spec)
         channels = self.inputs
-        self.register_buffer("places", image_coordinates(*shape[1:]), persistent=False)
+        self.register_buffer("places", image_coordinates(*spec.shape[1:]), persistent=False)
         self.places: Tensor
         self.first = CausalConv(channels + 2, width, above=1, left=1, right=1, centre="none")
         self.blocks = nn.ModuleList(
@@ -238,11 +241,11 @@ class PixelSNAIL(PixelNet):
                 residuals,
                 Attention(width, channels + 2, 2, heads, key_width, value_width, dropout),
                 dropout,
-                classes,
+                spec.classes,
             )
             for _ in range(blocks)
         )
-        self.head = Head(width, head, parameters, shape[0], self.groups)
+        self.head = Head(width, head, spec)
 
     def start(self, batch: int, labels: Tensor | None = None, on_device: bool = False) -> Scan:
         scan = super().start(batch, labels, on_device)
@@ -279,7 +282,7 @@ class PixelSNAIL(PixelNet):
     def features(
         self, pixels: Tensor, places: Tensor, labels: Tensor | None, scan: Scan | None = None
     ) -> Tensor:
-        """(..., width) from pixels with their places (..., inputs + 2), and places (..., 2)."""
+        """Returns features (..., width) of pixels with their places (..., inputs + 2) and places (..., 2)."""
         x = self.first(pixels, scan)
         for block in self.blocks:
             x = block(x, pixels, places, labels, scan)
@@ -287,5 +290,5 @@ class PixelSNAIL(PixelNet):
 
 
 def position_of(scan: Scan) -> int:
-    """The number of pixels before the scan's position."""
+    """Returns the number of pixels before the scan's position."""
     return scan.row * scan.width + scan.column

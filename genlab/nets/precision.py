@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """What a layer makes of x, in float32 (or more) under bf16 autocast too.
+    """Returns a layer's output for x, in float32 (or more) under bf16 autocast too.
 
     For the last layer before a likelihood: bf16 has three digits, too few for logits and scales.
     """

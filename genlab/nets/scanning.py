@@ -17,7 +17,7 @@ from genlab.nets.autoregressive import PixelNet
 from genlab.nets.causal import channels_last
 
 
-class Held(NamedTuple):
+class Clamped(NamedTuple):
     """Pixels that are known and are not drawn.
 
     images: (B, C, H, W) in [0, 1].
@@ -39,7 +39,7 @@ class Scanner:
         noise: (B, H, W, U) uniform over [0, 1), `distribution.uniforms` for each pixel.
         labels: (B,) int64, for a network that takes them.
         temperature: see `genlab.distributions.pixels`.
-        held: pixels that are known already.
+        clamped: pixels that are known already.
         graph: replay a CUDA graph.
     """
 
@@ -50,22 +50,23 @@ class Scanner:
         noise: Tensor,
         labels: Tensor | None = None,
         temperature: float = 1.0,
-        held: Held | None = None,
+        clamped: Clamped | None = None,
         graph: bool = False,
         on_device: bool | None = None,
     ) -> None:
-        channels, height, width = network.shape
+        channels, height, width = network.spec.shape
         batch = len(noise)
         self.network, self.distribution, self.temperature = network, distribution, temperature
         self.graph = graph
         self.scan = network.start(batch, labels, graph if on_device is None else on_device)
         self.noise = noise
         self.images = self.scan.zeros(height, width, channels)
-        self.held = held and Held(
-            channels_last(held.images).to(self.images), channels_last(held.mask).expand(batch, -1, -1, 1)
+        self.clamped = clamped and Clamped(
+            channels_last(clamped.images).to(self.images),
+            channels_last(clamped.mask).expand(batch, -1, -1, 1),
         )
         double = torch.float32 if noise.device.type == "mps" else torch.float64  # which Apple's lacks
-        self.log_prob_held = torch.zeros(batch, dtype=double, device=noise.device)
+        self.log_prob_clamped = torch.zeros(batch, dtype=double, device=noise.device)
         # One row of each, in memory of its own that a graph may refer to.
         self._noise = torch.empty_like(noise[:, 0])
         self._drawn = self.scan.zeros(width, channels)
@@ -74,15 +75,15 @@ class Scanner:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def run(self, progress: bool = False) -> Tensor:
-        """The images, (B, C, H, W) in [0, 1]; `log_prob_held` is set: log p, in nats, of the pixels held."""
-        _, height, width = self.network.shape
+        """Draws the images, (B, C, H, W) in [0, 1], and sets `log_prob_clamped`, nats of those clamped."""
+        _, height, width = self.network.spec.shape
         with progress_bar(total=height * width, unit="pixel", leave=False, delay=1, shown=progress) as bar:
             for row in range(height):
                 self.network.begin_row(self.scan, row)
                 self._noise.copy_(self.noise[:, row])
-                if self.held is not None:
-                    self._images.copy_(self.held.images[:, row])
-                    self._mask.copy_(self.held.mask[:, row])
+                if self.clamped is not None:
+                    self._images.copy_(self.clamped.images[:, row])
+                    self._mask.copy_(self.clamped.mask[:, row])
                 for _ in range(width):
                     self._replay() if self.graph else self._pixel()
                 self.images[:, row] = self._drawn
@@ -98,10 +99,10 @@ class Scanner:
         for part in range(self.distribution.passes):
             parameters = self.network.look(self.scan, pixel, again=part > 0)
             pixel = self.distribution.draw(parameters, noise, pixel, part, self.temperature)
-            if self.held is not None:
+            if self.clamped is not None:
                 pixel = torch.where(mask, known, pixel)
-        if self.held is not None:
-            self.log_prob_held += self.distribution.log_prob(parameters, pixel) * mask[:, 0]
+        if self.clamped is not None:
+            self.log_prob_clamped += self.distribution.log_prob(parameters, pixel) * mask[:, 0]
         self.scan.write(self._drawn, pixel)
         self.network.keep(self.scan, pixel)
 
@@ -131,8 +132,8 @@ def draw_naively(
     labels: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """What `Scanner` draws, by a pass over whole images for each pixel and channel: (B, C, H, W)."""
-    channels, height, width = network.shape
+    """Draws what `Scanner` draws, by a pass over whole images for each pixel and channel."""
+    channels, height, width = network.spec.shape
     images = torch.zeros(len(noise), channels, height, width, dtype=next(network.parameters()).dtype)
     images = images.to(noise.device)
     for row in range(height):

@@ -41,7 +41,7 @@ class LayeredEncoder(nn.Module):
         return x
 
     def one(self, layer: int, x: Tensor) -> Tensor:
-        """One layer alone, (B, sizes[layer]) to (B, sizes[layer + 1])."""
+        """Returns the units of one layer, (B, sizes[layer + 1]), for its inputs (B, sizes[layer])."""
         sums = self.layers[layer](x)
         return sums.sigmoid() if self.units == "sigmoid" else sums.relu()
 
@@ -65,31 +65,31 @@ class AutoencoderStack(nn.Module):
         return len(self.biases)
 
     def forward(self, layer: int, inputs: Tensor) -> Tensor:
-        """What a layer makes of its inputs by way of its code: outputs, (B, sizes[layer]) both."""
+        """Returns a layer's reconstruction of its inputs: outputs, (B, sizes[layer]) both."""
         return self.outputs(layer, self.encoder.one(layer, inputs))
 
     def outputs(self, layer: int, codes: Tensor) -> Tensor:
-        """Of a layer's decoder for codes (B, sizes[layer + 1]): logits, or values; see `bounded`."""
+        """Returns a decoder's outputs for codes (B, sizes[layer + 1]): logits, or values; see `bounded`."""
         weight = self.encoder.layers[layer].weight
         assert isinstance(weight, Tensor)
         return F.linear(codes, weight.T, self.biases[layer])
 
     def bounded(self, layer: int) -> bool:
-        """Whether a layer's inputs are in [0, 1], as images and sigmoid units are: its outputs are logits."""
+        """Returns whether a layer's inputs are in [0, 1], as images are: its outputs are then logits."""
         return layer == 0 or self.encoder.units == "sigmoid"
 
     def inputs_of(self, layer: int, outputs: Tensor) -> Tensor:
-        """The inputs of a layer that outputs stand for, float32, in their range."""
+        """Returns the inputs of a layer that outputs stand for, float32, in their range."""
         return outputs.float().sigmoid() if self.bounded(layer) else outputs.float().relu()
 
     def below(self, layer: int, x: Tensor) -> Tensor:
-        """What a layer is given when the stack is given (B, sizes[0]): the code of the layers below it."""
+        """Returns a layer's inputs for those of the stack, (B, sizes[0]): the code of the layers below."""
         for k in range(layer):
             x = self.encoder.one(k, x)
         return x
 
     def down(self, codes: Tensor, layer: int) -> Tensor:
-        """From a layer's codes (B, sizes[layer + 1]) down to the stack's inputs, (B, sizes[0]) in [0, 1]."""
+        """Returns the stack's inputs, (B, sizes[0]) in [0, 1], for a layer's codes (B, sizes[layer + 1])."""
         for k in range(layer, -1, -1):
             codes = self.inputs_of(k, self.outputs(k, codes))
         return codes

@@ -30,8 +30,8 @@ def shrink(layer: nn.Module, factor: float | Tensor = _SHRINK) -> nn.Module:
     return layer
 
 
-def shrink_posterior(layer: nn.Module, latent: int) -> nn.Module:
-    """Makes a layer's posteriors start near the prior, N(0, I), and returns the layer.
+def shrink_posterior(layer: nn.Module, latent: int) -> None:
+    """Makes a layer's posteriors start near the prior, N(0, I).
 
     The means keep some of their spread. Where all of them start at 0, latents are noise at first, and the
     first gradients, alike for all of them, make them speak of the same few things.
@@ -42,7 +42,7 @@ def shrink_posterior(layer: nn.Module, latent: int) -> nn.Module:
     assert isinstance(layer.weight, Tensor)
     factors = layer.weight.new_full((len(layer.weight), 1), _SHRINK)
     factors[:latent] = _SHRINK_MEANS
-    return shrink(layer, factors)
+    shrink(layer, factors)
 
 
 class _Constants(nn.Module):

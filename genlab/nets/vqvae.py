@@ -18,7 +18,7 @@ _LLOYD_STEPS = 10
 
 
 class Use(NamedTuple):
-    """How vectors take to the codes, averaged over images.
+    """Counts and sums of the vectors nearest to each code, averaged over images.
 
     counts: (K,), vectors of an image that are nearest to each code.
     sums: (K, D), of these vectors.
@@ -56,11 +56,11 @@ class Codebook(nn.Module):
         self.register_buffer("sums", self.even * vectors)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """The vectors of codes (B, h, w) int64: (B, D, h, w)."""
+        """Returns the vectors of codes (B, h, w) int64: (B, D, h, w)."""
         return F.embedding(codes, self.vectors).movedim(-1, 1)
 
     def nearest(self, latents: Tensor) -> Tensor:
-        """The nearest code of each vector of (B, D, h, w), (B, h, w) int64 (eq. 1); the first of equals."""
+        """Returns the nearest code of each vector of (B, D, h, w), (B, h, w) int64 (eq. 1)."""
         with torch.autocast(latents.device.type, enabled=False):  # half precision would confuse neighbours
             rows = as_rows(latents)
             squares = self.vectors.square().sum(1)
@@ -68,7 +68,7 @@ class Codebook(nn.Module):
         return nearest.view(len(latents), *latents.shape[2:])
 
     def use(self, latents: Tensor, codes: Tensor) -> Use:
-        """Of vectors (B, D, h, w) with their nearest codes (B, h, w)."""
+        """Returns the use of codes by vectors (B, D, h, w) with their nearest codes (B, h, w)."""
         rows, index = as_rows(latents), codes.flatten()
         counts = torch.zeros_like(self.counts).index_add_(0, index, torch.ones_like(rows[:, 0]))
         sums = torch.zeros_like(self.sums).index_add_(0, index, rows)
@@ -99,7 +99,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def restart(self, latents: Tensor, below: float) -> Tensor:
-        """Codes with less than a share `below` of the even use get a vector of (B, D, h, w), drawn.
+        """Gives codes with less than a share `below` of the even use a vector of (B, D, h, w), drawn.
 
         They live on if from now on they have at least that share.
 
@@ -122,23 +122,23 @@ class Codebook(nn.Module):
 
 
 def as_rows(latents: Tensor) -> Tensor:
-    """(B, D, h, w) as (B h w, D)."""
+    """Returns (B, D, h, w) as (B h w, D)."""
     return latents.movedim(1, -1).flatten(0, -2)
 
 
 def draw_rows(latents: Tensor, count: int) -> Tensor:
-    """`count` different vectors of (B, D, h, w), (count, D); the same ones again where there are too few."""
+    """Draws `count` different vectors of (B, D, h, w), (count, D); again the same where too few."""
     rows = as_rows(latents)
     order = torch.randperm(len(rows), device=rows.device)
     return rows[order[torch.arange(count, device=rows.device) % len(rows)]]
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """exp of the entropy of codes that are used so often, (K,): K if all the same, 1 if only one is."""
+    """Returns exp of the entropy of counts of codes, (K,): K if all are equal, 1 if only one is used."""
     return torch.special.entr(counts / counts.sum()).sum().exp()
 
 
-class ResidualBlock(nn.Module):
+class VQVAEResidualBlock(nn.Module):
     """ReLU, 3x3 convolution, ReLU, 1x1 convolution, with a connection around them (section 4.1)."""
 
     def __init__(self, width: int) -> None:
@@ -151,11 +151,11 @@ class ResidualBlock(nn.Module):
 
 
 def map_sizes(height: int, width: int, halvings: int) -> list[tuple[int, int]]:
-    """Sizes from the image to the map of codes, each half the one before, rounded down."""
+    """Returns sizes from the image to the map of codes, each half the one before, rounded down."""
     return [(height >> k, width >> k) for k in range(halvings + 1)]
 
 
-class Encoder(nn.Module):
+class VQVAEEncoder(nn.Module):
     """Images (B, C, H, W) to vectors (B, D, h, w): strided 4x4 convolutions, then residual blocks.
 
     Args:
@@ -170,7 +170,7 @@ class Encoder(nn.Module):
         super().__init__()
         inputs = [channels] + (halvings - 1) * [width]
         self.convolutions = nn.ModuleList(nn.Conv2d(n, width, 4, stride=2, padding=1) for n in inputs)
-        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(VQVAEResidualBlock(width) for _ in range(blocks))
         self.out = nn.Conv2d(width, dimensions, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -182,18 +182,18 @@ class Encoder(nn.Module):
         return self.out(torch.relu(x))
 
 
-class Decoder(nn.Module):
+class VQVAEDecoder(nn.Module):
     """The encoder turned round: vectors (B, D, h, w) to outputs (B, O, H, W).
 
     Args:
         shape: (O, H, W).
-        width, blocks, halvings, dimensions: see `Encoder`.
+        width, blocks, halvings, dimensions: see `VQVAEEncoder`.
     """
 
     def __init__(self, shape: Shape, width: int, blocks: int, halvings: int, dimensions: int) -> None:
         super().__init__()
         self.into = nn.Conv2d(dimensions, width, 3, padding=1)
-        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(VQVAEResidualBlock(width) for _ in range(blocks))
         outputs = (halvings - 1) * [width] + [shape[0]]
         stages = itertools.pairwise(reversed(map_sizes(*shape[1:], halvings)))
         # an odd side loses its last pixel in halving, and gets it back here

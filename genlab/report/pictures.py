@@ -15,7 +15,7 @@ from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
 from genlab.data.points import mixture_of
 from genlab.errors import storage_errors
-from genlab.families.base import Family, row_labels
+from genlab.families.base import AdversarialFamily, Family, row_labels
 from genlab.rng import SampleRng
 
 _TILE_PIXELS = 48
@@ -71,8 +71,9 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
     from genlab.report import figures  # brings matplotlib, which images do without
 
     if family.spec.kind == "points":
+        shown = family.discriminator_output if isinstance(family, AdversarialFamily) else None
         with torch.no_grad():
-            figures.points(samples, mixture_of(config.dataset), path, title, family.judge)
+            figures.points(samples, mixture_of(config.dataset), path, title, shown)
     else:
         figures.game(samples, path, title)
 

@@ -127,9 +127,9 @@ class TrainedModel(LoadedModel):
         Returns:
             (N, L).
         """
-        check_has(self, str(self.path), "encodes")
+        family = check_has(self, str(self.path), "encodes")
         images = self._images(images)
-        return latent_space.encode(self.family, images, batch_size, self._classes(images, labels, batch_size))
+        return latent_space.encode(family, images, batch_size, self._classes(images, labels, batch_size))
 
     def decode(
         self, codes: Tensor, labels: Sequence[int] | Tensor | None = None, *, batch_size: int = 256
@@ -144,10 +144,10 @@ class TrainedModel(LoadedModel):
         Returns:
             (N, C, H, W) in [0, 1].
         """
-        check_has(self, str(self.path), "decodes")
+        family = check_has(self, str(self.path), "decodes")
         if self.family.takes_labels and labels is None:
             raise ConfigError(f"labels: missing; {self.config.model.name} decodes with a class for each code")
-        return latent_space.decode(self.family, codes, batch_size, self._given(labels, len(codes)))
+        return latent_space.decode(family, codes, batch_size, self._given(labels, len(codes)))
 
     def reconstruct(
         self, images: Tensor, labels: Sequence[int] | Tensor | None = None, *, batch_size: int = 256
@@ -162,10 +162,10 @@ class TrainedModel(LoadedModel):
         Returns:
             (N, C, H, W) in [0, 1].
         """
-        check_has(self, str(self.path), "encodes", "decodes")
+        family = check_has(self, str(self.path), "encodes", "decodes")
         images = self._images(images)
         classes = self._classes(images, labels, batch_size)
-        return latent_space.reconstruct(self.family, images, batch_size, classes)
+        return latent_space.reconstruct(family, images, batch_size, classes)
 
     def complete(
         self,

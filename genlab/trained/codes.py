@@ -117,7 +117,7 @@ class CodeMaps(Dataset):
         drawn = " drawn once" if images.binarization == "dynamic" or images.dequantized else ""
         return {
             "bound": "negative ELBO of prior and vqvae together, posterior sure of its codes",
-            "reconstruction": self.model.family.setting()["likelihood"],
+            "reconstruction": self.model.family.facts()["likelihood"],
             "images": f"{images.name}, {images.levels} levels, binarization {images.binarization}{drawn}",
             "vqvae": str(self.model.path),
         }

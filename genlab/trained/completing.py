@@ -11,7 +11,7 @@ from genlab import registry
 from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
 from genlab.log import progress_bar
-from genlab.nets.scanning import Held
+from genlab.nets.scanning import Clamped
 from genlab.rng import SampleRng
 from genlab.trained.model import LoadedModel
 
@@ -69,8 +69,8 @@ def complete(
         rng = SampleRng(seed, [stream(*row) for row in rows], images.device, purpose="complete")
         of_image, of_completion, _ = torch.tensor(rows, device=images.device).unbind(1)
         given = None if labels is None else labels.to(images.device)[of_image, of_completion]
-        scanner = family.scanner(len(rows), rng, given, temperature, Held(images[of_image], mask))
-        return scanner.run(progress), scanner.log_prob_held
+        scanner = family.scanner(len(rows), rng, given, temperature, Clamped(images[of_image], mask))
+        return scanner.run(progress), scanner.log_prob_clamped
 
     def joined(parts: tuple[Tensor, ...], *shape: int) -> Tensor:
         return torch.cat(parts).unflatten(0, shape)

@@ -89,7 +89,7 @@ def evaluate(model: LoadedModel, config: EvaluateConfig) -> Evaluation:
         batch_size=config.batch_size,
     )
     setting: dict[str, Any] = {"binarization": dataset.spec.binarization, "levels": dataset.spec.levels}
-    setting |= model.family.setting() | dataset.setting()
+    setting |= model.family.facts() | dataset.setting()
     if config.importance_samples is not None:
         setting["importance_weighted_bound"] = f"{config.importance_samples} posterior samples"
     if comparison is not None:

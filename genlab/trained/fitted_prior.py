@@ -20,7 +20,7 @@ _MOST_DIMENSIONS = 64
 """In which Gaussians are fitted: covariances of more have too many numbers for ten thousand codes."""
 
 
-class Mixture(NamedTuple):
+class FittedMixture(NamedTuple):
     """K Gaussians of P dimensions, in the space of latents or in a subspace of it.
 
     weights: (K,), of sum 1.
@@ -46,7 +46,7 @@ class Mixture(NamedTuple):
         return latents.float()
 
 
-def fit(codes: Tensor, components: int, seed: int) -> Mixture:
+def fit(codes: Tensor, components: int, seed: int) -> FittedMixture:
     """By expectation maximisation, with full covariances; of long codes in 64 principal components.
 
     Args:
@@ -63,7 +63,7 @@ def fit(codes: Tensor, components: int, seed: int) -> Mixture:
         subspace = torch.from_numpy(plane.mean_), torch.from_numpy(plane.components_)
     fitted = GaussianMixture(components, random_state=start).fit(rows)
     covariances = torch.from_numpy(fitted.covariances_)
-    return Mixture(
+    return FittedMixture(
         torch.from_numpy(fitted.weights_),
         torch.from_numpy(fitted.means_),
         torch.linalg.cholesky(covariances),
@@ -82,7 +82,7 @@ def sampler(
     Raises:
         ConfigError: the model has no encoder, or there are fewer images than components, or than two.
     """
-    check_has(model, config.ckpt, "encodes", "decodes")
+    family = check_has(model, config.ckpt, "encodes", "decodes")
     codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed)
     if len(codes) < 2:
         raise ConfigError(
@@ -99,10 +99,10 @@ def sampler(
     def draw(indices: range) -> Tensor:
         rng = SampleRng(config.seed, indices)
         latents, own = prior.draw(rng), None
-        if classes := model.family.latent_classes:  # Gaussians of probabilities: the likeliest class of each
+        if classes := family.latent_classes:  # Gaussians of probabilities: the likeliest class of each
             latents = one_hot(latents.unflatten(1, (-1, classes)).argmax(2), classes).flatten(1)
-        if model.family.takes_labels:
+        if family.takes_labels:
             own = rng.integers(model.spec.classes) if labels is None else labels[list(indices)]
-        return decode(model.family, latents, config.batch_size, own)
+        return decode(family, latents, config.batch_size, own)
 
     return draw

@@ -11,7 +11,7 @@ from torch import Tensor
 from genlab import registry
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
-from genlab.families.base import Family
+from genlab.families.base import Family, LatentFamily
 from genlab.log import log, progress_bar
 from genlab.rng import SampleRng
 from genlab.trained.given import Given
@@ -23,8 +23,8 @@ ENCODED_IMAGES = 10_000
 """Of a dataset's training images, where something is fitted to their codes."""
 
 
-def check_has(model: LoadedModel, ckpt: str, *needs: str) -> None:
-    """Refuses a model that cannot do what a command needs.
+def check_has(model: LoadedModel, ckpt: str, *needs: str) -> LatentFamily:
+    """Refuses a model that cannot do what a command needs, and returns the family of one that can.
 
     Args:
         needs: "encodes", "decodes".
@@ -32,14 +32,22 @@ def check_has(model: LoadedModel, ckpt: str, *needs: str) -> None:
     Raises:
         ConfigError: it cannot, or it is one of points.
     """
+    family = model.family
     for need in needs:
-        if not getattr(model.family, need):
+        if not _has(type(family), need):
             raise ConfigError(
                 f"ckpt={ckpt}: {model.config.model.name} {_NEEDS[need]}; models that do: "
                 f"{', '.join(families_that(*needs))}"
             )
     if model.spec.kind != "images":
         raise ConfigError(f"ckpt={ckpt}: {model.spec.name} has points, not images; see genlab sample")
+    return latent_family(model)
+
+
+def latent_family(model: LoadedModel) -> LatentFamily:
+    """Returns the family of a model that is known to have latents; see `check_has`."""
+    assert isinstance(model.family, LatentFamily)
+    return model.family
 
 
 def check_prior(model: LoadedModel, ckpt: str, remedy: str) -> None:
@@ -48,14 +56,18 @@ def check_prior(model: LoadedModel, ckpt: str, remedy: str) -> None:
     Raises:
         ConfigError: it has none; ends with the remedy.
     """
-    if model.family.latent_prior is None:
+    if not isinstance(model.family, LatentFamily) or model.family.latent_prior is None:
         raise ConfigError(f"ckpt={ckpt}: {model.config.model.name} has no prior to draw from; {remedy}")
 
 
 def families_that(*needs: str) -> list[str]:
     """Names of the families that have all of these."""
     families = {name: registry.look_up(registry.FAMILIES, name, "model") for name in registry.FAMILIES}
-    return sorted(name for name, family in families.items() if all(getattr(family, n) for n in needs))
+    return sorted(name for name, family in families.items() if all(_has(family, need) for need in needs))
+
+
+def _has(family: type[Family], need: str) -> bool:
+    return issubclass(family, LatentFamily) and getattr(family, need)
 
 
 def device_of(family: Family) -> torch.device:
@@ -63,7 +75,7 @@ def device_of(family: Family) -> torch.device:
     return next(family.parameters()).device
 
 
-def encode(family: Family, images: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
+def encode(family: LatentFamily, images: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
     """Returns the latent codes of images (N, C, H, W): (N, L) on the CPU.
 
     Args:
@@ -74,7 +86,7 @@ def encode(family: Family, images: Tensor, batch_size: int, labels: Tensor | Non
         return torch.cat([family.encode(*part).cpu() for part in parts])
 
 
-def decode(family: Family, latents: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
+def decode(family: LatentFamily, latents: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
     """Returns the images of latents (N, L): (N, C, H, W) on the CPU.
 
     Args:
@@ -111,7 +123,7 @@ def labels_of(model: LoadedModel, images: Given, batch_size: int, seed: int) -> 
         for k in range(0, len(images.images), batch_size):
             part = images.images[k : k + batch_size]
             rng = SampleRng(seed, images.numbers[k : k + batch_size], model.device, purpose="label")
-            found.append(model.family.infer_labels(part.to(model.device), rng=rng).cpu())
+            found.append(latent_family(model).infer_labels(part.to(model.device), rng=rng).cpu())
     return torch.cat(found)
 
 
@@ -125,11 +137,11 @@ def codes_of_training(
         seed: of what the dataset draws.
     """
     dataset = dataset_of(model, changes, "train")
-    return codes_of_split(model.family, dataset, "train", ENCODED_IMAGES, batch_size, seed)
+    return codes_of_split(latent_family(model), dataset, "train", ENCODED_IMAGES, batch_size, seed)
 
 
 def codes_of_split(
-    family: Family,
+    family: LatentFamily,
     dataset: Dataset,
     split: str,
     limit: int | None,
@@ -162,7 +174,9 @@ def codes_of_split(
     return torch.cat(codes), torch.cat(labels) if labels else None
 
 
-def reconstruct(family: Family, images: Tensor, batch_size: int, labels: Tensor | None = None) -> Tensor:
+def reconstruct(
+    family: LatentFamily, images: Tensor, batch_size: int, labels: Tensor | None = None
+) -> Tensor:
     """Encodes and decodes images (N, C, H, W): returns as many, on the CPU.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from genlab.config.run import TrainConfig
 from genlab.data.dataset import Dataset
 from genlab.data.points import mixture_of
-from genlab.families.base import Family
+from genlab.families.base import AdversarialFamily, Family
 from genlab.log import progress_bar
 from genlab.metrics.modes import class_coverage, point_coverage
 from genlab.rng import SampleRng
@@ -142,7 +142,7 @@ def evaluate_samples(
 
     was_training = family.training
     family.eval()
-    if family.adversarial and dataset.size(split) > 1:
+    if isinstance(family, AdversarialFamily) and dataset.size(split) > 1:
         drawn = torch.cat(list(samples(1000)))
         real = dataset.examples(split, 1000, seed)[1].images
         numbers["sample_diversity"] = float(drawn.var(0).sum() / real.var(0).sum())

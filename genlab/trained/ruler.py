@@ -17,7 +17,7 @@ from genlab.data.dataset import Dataset
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError, storage_errors
-from genlab.families.base import Family
+from genlab.families.base import Family, LatentFamily
 from genlab.log import log, progress_bar
 from genlab.metrics import cache, classifier, extractors
 from genlab.metrics.appearance import appearance
@@ -282,7 +282,7 @@ def check_generates(family: Family, given: str) -> None:
         raise ConfigError(f"{given}: points are no pictures; their modes are counted without measure")
     if not family.generates:
         remedy = "add prior=fit to genlab sample, then measure its folder: genlab evaluate samples=FOLDER"
-        if not family.decodes:
+        if not isinstance(family, LatentFamily):
             remedy = "leave measure out"
         raise ConfigError(f"{given}: has no prior to draw samples from; {remedy}")
 

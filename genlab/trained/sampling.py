@@ -11,7 +11,8 @@ from torch import Tensor
 
 from genlab.config.commands import SampleConfig
 from genlab.errors import ConfigError
-from genlab.families.base import row_labels
+from genlab.families.base import Family, LatentFamily, row_labels
+from genlab.families.vqvae import VQVAE
 from genlab.trained import codes, fitted_prior
 from genlab.trained.draw import check_labels, check_temperature, draw
 from genlab.trained.model import LoadedModel
@@ -53,15 +54,23 @@ def sampler_of(config: SampleConfig, model: LoadedModel) -> Sampler:
 
 def _drawing(config: SampleConfig, model: LoadedModel, labels: Tensor | None) -> Callable[[range], Tensor]:
     family, given = model.family, f"ckpt={config.ckpt}: {model.config.model.name}"
-    if not family.generates and not family.decodes:
+    if not family.generates and not isinstance(family, LatentFamily):
         raise ConfigError(f"{given} makes no images; see genlab evaluate")
     if config.prior == "fit":
         return fitted_prior.sampler(config, model, labels)
     if not family.generates:
-        raise ConfigError(f"{given} has no prior to draw from; {family.prior_line(config.ckpt)}")
+        raise ConfigError(f"{given} has no prior to draw from; {_to_have_samples(family, config.ckpt)}")
     return lambda indices: draw(
         family, indices, config.seed, model.device, labels, config.temperature, progress=True
     )
+
+
+def _to_have_samples(family: Family, ckpt: str) -> str:
+    """Returns how to get images out of a trained model that has no prior."""
+    if not isinstance(family, VQVAE):
+        return "add prior=fit, or see genlab reconstruct"
+    prior = f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={ckpt}"
+    return f"train one: {prior}; or, much worse, add prior=fit"
 
 
 def _labels(config: SampleConfig, model: LoadedModel) -> Tensor | None:

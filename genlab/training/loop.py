@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from genlab.errors import Interrupted, storage_errors
-from genlab.families.base import row_labels
+from genlab.families.base import AdversarialFamily, Family, row_labels
 from genlab.log import log, progress_bar
 from genlab.report.pictures import save_grid, write_pictures, write_samples
 from genlab.rng import SampleRng
@@ -70,7 +70,7 @@ def train(
             metrics = state.family.step(state.batches, update)
             due = _due(update.step + 1, trainer.log_every) or update.step + 1 == update.steps
             rates = _learning_rates(state) if due else {}  # those of this step, not of the coming one
-            update.step += 1
+            update.end_step()
             state.record(metrics)
             means = state.read_window() if due else {}
             clock.stop()
@@ -82,8 +82,12 @@ def train(
                 _log_line(state, run, trackers, means | rates, rate)
                 if run:
                     found = state.family.warnings(means)
-                    troubles = _warn_of(found, troubles, update.step, state.family.patience)
+                    troubles = _warn_of(found, troubles, update.step, _patience(state.family))
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()} | {"images/s": f"{rate:.0f}"})
+
+
+def _patience(family: Family) -> Mapping[str, int]:
+    return family.patience if isinstance(family, AdversarialFamily) else {}
 
 
 def _warn_of(

@@ -109,7 +109,6 @@ class TrainingState:
         return {
             "config": to_plain(self.config),
             "spec": self.dataset.spec.to_plain(),
-            "step": self.update.step,
             "images": self.images,
             "batches": self.batches.index,
             "seconds": self.clock.seconds,
@@ -134,7 +133,6 @@ class TrainingState:
             raise CheckpointError(f"dataset={name}: its images changed since the run began; start a new run")
         self.family.load_state_dict(checkpoint["weights"])
         self.update.load_state(checkpoint)
-        self.update.step = checkpoint["step"]
         self.batches = self._stream(checkpoint["batches"])
         self.clock.seconds = checkpoint["seconds"]
         window = checkpoint["window"].items()

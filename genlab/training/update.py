@@ -13,7 +13,7 @@ from genlab.config.run import AdamConfig, AdamWConfig, OptimizerConfig, RMSpropC
 from genlab.config.schema import from_plain, to_plain
 from genlab.device import Processes, autocast
 from genlab.errors import DivergedError
-from genlab.families.base import Family, Metrics
+from genlab.families.base import AdversarialFamily, Family, Metrics
 from genlab.nets.decay import decay_groups, in_groups
 from genlab.training.averaging import MovingAverage
 from genlab.training.schedule import multiplier
@@ -30,7 +30,7 @@ class Update:
         group: the processes that train together.
 
     Attributes:
-        step: steps of the family's algorithm box completed; the training loop counts it up.
+        step: steps of the family's algorithm box completed; see `end_step`.
         steps: of the whole run.
     """
 
@@ -49,7 +49,7 @@ class Update:
             for player, module in self._modules.items()
         }
         self.averages = self._make_averages(family)
-        self._adversarial = family.adversarial
+        self._adversarial = isinstance(family, AdversarialFamily)
         self._active: str | None = family.players[0] if len(family.players) == 1 else None
         self._unchecked: list[tuple[int, str, Tensor]] = []
 
@@ -84,6 +84,10 @@ class Update:
         if player in self.averages:
             self.averages[player].update(self._modules[player])
         return metrics
+
+    def end_step(self) -> None:
+        """Counts a step of the family's algorithm box, with all its updates, as completed."""
+        self.step += 1
 
     def settings(self, player: str) -> OptimizerConfig:
         """The settings of a player's optimizer, its own ones laid over the common ones."""
@@ -135,12 +139,14 @@ class Update:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of this machine."""
         return {
+            "step": self.step,
             "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
             "averages": {player: average.state_dict() for player, average in self.averages.items()},
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`. An average that the checkpoint lacks starts from the current weights."""
+        self.step = state["step"]
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(in_groups(state["optimizers"][player], self._modules[player]))
         for player, average in self.averages.items():

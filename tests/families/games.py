@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def make(
     plain: dict[str, Any] = {"name": name, "hidden": [16], "opponent_hidden": [16], "width": 4, "latent": 4}
     config = TrainConfig(
         model=from_plain(kind.Config, plain | settings, "model"),
-        dataset=None,
+        dataset=SimpleNamespace(name=spec.name),
         optimizer=optimizer or AdamConfig(lr=1e-3, betas=(0.5, 0.999)),
         schedule=ConstantConfig(),
         trainer=from_plain(TrainerConfig, {"steps": 100, "batch_size": 8} | (trainer or {}), "trainer"),
@@ -69,6 +70,7 @@ class Recorder:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.group = Processes(0, 1, torch.device("cpu"))
         self.calls: list[tuple[str, tuple[Tensor, ...]]] = []
+        self.losses: list[Any] = []
 
     def settings(self, player: str) -> Any:
         raise NotImplementedError
@@ -78,6 +80,7 @@ class Recorder:
 
     def __call__(self, player: str, loss: Any, *batch: Tensor) -> dict[str, Tensor]:
         self.calls.append((player, batch))
+        self.losses.append(loss)
         return {}
 
 

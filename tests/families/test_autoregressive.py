@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from tiny_models import BLIND, TINY, tiny, tiny_network
+from tiny_models import BLIND, TINY, advance, tiny, tiny_network
 from torch import Tensor
 
 from genlab.data.spec import Batch
 from genlab.families.autoregressive import Autoregressive
-from genlab.nets.scanning import Held, Scanner, draw_naively
+from genlab.nets.scanning import Clamped, Scanner, draw_naively
 from genlab.rng import SampleRng
 
 MODELS = sorted(TINY)
@@ -76,7 +76,7 @@ def test_cached_parameters_equal_those_of_a_full_pass(
         scan = family.network.start(3, labels, on_device)
         pixel = None
         for row, column in itertools.product(range(height), range(width)):
-            found = family.network.advance(scan, pixel)
+            found = advance(family.network, scan, pixel)
             pixel = images[:, :, row, column]
             for channel in range(family.distribution.passes):
                 if channel:
@@ -151,13 +151,13 @@ def test_what_is_held_stays_and_its_probability_is_exact(name: str) -> None:
     mask[:, :, :4] = True
     rng = SampleRng(0, range(3))
     with torch.no_grad():
-        scanner = family.scanner(3, rng, labels, held=Held(images, mask))
+        scanner = family.scanner(3, rng, labels, clamped=Clamped(images, mask))
         completed = scanner.run()
         parameters = family.network(images, labels)
         each = family.distribution.log_prob(parameters, images.permute(0, 2, 3, 1))
     assert torch.equal(completed[:, :, :4], images[:, :, :4])
     assert not torch.equal(completed[:, :, 4:], images[:, :, 4:])
-    assert torch.allclose(scanner.log_prob_held.float(), each[:, :4].flatten(1).sum(1), atol=1e-3)
+    assert torch.allclose(scanner.log_prob_clamped.float(), each[:, :4].flatten(1).sum(1), atol=1e-3)
 
 
 def test_likelihood_is_a_product_of_conditionals_worked_by_hand() -> None:
@@ -179,7 +179,7 @@ def test_coordinates_tell_the_gated_pixelcnn_where_it_is() -> None:
         scan = family.network.start(2)
         pixel = None
         for _ in range(900):
-            scanned.append(family.network.advance(scan, pixel)[0, 0])
+            scanned.append(advance(family.network, scan, pixel)[0, 0])
             pixel = images[:, :, 0, 0]
         assert torch.allclose(torch.stack(scanned), full.flatten(), atol=1e-5)
         assert full[15:17, 15:17].std() > 1e-4  # all they see are zeros

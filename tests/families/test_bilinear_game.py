@@ -19,6 +19,7 @@ from test_resume import assert_same_run
 from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.commands.next import after_training
 from genlab.config.run import (
     AdamConfig,
     ConstantConfig,
@@ -333,7 +334,7 @@ class TestRuns:
             Path(f"samples/step-{step:08d}.png").touch()
         dynamics, seen = "simultaneous", []
         for _ in DYNAMICS:
-            figure, command = make(dynamics)[0].next_lines(Path())
+            figure, command = after_training(make(dynamics)[0], Path())
             assert figure == "see samples/step-00001000.png"
             dynamics = command.removeprefix("genlab train model=bilinear_game model.dynamics=")
             seen.append(dynamics)

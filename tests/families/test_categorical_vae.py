@@ -20,12 +20,14 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.commands.next import after_training
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import gumbel_noise, one_hot
 from genlab.families.categorical_vae import CategoricalVAE, CategoricalVAEConfig
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -245,7 +247,7 @@ class TestEvaluation:
         assert model.summarize({"posterior_mean": of_half[:1].flatten(1)}) == {}
 
     def test_says_what_it_is_of(self) -> None:
-        setting = model_of().setting()
+        setting = model_of().facts()
         assert setting["bound"] == "negative ELBO, 1 posterior sample"
         assert setting["latents"] == "4 variables of 3 classes, one-hot"
 
@@ -272,8 +274,8 @@ class TestLatents:
 
 def test_a_walk_around_an_image_is_offered_where_there_are_images() -> None:
     ring = DataSpec("ring", 2, 1, 1, levels=0, kind="points")
-    assert "genlab traverse ckpt=run around=image" in model_of().next_lines(Path("run"))
-    assert not any("traverse" in line for line in model_of(ring).next_lines(Path("run")))
+    assert "genlab traverse ckpt=run around=image" in after_training(model_of(), Path("run"))
+    assert not any("traverse" in line for line in after_training(model_of(ring), Path("run")))
 
 
 @pytest.mark.parametrize("straight_through", [False, True])
@@ -305,7 +307,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 class TestCommands:
     def test_a_walk_shows_every_class_of_a_variable(self, run: str) -> None:
         genlab("traverse", f"ckpt={run}", "around=image", "number=2", "dimensions=[2,0]", "run_dir=out")
-        family = load_model(run, "auto", CPU).family
+        family = latent_family(load_model(run, "auto", CPU))
         with torch.no_grad():
             code = family.encode(originals(run, 3))[2]
         latents = code.repeat(8, 1)
@@ -317,7 +319,7 @@ class TestCommands:
 
     def test_a_way_between_images_mixes_their_probabilities(self, run: str) -> None:
         genlab("interpolate", f"ckpt={run}", "between=images", "n=1", "steps=3", "run_dir=out")
-        family = load_model(run, "auto", CPU).family
+        family = latent_family(load_model(run, "auto", CPU))
         with torch.no_grad():
             one, other = family.encode(originals(run, 2))
         latents = torch.stack([one, (one + other) / 2, other])

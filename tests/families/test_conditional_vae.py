@@ -23,6 +23,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.commands.next import after_training
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
@@ -32,6 +33,7 @@ from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
 from genlab.trained import fitted_prior
+from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
 
 CPU = torch.device("cpu")
@@ -142,7 +144,7 @@ class TestLoss:
         assert (values["elbo_nats"] != others["elbo_nats"]).all()
         assert (values["importance_weighted_nats"] != others["importance_weighted_nats"]).all()
         assert torch.equal(values["unlabelled_nats"], others["unlabelled_nats"])
-        assert "log p(x | label)" in model.setting()["bound"]
+        assert "log p(x | label)" in model.facts()["bound"]
 
     @pytest.mark.parametrize("prior", ["standard_normal", "uniform", "laplace", "mixture"])
     def test_every_prior_trains(self, prior: str) -> None:
@@ -253,8 +255,8 @@ class TestSamplesAndPictures:
 
 def test_reconstructions_are_offered_where_there_are_images() -> None:
     ring = DataSpec("ring", 2, 1, 1, levels=0, classes=8, kind="points")
-    assert "genlab reconstruct ckpt=run" in model_of().next_lines(Path("run"))
-    assert not any("reconstruct" in line for line in model_of(ring).next_lines(Path("run")))
+    assert "genlab reconstruct ckpt=run" in after_training(model_of(), Path("run"))
+    assert not any("reconstruct" in line for line in after_training(model_of(ring), Path("run")))
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit() -> None:
@@ -287,7 +289,7 @@ def of_dataset(run: str, split: str, count: int) -> tuple[Tensor, Tensor]:
 
 def encoded(run: str, images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
-        return load_model(run, "auto", CPU).family.encode(images, labels)
+        return latent_family(load_model(run, "auto", CPU)).encode(images, labels)
 
 
 def rows_of(folder: str, verb: str) -> Any:
@@ -317,7 +319,7 @@ def test_one_s_own_pictures_get_the_likeliest_class(run: str, capsys: pytest.Cap
         write_picture(f"mine/{k}.png", image[0].numpy())
     genlab("reconstruct", f"ckpt={run}", "images=mine", "batch_size=2", "seed=1", "run_dir=out")
     assert "no labels: each image gets the class under which" in capsys.readouterr().err
-    family = load_model(run, "auto", CPU).family
+    family = latent_family(load_model(run, "auto", CPU))
     with torch.no_grad():
         labels = family.infer_labels(images, rng=SampleRng(1, range(3), purpose="label"))
     rows = rows_of("out", "reconstructions")["reconstructions"]

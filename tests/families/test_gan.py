@@ -18,7 +18,7 @@ from games import ALL, COLOUR, DIGITS, MNIST, POINTS, Recorder, batches, make, s
 from test_resume import assert_same, assert_same_run
 from torch import Tensor
 
-from genlab.adversarial import losses
+from genlab.adversarial import health, losses
 from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.run import PlayerOptimizerConfig, SGDConfig
@@ -115,9 +115,12 @@ class TestAlgorithm:
         family, _ = make(instance_noise=0.5, instance_noise_until=until)
         x = torch.zeros(4000, 2, 1, 1)
         for step in range(0, steps, max(1, steps // 100)):
-            family.step(batches(), Recorder(step, steps))
+            update = Recorder(step, steps)
+            family.step(batches(), update)
             expected = 0.5 * max(0.0, 1 - step / steps / until)
-            noise = family.disturbed(x)
+            sigma, same = (loss.keywords["noise_sigma"] for loss in update.losses)
+            assert sigma == same  # of both players
+            noise = family.disturbed(x, sigma)
             if step / steps >= until:
                 assert not noise.any()
             else:
@@ -128,15 +131,16 @@ class TestAlgorithm:
         family, _ = make(spec=MNIST, instance_noise=0.3, augmentation=["cutout", "color"])
         images, latents = next(batches(MNIST)).images, torch.randn(8, 4)
         torch.manual_seed(2)
-        loss, _ = family.opponent_loss(images, latents)
+        loss, _ = family.opponent_loss(images, latents, noise_sigma=0.3)
         torch.manual_seed(2)
-        real, fake = family.disturbed(images * 2 - 1), family.disturbed(family.generator(latents))
+        real = family.disturbed(images * 2 - 1, 0.3)
+        fake = family.disturbed(family.generator(latents), 0.3)
         logits = family.opponent(real), family.opponent(fake)
         torch.testing.assert_close(loss, losses.discriminator_loss("non_saturating", *logits))
         torch.manual_seed(3)
-        loss, _ = family.generator_loss(images, latents)
+        loss, _ = family.generator_loss(images, latents, noise_sigma=0.3)
         torch.manual_seed(3)
-        fake = family.disturbed(family.generator(latents))
+        fake = family.disturbed(family.generator(latents), 0.3)
         expected = losses.generator_loss("non_saturating", family.opponent(fake))
         torch.testing.assert_close(loss, expected)
         assert not torch.equal(fake, family.generator(latents))
@@ -293,48 +297,47 @@ class TestSampling:
         points, _ = make()
         assert torch.equal(points.to_model(latents), latents)
 
-    def test_judge_is_the_probability_of_being_data(self) -> None:
+    def test_its_output_is_the_probability_of_being_data(self) -> None:
         family, _ = make(spec=DIGITS, network="mlp")
         images = next(batches(DIGITS)).images
         expected = family.opponent(images * 2 - 1).sigmoid()
-        torch.testing.assert_close(family.judge(images), expected)
+        torch.testing.assert_close(family.discriminator_output(images), expected)
         for kind in ("hinge", "least_squares"):
             family, _ = make(spec=DIGITS, network="mlp", loss=kind)
-            torch.testing.assert_close(family.judge(images), family.opponent(images * 2 - 1))
-        assert make(spec=DIGITS, packing=2)[0].judge(images) is None
+            torch.testing.assert_close(family.discriminator_output(images), family.opponent(images * 2 - 1))
+        assert make(spec=DIGITS, packing=2)[0].discriminator_output(images) is None
 
 
 class TestHealth:
     def test_accuracies_and_saturation_by_hand(self) -> None:
         real, fake = torch.tensor([5.0, 1.0, -1.0, 0.2]), torch.tensor([-6.0, -0.1, 0.3, 4.0])
-        assert make()[0].opponent_health(real, fake) == {
+        assert health.of_logits("non_saturating", real, fake) == {
             "discriminator_accuracy_real": 0.75,
             "discriminator_accuracy_generated": 0.5,
             "discriminator_saturated_share": 2 / 8,  # |logit| > log(99) = 4.6: 5 and -6
         }
-        assert make(loss="hinge")[0].opponent_health(real, fake) == {
+        assert health.of_logits("hinge", real, fake) == {
             "discriminator_accuracy_real": 0.75,
             "discriminator_accuracy_generated": 0.5,
             "discriminator_saturated_share": (1 / 4 + 1 / 4) / 2,  # over 1 on data, under -1 on samples
         }
-        assert make(loss="least_squares")[0].opponent_health(real, fake) == {
+        assert health.of_logits("least_squares", real, fake) == {
             "discriminator_accuracy_real": 0.5,  # over 1/2
             "discriminator_accuracy_generated": 0.75,  # under it
         }
 
     def test_diversity_and_saturated_pixels_by_hand(self) -> None:
-        family, _ = make(spec=DataSpec("npz", 1, 1, 2), network="mlp")
         real = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]).view(3, 1, 1, 2)
         fake = torch.tensor([[0.1, 1.0], [-0.1, -0.995], [0.0, 0.5]]).view(3, 1, 1, 2)
-        health = family.batch_health(real, fake)
+        found = health.of_batch(real, fake, bounded=True)
         total = [x.flatten(1).numpy().var(0, ddof=1).sum() for x in (fake, real)]
-        assert health["sample_diversity"].item() == pytest.approx(total[0] / total[1])
-        assert health["generator_saturated_share"].item() == pytest.approx(2 / 6)
-        assert family.batch_health(real, real)["sample_diversity"].item() == pytest.approx(1)
+        assert found["sample_diversity"].item() == pytest.approx(total[0] / total[1])
+        assert found["generator_saturated_share"].item() == pytest.approx(2 / 6)
+        assert health.of_batch(real, real, bounded=True)["sample_diversity"].item() == pytest.approx(1)
         same = fake[:1].expand(3, -1, -1, -1)
-        assert family.batch_health(real, same)["sample_diversity"] == 0
-        assert family.batch_health(real[:1], fake[:1]) == {}
-        assert "generator_saturated_share" not in make()[0].batch_health(real, fake)
+        assert health.of_batch(real, same, bounded=True)["sample_diversity"] == 0
+        assert health.of_batch(real[:1], fake[:1], bounded=True) == {}
+        assert "generator_saturated_share" not in health.of_batch(real, fake, bounded=False)
 
     def test_norms_of_both_gradients_are_logged(self) -> None:
         family, update = make()

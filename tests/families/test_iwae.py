@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
-from genlab.distributions.latents import POSTERIORS
+from genlab.distributions.posteriors import POSTERIORS
 from genlab.families.iwae import IWAE, IWAEConfig
 from genlab.rng import SampleRng
 
@@ -141,7 +141,7 @@ def test_doubly_reparameterised_gradient_by_its_formula() -> None:
 
 def test_evaluation_has_its_own_number_of_samples_unless_told() -> None:
     model, batch = iwae(), Batch(images_of(BINARY, 4), None)
-    assert model.setting()["importance_weighted_bound"] == "6 posterior samples"
+    assert model.facts()["importance_weighted_bound"] == "6 posterior samples"
     with torch.no_grad():
         for given, used in ((None, 6), (9, 9)):
             values = model.evaluate(batch, rng=SampleRng(0, range(4)), importance_samples=given)

@@ -23,7 +23,7 @@ from genlab import registry
 from genlab.cli.main import main
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
-from genlab.families.base import Family, Metrics, UpdateProtocol
+from genlab.families.base import AdversarialFamily, Metrics, UpdateProtocol
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
 
@@ -35,13 +35,12 @@ class TinyConfig:
     judge_steps: int = setting(2, at_least=1, help="for each step of the painter")
 
 
-class TinyGame(Family):
+class TinyGame(AdversarialFamily):
     """A painter and a judge, linear both."""
 
     Config = TinyConfig
     players = ("judge_net", "painter")
     sampled_by = ("painter",)
-    adversarial = True
 
     def __init__(self, config: TinyConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)

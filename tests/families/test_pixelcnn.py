@@ -7,9 +7,9 @@ import torch
 from tiny_models import randomize
 from torch import Tensor
 
-from genlab.nets.autoregressive import PixelNet
-from genlab.nets.gated_pixelcnn import GatedPixelCNN
-from genlab.nets.pixelcnn import PixelCNN
+from genlab.nets.autoregressive import PixelNet, PixelSpec
+from genlab.nets.gated_pixelcnn import GatedPixelCNNNetwork
+from genlab.nets.pixelcnn import PixelCNNNetwork
 
 ROWS, COLUMNS = 9, 11
 ROW, COLUMN = 7, 4
@@ -33,8 +33,8 @@ def offsets() -> tuple[Tensor, Tensor]:
     return ROW - torch.arange(ROWS)[:, None], torch.arange(COLUMNS)[None] - COLUMN
 
 
-def pixelcnn(**settings: int) -> PixelCNN:
-    return PixelCNN((1, ROWS, COLUMNS), 1, False, 0, width=12, head=12, **settings)
+def pixelcnn(**settings: int) -> PixelCNNNetwork:
+    return PixelCNNNetwork(PixelSpec((1, ROWS, COLUMNS), 1, False), width=12, head=12, **settings)
 
 
 @pytest.mark.parametrize(("first_kernel", "kernel"), [(3, 3), (5, 3), (3, 5)])
@@ -57,7 +57,8 @@ def test_more_layers_do_not_widen_the_cone() -> None:
 
 
 def test_gated_pixelcnn_has_no_blind_spot() -> None:
-    network = GatedPixelCNN(
-        (1, ROWS, COLUMNS), 1, False, 0, width=12, layers=8, kernel=3, first_kernel=3, head=12
-    )
+    network = GatedPixelCNNNetwork(
+        PixelSpec((1, ROWS, COLUMNS), 1, False),
+        width=12, layers=8, kernel=3, first_kernel=3, head=12, coordinates=False,
+    )  # fmt: skip
     assert torch.equal(seen(network), pixels_before(*offsets()))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import randomize, tiny, tiny_network
+from tiny_models import advance, randomize, tiny, tiny_network
 from torch import Tensor, nn
 
 from genlab.nets.causal import Scan
 from genlab.nets.pixelcnnpp import (
     GatedBlock,
-    PixelCNNPP,
+    PixelCNNPPNetwork,
     concat_elu,
     depth_to_space,
     pixel_convolution,
@@ -22,20 +22,20 @@ from genlab.nets.pixelcnnpp import (
 )
 
 
-def network(shape: tuple[int, int, int], stages: int, blocks: int = 1) -> PixelCNNPP:
+def network(shape: tuple[int, int, int], stages: int, blocks: int = 1) -> PixelCNNPPNetwork:
     family = tiny("pixelcnnpp", (shape[0], 8, 8), 2, stages=stages, blocks=blocks)
     net = tiny_network(family, shape)
-    assert isinstance(net, PixelCNNPP)
+    assert isinstance(net, PixelCNNPPNetwork)
     return net
 
 
-def scanned(net: PixelCNNPP, images: Tensor, on_device: bool = False) -> Tensor:
+def scanned(net: PixelCNNPPNetwork, images: Tensor, on_device: bool = False) -> Tensor:
     """Parameters as a scan gives them, (B, H, W, P)."""
-    _, height, width = net.shape
+    _, height, width = net.spec.shape
     scan = net.start(len(images), on_device=on_device)
     pixel, found = None, []
     for row, column in itertools.product(range(height), range(width)):
-        found.append(net.advance(scan, pixel))
+        found.append(advance(net, scan, pixel))
         pixel = images[:, :, row, column]
     return torch.stack(found, 1).unflatten(1, (height, width))
 
@@ -76,7 +76,7 @@ def test_a_second_look_at_a_pixel_runs_the_head_alone() -> None:
             module.register_forward_hook(lambda *_, name=name: called.append(name.split(".")[0]))
     with torch.no_grad():
         scan = net.start(2)
-        net.advance(scan)
+        advance(net, scan)
         assert "finest" in called
         called.clear()
         net.look(scan, torch.rand(2, 3), again=True)
@@ -174,8 +174,8 @@ def test_what_a_scan_keeps_stays_in_place_for_a_graph() -> None:
 
     with torch.no_grad():
         scan = net.start(2, on_device=True)
-        net.advance(scan)
+        advance(net, scan)
         before = memory(scan)
         for row, column in itertools.islice(itertools.product(range(8), range(8)), 60):
-            net.advance(scan, images[:, :, row, column])
+            advance(net, scan, images[:, :, row, column])
         assert memory(scan) == before

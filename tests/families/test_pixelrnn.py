@@ -10,7 +10,7 @@ from tiny_models import randomize
 from torch import Tensor
 
 from genlab.nets import pixelrnn
-from genlab.nets.autoregressive import PixelNet
+from genlab.nets.autoregressive import PixelNet, PixelSpec
 
 ROWS, COLUMNS = 7, 12
 ROW, COLUMN = 5, 6
@@ -25,9 +25,9 @@ def seen(network: PixelNet) -> Tensor:
     return images.grad.abs().sum((0, 1)) > 0
 
 
-def row_lstm(shape: tuple[int, int, int] = (1, ROWS, COLUMNS), **settings: int) -> pixelrnn.RowLSTMNet:
+def row_lstm(shape: tuple[int, int, int] = (1, ROWS, COLUMNS), **settings: int) -> pixelrnn.RowLSTMNetwork:
     sizes = {"width": 8, "layers": 2, "first_kernel": 3, "kernel": 3, "head": 8} | settings
-    network = pixelrnn.RowLSTMNet(shape, 1, False, 0, **sizes)
+    network = pixelrnn.RowLSTMNetwork(PixelSpec(shape, 1, False), **sizes)
     randomize(network)
     return network
 
@@ -70,7 +70,7 @@ def test_row_lstm_takes_a_step_for_each_row(steps: list[tuple[int, ...]]) -> Non
 
 def test_row_lstm_is_equation_3_worked_position_by_position() -> None:
     torch.manual_seed(0)
-    layer = pixelrnn.RowLSTM(3, 1, 0, 1).double()
+    layer = pixelrnn.RowLSTMLayer(3, 1, 0, 1).double()
     x = torch.randn(1, 3, 4, 6, dtype=torch.float64)
     kernel = layer.input_to_state.conv
     assert kernel.bias is not None
@@ -90,9 +90,9 @@ def test_row_lstm_is_equation_3_worked_position_by_position() -> None:
 
 def diagonal_bilstm(
     shape: tuple[int, int, int] = (1, ROWS, COLUMNS), **settings: int
-) -> pixelrnn.DiagonalBiLSTMNet:
+) -> pixelrnn.DiagonalBiLSTMNetwork:
     sizes = {"width": 8, "layers": 2, "first_kernel": 3, "head": 8} | settings
-    network = pixelrnn.DiagonalBiLSTMNet(shape, 1, False, 0, **sizes)
+    network = pixelrnn.DiagonalBiLSTMNetwork(PixelSpec(shape, 1, False), **sizes)
     randomize(network)
     return network
 
@@ -154,7 +154,7 @@ def test_a_scan_of_diagonal_bilstm_goes_back_along_a_row_once_for_all_layers(
 @pytest.mark.parametrize(("height", "columns"), [(3, 4), (4, 2), (1, 3), (3, 1)])
 def test_diagonal_bilstm_is_two_lstms_worked_position_by_position(height: int, columns: int) -> None:
     torch.manual_seed(0)
-    layer = pixelrnn.DiagonalBiLSTM(2, 0, 1).double()
+    layer = pixelrnn.DiagonalBiLSTMLayer(2, 0, 1).double()
     x = torch.randn(1, height, columns, 4, dtype=torch.float64)
     zero = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from tiny_models import tiny
+from tiny_models import advance, tiny
 from torch import Tensor
 
-from genlab.nets.pixelsnail import PixelSNAIL, attend
+from genlab.nets.pixelsnail import PixelSNAILNetwork, attend
 
 
 def attend_in_a_loop(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def test_one_block_sees_the_whole_past_at_28x28() -> None:
 
 def test_the_convolutions_alone_see_only_what_is_near() -> None:
     network = tiny("pixelsnail", (1, 28, 28), 2, blocks=1, residuals=1).double().network
-    assert isinstance(network, PixelSNAIL)
+    assert isinstance(network, PixelSNAILNetwork)
     for block in network.blocks:
         block.attention.known_out.weight.data.zero_()  # type: ignore[union-attr]
     images = torch.randint(0, 2, (1, 1, 28, 28)).double().requires_grad_()
@@ -82,7 +82,7 @@ def test_a_second_look_draws_on_the_features_of_the_first() -> None:
     network = tiny("pixelsnail", (3, 8, 8), 4, output="categorical").network
     scan = network.start(2)
     with torch.no_grad():
-        network.advance(scan)
+        advance(network, scan)
         before = scan.caches["features"]
         network.look(scan, torch.rand(2, 3), again=True)
     assert scan.caches["features"] is before

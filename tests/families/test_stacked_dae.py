@@ -19,6 +19,7 @@ from torch.distributions import Bernoulli
 from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.commands.next import after_training
 from genlab.config.run import (
     AdamConfig,
     AdamWConfig,
@@ -324,7 +325,7 @@ def test_what_a_run_leaves_and_says(own_folder: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(("classes", "offered"), [(10, True), (1, False), (0, False)])
 def test_a_classifier_is_offered_where_there_are_labels_to_learn(classes: int, offered: bool) -> None:
-    lines = make(DataSpec("npz", 1, 8, 8, classes=classes)).next_lines(Path("run"))
+    lines = after_training(make(DataSpec("npz", 1, 8, 8, classes=classes)), Path("run"))
     assert any("model=classifier" in line for line in lines) == offered
 
 

@@ -357,7 +357,7 @@ class TestSampling:
 )  # fmt: skip
 def test_likelihood_auto(spec: DataSpec, chosen: str) -> None:
     assert choose_likelihood(VAEConfig(), spec) == chosen
-    assert chosen in json.dumps(vae(spec).setting())
+    assert chosen in json.dumps(vae(spec).facts())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genlab import registry
 from genlab.commands import train
 from genlab.data.spec import Batch, DataSpec
-from genlab.distributions.latents import StandardNormal, VampPrior
+from genlab.distributions.priors import StandardNormal, VampPrior
 from genlab.errors import ConfigError
 from genlab.families.vae import VAE
 from genlab.rng import SampleRng

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genlab import registry
 from genlab.commands import train
+from genlab.commands.next import after_training
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
@@ -419,7 +420,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_run_shows_reconstructions_and_says_how_to_go_on(run: str) -> None:
     assert Path(run, "samples/step-00000002.png").is_file()
-    lines = vqvae().next_lines(Path(run))
+    lines = after_training(vqvae(), Path(run))
     assert f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={run} run_dir={run}-prior" in lines
     assert f"genlab sample ckpt={run}-prior" in lines
 

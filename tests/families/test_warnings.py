@@ -14,6 +14,7 @@ from games import ALL, make
 from test_configs import composed
 
 from genlab import registry
+from genlab.adversarial import health
 from genlab.cli.main import main
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
@@ -121,7 +122,7 @@ def test_no_warning_without_numbers() -> None:
     for name in ALL:
         assert make(name, RING)[0].warnings({"generator_loss": 1.0}) == {}
     images = torch.rand(1, 2, 1, 1)
-    assert "sample_diversity" not in make("gan", RING)[0].batch_health(images, images)
+    assert "sample_diversity" not in health.of_batch(images, images, bounded=False)
 
 
 class TestAnOpponentFarAhead:

@@ -108,8 +108,8 @@ class TestLosses:
     def test_judge_is_the_critics_value(self) -> None:
         family, _ = make("wgan_gp", DIGITS, network="mlp")
         images = next(batches(DIGITS)).images
-        torch.testing.assert_close(family.judge(images), family.opponent(images * 2 - 1))
-        assert make("wgan", packing=2)[0].judge(images) is None
+        torch.testing.assert_close(family.discriminator_output(images), family.opponent(images * 2 - 1))
+        assert make("wgan", packing=2)[0].discriminator_output(images) is None
 
 
 class TestClipping:

@@ -9,7 +9,8 @@ import torch
 from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
-from genlab.nets.autoregressive import PixelNet
+from genlab.nets.autoregressive import PixelNet, PixelSpec
+from genlab.nets.causal import Scan
 
 TINY: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"width": 24, "layers": 4, "kernel": 5, "head": 36, "first_kernel": 5},
@@ -61,6 +62,20 @@ def randomize(module: torch.nn.Module) -> None:
 def tiny_network(family: Autoregressive, shape: tuple[int, int, int]) -> PixelNet:
     """The family's network for images of another shape, down to 2x2."""
     ordered = shape[0] > 1 and family.distribution.passes > 1
-    network = family.make_network(shape, family.distribution.parameters, ordered, 0)
+    network = family.make_network(PixelSpec(shape, family.distribution.parameters, ordered))
     randomize(network)
     return network
+
+
+def advance(network: PixelNet, scan: Scan, pixel: torch.Tensor | None = None) -> torch.Tensor:
+    """Takes in the pixel just drawn, (B, C), and gives the next one's parameters, (B, P).
+
+    Of an ordered network only those of the first channel count; see `PixelNet.look` for the others.
+    """
+    if pixel is None:
+        network.begin_row(scan, 0)
+    else:
+        network.keep(scan, pixel)
+        if scan.column == scan.width:
+            network.begin_row(scan, scan.row + 1)
+    return network.look(scan, scan.zeros(network.spec.shape[0]))

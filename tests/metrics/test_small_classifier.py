@@ -263,7 +263,6 @@ def test_samples_of_another_size_have_their_modes_counted(monkeypatch: pytest.Mo
 
     class Sampler(nn.Module):
         spec = DataSpec("stacked_mnist", 3, 32, 32, classes=1000)
-        adversarial = False
         generates = True
         takes_temperature = False
 

@@ -21,7 +21,7 @@ from genlab.nets.adversarial import (
 from genlab.nets.backbones import DCGANFeatures
 from genlab.nets.layers import (
     ORTHOGONAL_GAIN,
-    ResidualBlock,
+    ResamplingBlock,
     SpectralConv2d,
     SpectralEmbedding,
     SpectralLinear,
@@ -169,7 +169,7 @@ def test_the_papers_residual_networks_have_their_number_of_weights() -> None:
 @pytest.mark.parametrize("resample", ["up", "down", "none"])
 def test_residual_block_against_its_order_in_the_paper(resample: str) -> None:
     norms = nn.BatchNorm2d(4), nn.BatchNorm2d(6)
-    block = ResidualBlock(4, 6, norms, resample=resample).double()
+    block = ResamplingBlock(4, 6, norms, resample=resample).double()
     x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
     up = nn.Upsample(scale_factor=2, mode="nearest") if resample == "up" else nn.Identity()
     down = nn.AvgPool2d(2) if resample == "down" else nn.Identity()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from genlab.distributions.latents import DiagonalNormal
+from genlab.distributions.posteriors import DiagonalNormal
 from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior, Rung, combine
 
 SHAPE = (2, 9, 8)

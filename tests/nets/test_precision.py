@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
-from genlab.families.latent_variable import Autoencoder
+from genlab.families.latent_variable import LatentVariableModel
 from genlab.families.vqvae import VQVAE
 from genlab.nets.causal import Ordered
 from genlab.nets.precision import in_float32
@@ -52,7 +52,7 @@ def test_the_last_layer_is_in_float32(name: str) -> None:
     images = (torch.rand(2, *SPEC.shape) * 255).round() / 255
     with torch.autocast("cpu", torch.bfloat16):
         match family:
-            case Autoencoder():
+            case LatentVariableModel():
                 family.infer(images, torch.randn(2, family.config.latent))
             case VQVAE():
                 family.vqvae(images)

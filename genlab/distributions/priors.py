@@ -1,167 +1,25 @@
-"""Distributions of latents: the posteriors that an encoder gives, and priors.
+"""Priors of latents, learned or not, and divergences of posteriors from them.
 
-A latent z is a vector of D real numbers. Tensors of latents are (..., B, D): a posterior of B images takes
-samples along the dimensions before B. Log-probabilities are summed over D: (..., B) nats, in float32.
+Tensors of latents are (..., D), as in `genlab.distributions.posteriors`; log-probabilities are (...,) nats.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from genlab.device import numbers_at_once
+from genlab.distributions.posteriors import (
+    LOG_TWO_PI,
+    LOG_VARIANCE_LIMIT,
+    DiagonalNormal,
+    Posterior,
+    kl_to_standard_normal,
+)
 from genlab.rng import SampleRng
-
-_LOG_VARIANCE_LIMIT = 14.0  # far outside what trains, well inside what float32 can exponentiate
-_LOG_TWO_PI = math.log(2 * math.pi)
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """A normal distribution q(z | x) of latents for each of B images, reparameterised by normal noise.
-
-    It is two tensors, so that a compiled network can give them and a class here reads them.
-
-    Args:
-        mean: (B, D).
-        spread: what else it is made of, B along the first dimension; the class says what.
-    """
-
-    mean: Tensor
-    spread: Tensor
-
-    @staticmethod
-    def count(latent: int) -> int:
-        """Numbers that an encoder gives for a posterior over `latent` dimensions."""
-        raise NotImplementedError
-
-    @classmethod
-    def read(cls, numbers: Tensor, latent: int) -> Self:
-        """The posterior that an encoder's outputs, (B, count(latent)) of any precision, stand for."""
-        raise NotImplementedError
-
-    @property
-    def variance(self) -> Tensor:
-        """Of each dimension by itself, (B, D)."""
-        raise NotImplementedError
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """Latents of standard normal noise, (..., B, D) both (Kingma and Welling 2014, section 2.4)."""
-        raise NotImplementedError
-
-    def log_prob(self, latents: Tensor) -> Tensor:
-        """log q(z | x) of latents (..., B, D), (..., B) nats."""
-        raise NotImplementedError
-
-    def entropy(self) -> Tensor:
-        """(B,) nats."""
-        raise NotImplementedError
-
-    def detach(self) -> Self:
-        """The same without gradients to its parameters."""
-        return dataclasses.replace(self, mean=self.mean.detach(), spread=self.spread.detach())
-
-    def rows(self, indices: Tensor) -> Self:
-        """Those of the images `indices`, (n,)."""
-        return dataclasses.replace(self, mean=self.mean[indices], spread=self.spread[indices])
-
-
-@dataclass(frozen=True)
-class DiagonalNormal(Posterior):
-    """Independent dimensions (Kingma and Welling 2014, eq. 9); `spread` is the log-variance, (B, D)."""
-
-    @staticmethod
-    def count(latent: int) -> int:
-        return 2 * latent
-
-    @classmethod
-    def read(cls, numbers: Tensor, latent: int) -> Self:
-        mean, log_variance = numbers.float().chunk(2, dim=1)
-        return cls(mean, log_variance.clamp(-_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT))
-
-    @property
-    def variance(self) -> Tensor:
-        return self.spread.exp()
-
-    def sample(self, noise: Tensor) -> Tensor:
-        return self.mean + torch.exp(self.spread / 2) * noise
-
-    def log_prob_of_dimensions(self, latents: Tensor) -> Tensor:
-        """The summands of `log_prob`, (..., B, D) nats."""
-        deviation = (latents - self.mean) * torch.exp(-self.spread / 2)
-        return -(deviation.square() + self.spread + _LOG_TWO_PI) / 2
-
-    def log_prob(self, latents: Tensor) -> Tensor:
-        return self.log_prob_of_dimensions(latents).sum(-1)
-
-    def entropy_of_dimensions(self) -> Tensor:
-        """The summands of `entropy`, (B, D) nats."""
-        return (self.spread + 1 + _LOG_TWO_PI) / 2
-
-    def entropy(self) -> Tensor:
-        return self.entropy_of_dimensions().sum(-1)
-
-
-@dataclass(frozen=True)
-class FullNormal(Posterior):
-    """Any covariance L L^T (Kingma and Welling 2019, section 2.5.1).
-
-    `spread` is the Cholesky factor L, (B, D, D): lower triangular, with a positive diagonal.
-    """
-
-    @staticmethod
-    def count(latent: int) -> int:
-        return 2 * latent + latent * (latent - 1) // 2
-
-    @classmethod
-    def read(cls, numbers: Tensor, latent: int) -> Self:
-        sizes = [latent, latent, latent * (latent - 1) // 2]
-        mean, log_square, below = numbers.float().split(sizes, dim=1)
-        factor = torch.diag_embed(torch.exp(log_square.clamp(-_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT) / 2))
-        rows, columns = torch.tril_indices(latent, latent, -1, device=numbers.device)
-        # Over D, so that D numbers below the diagonal do not outweigh the one on it when training begins.
-        factor[:, rows, columns] = below / latent
-        return cls(mean, factor)
-
-    @property
-    def variance(self) -> Tensor:
-        return self.spread.square().sum(-1)
-
-    def sample(self, noise: Tensor) -> Tensor:
-        with torch.autocast(noise.device.type, enabled=False):  # never in half precision
-            return self.mean + torch.einsum("bij,...bj->...bi", self.spread, noise)
-
-    def log_prob(self, latents: Tensor) -> Tensor:
-        deviation = (latents - self.mean).reshape(-1, *self.mean.shape)
-        # One system for each image, with all its samples as right-hand sides.
-        standard = torch.linalg.solve_triangular(self.spread, deviation.permute(1, 2, 0), upper=False)
-        squares = standard.square().sum(1).T.reshape(latents.shape[:-1])
-        return -(squares + self.mean.shape[-1] * _LOG_TWO_PI) / 2 - self._log_determinant()
-
-    def entropy(self) -> Tensor:
-        return self.mean.shape[-1] * (1 + _LOG_TWO_PI) / 2 + self._log_determinant()
-
-    def _log_determinant(self) -> Tensor:
-        """Of the Cholesky factor, (B,)."""
-        return self.spread.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-POSTERIORS: dict[str, type[Posterior]] = {
-    "diagonal": DiagonalNormal,
-    "full": FullNormal,
-}
-"""model.posterior -> its class."""
-
-
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag exp log_variance) || N(0, I)), (B,) nats (Kingma and Welling 2014, appendix B)."""
-    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
 
 
 class Prior(nn.Module):
@@ -176,19 +34,19 @@ class Prior(nn.Module):
         self.latent = latent
 
     def log_prob(self, latents: Tensor) -> Tensor:
-        """log p(z) of latents (..., D), (...,) nats."""
+        """Returns log p(z) of latents (..., D), (...,) nats."""
         raise NotImplementedError
 
     def sample(self, rng: SampleRng) -> Tensor:
-        """A latent for each stream of `rng`, (n, D)."""
+        """Draws a latent for each stream of `rng`, (n, D)."""
         raise NotImplementedError
 
     def kl(self, posterior: Posterior) -> Tensor | None:
-        """KL(posterior || prior), (B,) nats, or None where it has no closed form."""
+        """Returns KL(posterior || prior), (B,) nats, or None where it has no closed form."""
         return None
 
     def to_decoder(self, latents: Tensor) -> Tensor:
-        """What a decoder gets of latents, the same shape: the latents themselves, but for `Uniform`."""
+        """Returns what a decoder gets of latents: the latents themselves, but for `Uniform`."""
         return latents
 
 
@@ -196,22 +54,22 @@ class FactorizedPrior(Prior):
     """Independent dimensions of one kind, with closed-form divergences from normal posteriors."""
 
     def log_prob_of_dimensions(self, latents: Tensor) -> Tensor:
-        """The summands of `log_prob`, the shape of `latents`, nats."""
+        """Returns the summands of `log_prob`, the shape of `latents`, nats."""
         raise NotImplementedError
 
     def cross_entropy(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """-E log p(z) for each normal dimension z ~ N(mean, variance): the shape of `mean`, nats."""
+        """Returns -E log p(z) for each normal dimension z ~ N(mean, variance): the shape of `mean`, nats."""
         raise NotImplementedError
 
     def log_prob(self, latents: Tensor) -> Tensor:
         return self.log_prob_of_dimensions(latents).sum(-1)
 
     def kl(self, posterior: Posterior) -> Tensor:
-        """Cross-entropy less entropy; dimensions that depend on each other change the second alone."""
+        """Returns cross-entropy less entropy; only the second depends on correlations of dimensions."""
         return self.cross_entropy(posterior.mean, posterior.variance).sum(-1) - posterior.entropy()
 
     def kl_of_dimensions(self, posterior: DiagonalNormal) -> Tensor:
-        """The summands of `kl` for independent dimensions, (B, D) nats."""
+        """Returns the summands of `kl` for independent dimensions, (B, D) nats."""
         return self.cross_entropy(posterior.mean, posterior.variance) - posterior.entropy_of_dimensions()
 
 
@@ -219,10 +77,10 @@ class StandardNormal(FactorizedPrior):
     """N(0, I)."""
 
     def log_prob_of_dimensions(self, latents: Tensor) -> Tensor:
-        return -(latents.square() + _LOG_TWO_PI) / 2
+        return -(latents.square() + LOG_TWO_PI) / 2
 
     def cross_entropy(self, mean: Tensor, variance: Tensor) -> Tensor:
-        return (mean.square() + variance + _LOG_TWO_PI) / 2
+        return (mean.square() + variance + LOG_TWO_PI) / 2
 
     def kl(self, posterior: Posterior) -> Tensor:
         if isinstance(posterior, DiagonalNormal):
@@ -242,7 +100,7 @@ class Uniform(StandardNormal):
     """
 
     def to_decoder(self, latents: Tensor) -> Tensor:
-        """2 Phi(u) - 1 = erf(u / sqrt 2), in [-1, 1]."""
+        """Returns 2 Phi(u) - 1 = erf(u / sqrt 2), in [-1, 1]."""
         return torch.erf(latents / math.sqrt(2))
 
 
@@ -253,19 +111,19 @@ class Laplace(FactorizedPrior):
         return -latents.abs() - math.log(2)
 
     def cross_entropy(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """log 2 + E|z|, the mean of a folded normal distribution (Leone, Nelson and Nottingham 1961)."""
+        """Returns log 2 + E|z|, the mean of a folded normal distribution (Leone et al. 1961)."""
         scaled = mean / (2 * variance).sqrt()
         folded = (2 * variance / math.pi).sqrt() * torch.exp(-scaled.square()) + mean * torch.erf(scaled)
         return folded + math.log(2)
 
     def sample(self, rng: SampleRng) -> Tensor:
-        """By inversion of its distribution function."""
+        """Draws by inversion of the distribution function."""
         centred = rng.uniform(self.latent) - 0.5
         tail = (1 - 2 * centred.abs()).clamp(min=2.0**-25)  # a uniform number may be 0
         return -centred.sign() * tail.log()
 
 
-class Mixture(Prior):
+class MixturePrior(Prior):
     """A learned mixture of K diagonal normal distributions. Its KL term is by samples.
 
     Args:
@@ -288,7 +146,7 @@ class Mixture(Prior):
         return self._components().rows(chosen).sample(rng.normal(self.latent))
 
     def _components(self) -> DiagonalNormal:
-        limited = self.log_variances.clamp(-_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT)
+        limited = self.log_variances.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
         return DiagonalNormal(self.means, limited)
 
 
@@ -331,7 +189,7 @@ class VampPrior(Prior):
 
 
 def log_prob_of_mixture(latents: Tensor, components: Posterior, log_weights: Tensor) -> Tensor:
-    """log sum_k exp(log_weights_k) component_k(z) of latents (..., D), (...,) nats.
+    """Returns log sum_k exp(log_weights_k) component_k(z) of latents (..., D), (...,) nats.
 
     Args:
         components: K distributions, their mean (K, D).
@@ -349,7 +207,7 @@ def log_prob_of_mixture(latents: Tensor, components: Posterior, log_weights: Ten
 def kl_decomposition(
     posterior: DiagonalNormal, latents: Tensor, prior: FactorizedPrior
 ) -> tuple[float, float, float]:
-    """The mean KL term of N images in three parts (Chen et al. 2018, eq. 2), nats.
+    """Returns the mean KL term of N images in three parts (Chen et al. 2018, eq. 2), nats.
 
     For images of equal probability, q(z) is the mean of their posteriors: it is summed in full, not from
     minibatches, and its expectations are over one latent of each image. The parts add up to the mean of
