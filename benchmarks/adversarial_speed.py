@@ -38,7 +38,7 @@ from genlab.training.update import Update
 
 UNROLLED: dict[str, Any] = {
     "name": "unrolled_gan", "network": "mlp", "unrolled_steps": 5, "hidden": [128, 128], "latent": 256,
-    "opponent_hidden": [128], "initialization": "orthogonal", "input_scale": 0.25,
+    "discriminator_hidden": [128], "initialization": "orthogonal", "input_scale": 0.25,
 }  # fmt: skip
 RING: dict[str, Any] = {"name": "ring"}
 
@@ -85,7 +85,12 @@ def images_of(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def compare_compiled(arguments: argparse.Namespace, images: dict[str, Any], device: torch.device) -> None:
     """Prints milliseconds of single steps, eager and compiled, and their ratio."""
-    penalized = {"name": "wgan_gp", "network": "mlp", "hidden": [128, 128], "opponent_hidden": [128, 128]}
+    penalized = {
+        "name": "wgan_gp",
+        "network": "mlp",
+        "hidden": [128, 128],
+        "discriminator_hidden": [128, 128],
+    }
     steps: dict[str, Callable[[bool], Callable[[], Any]]] = {
         "generator through 5 unrolled steps, ring, batch 512": lambda compiled: one_step(
             UNROLLED, RING, 512, compiled, device, "update_generator"
@@ -164,7 +169,7 @@ def compare_plain(
     arguments: argparse.Namespace, images: dict[str, Any], device: torch.device, folder: Path
 ) -> None:
     """Prints images per second of `genlab train` and of the plain script, and their ratio."""
-    model = {"name": "gan", "network": "mlp", "hidden": [128, 128], "opponent_hidden": [128, 128]}
+    model = {"name": "gan", "network": "mlp", "hidden": [128, 128], "discriminator_hidden": [128, 128]}
     config = plain_config(model, images, 64, max(arguments.steps, 100), str(device))
     loops: dict[str, Callable[[], float]] = {
         "genlab": lambda: genlab_loop(config, folder),

@@ -27,12 +27,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genlab.config.autoencoders import VAEConfig
 from genlab.data.dataset import Dataset
 from genlab.data.pixels import Pixels
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Resident
 from genlab.device import resolve
-from genlab.families.vae import VAE, VAEConfig
+from genlab.families.vae import VAE
 from genlab.rng import SampleRng
 from genlab.runs.folder import describe_environment
 from genlab.trained.numbers import values_of_split

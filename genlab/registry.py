@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genlab.config.run import (
     AdamConfig,
@@ -39,65 +39,106 @@ if TYPE_CHECKING:
     from genlab.data.spec import DataSpec
     from genlab.families.base import Family
 
-FAMILIES: dict[str, str | type] = {
-    "gated_pixelcnn": "genlab.families.gated_pixelcnn:GatedPixelCNN",
-    "pixelcnn": "genlab.families.pixelcnn:PixelCNN",
-    "pixelsnail": "genlab.families.pixelsnail:PixelSNAIL",
-    "row_lstm": "genlab.families.pixelrnn:RowLSTM",
-    "pixelcnnpp": "genlab.families.pixelcnnpp:PixelCNNPP",
-    "diagonal_bilstm": "genlab.families.pixelrnn:DiagonalBiLSTM",
-    "vae": "genlab.families.vae:VAE",
-    "iwae": "genlab.families.iwae:IWAE",
-    "conditional_vae": "genlab.families.conditional_vae:ConditionalVAE",
-    "categorical_vae": "genlab.families.categorical_vae:CategoricalVAE",
-    "hierarchical_vae": "genlab.families.hierarchical_vae:HierarchicalVAE",
-    "ae": "genlab.families.autoencoder:AE",
-    "dae": "genlab.families.autoencoder:DAE",
-    "stacked_dae": "genlab.families.stacked_dae:StackedDAE",
-    "classifier": "genlab.families.classifier:Classifier",
-    "vqvae": "genlab.families.vqvae:VQVAE",
-    "gan": "genlab.families.gan:GAN",
-    "acgan": "genlab.families.conditional_gan:ACGAN",
-    "projection_gan": "genlab.families.conditional_gan:ProjectionGAN",
-    "unrolled_gan": "genlab.families.unrolled_gan:UnrolledGAN",
-    "wgan": "genlab.families.wgan:WGAN",
-    "wgan_gp": "genlab.families.wgan:WGANGP",
-    "bilinear_game": "genlab.families.bilinear_game:BilinearGame",
+
+class Shipped(NamedTuple):
+    """Where a class of genlab's own is, as `module:name`, and its settings, which need no torch."""
+
+    target: str
+    config: str
+
+
+Entry = Shipped | str | type
+"""A class, or where it is: imported when it is asked for."""
+
+FAMILIES: dict[str, Entry] = {
+    "gated_pixelcnn": Shipped(
+        "genlab.families.gated_pixelcnn:GatedPixelCNN", "genlab.config.autoregressive:GatedPixelCNNConfig"
+    ),
+    "pixelcnn": Shipped("genlab.families.pixelcnn:PixelCNN", "genlab.config.autoregressive:PixelCNNConfig"),
+    "pixelsnail": Shipped(
+        "genlab.families.pixelsnail:PixelSNAIL", "genlab.config.autoregressive:PixelSNAILConfig"
+    ),
+    "row_lstm": Shipped("genlab.families.pixelrnn:RowLSTM", "genlab.config.autoregressive:RowLSTMConfig"),
+    "pixelcnnpp": Shipped(
+        "genlab.families.pixelcnnpp:PixelCNNPP", "genlab.config.autoregressive:PixelCNNPPConfig"
+    ),
+    "diagonal_bilstm": Shipped(
+        "genlab.families.pixelrnn:DiagonalBiLSTM", "genlab.config.autoregressive:DiagonalBiLSTMConfig"
+    ),
+    "vae": Shipped("genlab.families.vae:VAE", "genlab.config.autoencoders:VAEConfig"),
+    "iwae": Shipped("genlab.families.iwae:IWAE", "genlab.config.autoencoders:IWAEConfig"),
+    "conditional_vae": Shipped(
+        "genlab.families.conditional_vae:ConditionalVAE", "genlab.config.autoencoders:ConditionalVAEConfig"
+    ),
+    "categorical_vae": Shipped(
+        "genlab.families.categorical_vae:CategoricalVAE", "genlab.config.autoencoders:CategoricalVAEConfig"
+    ),
+    "hierarchical_vae": Shipped(
+        "genlab.families.hierarchical_vae:HierarchicalVAE", "genlab.config.autoencoders:HierarchicalVAEConfig"
+    ),
+    "ae": Shipped("genlab.families.autoencoder:AE", "genlab.config.autoencoders:AEConfig"),
+    "dae": Shipped("genlab.families.autoencoder:DAE", "genlab.config.autoencoders:DAEConfig"),
+    "stacked_dae": Shipped(
+        "genlab.families.stacked_dae:StackedDAE", "genlab.config.autoencoders:StackedDAEConfig"
+    ),
+    "classifier": Shipped(
+        "genlab.families.classifier:Classifier", "genlab.config.autoencoders:ClassifierConfig"
+    ),
+    "vqvae": Shipped("genlab.families.vqvae:VQVAE", "genlab.config.autoencoders:VQVAEConfig"),
+    "gan": Shipped("genlab.families.gan:GAN", "genlab.config.adversarial:GANConfig"),
+    "acgan": Shipped("genlab.families.conditional_gan:ACGAN", "genlab.config.adversarial:ACGANConfig"),
+    "projection_gan": Shipped(
+        "genlab.families.conditional_gan:ProjectionGAN", "genlab.config.adversarial:ProjectionGANConfig"
+    ),
+    "unrolled_gan": Shipped(
+        "genlab.families.unrolled_gan:UnrolledGAN", "genlab.config.adversarial:UnrolledGANConfig"
+    ),
+    "wgan": Shipped("genlab.families.wgan:WGAN", "genlab.config.adversarial:WGANConfig"),
+    "wgan_gp": Shipped("genlab.families.wgan:WGANGP", "genlab.config.adversarial:WGANGPConfig"),
+    "bilinear_game": Shipped(
+        "genlab.families.bilinear_game:BilinearGame", "genlab.config.adversarial:BilinearGameConfig"
+    ),
 }
 """model.name -> the family's class, or where it is; imported when it is asked for."""
 
-DATASETS: dict[str, str | type] = {
-    "digits": "genlab.data.digits:Digits",
-    "emoji": "genlab.data.emoji:Emoji",
-    "mnist": "genlab.data.torchvision_sets:MNIST",
-    "stacked_mnist": "genlab.data.stacked_mnist:StackedMNIST",
-    "fashion_mnist": "genlab.data.torchvision_sets:FashionMNIST",
-    "kmnist": "genlab.data.torchvision_sets:KMNIST",
-    "emnist": "genlab.data.torchvision_sets:EMNIST",
-    "cifar10": "genlab.data.torchvision_sets:CIFAR10",
-    "svhn": "genlab.data.torchvision_sets:SVHN",
-    "binarized_mnist": "genlab.data.binarized_mnist:BinarizedMNIST",
-    "shapes": "genlab.data.shapes:Shapes",
-    "folder": "genlab.data.folder:Folder",
-    "npz": "genlab.data.npz:Npz",
-    "codes": "genlab.trained.codes:Codes",
-    "ring": "genlab.data.points:Ring",
-    "grid": "genlab.data.points:Grid",
-    "gaussian1d": "genlab.data.points:Gaussian1D",
-    "two_moons": "genlab.data.points:TwoMoons",
-    "swiss_roll": "genlab.data.points:SwissRoll",
-    "none": "genlab.data.nothing:Nothing",
+DATASETS: dict[str, Entry] = {
+    "digits": Shipped("genlab.data.digits:Digits", "genlab.config.datasets:DigitsConfig"),
+    "emoji": Shipped("genlab.data.emoji:Emoji", "genlab.config.datasets:EmojiConfig"),
+    "mnist": Shipped("genlab.data.torchvision_sets:MNIST", "genlab.config.datasets:MNISTConfig"),
+    "stacked_mnist": Shipped(
+        "genlab.data.stacked_mnist:StackedMNIST", "genlab.config.datasets:StackedMNISTConfig"
+    ),
+    "fashion_mnist": Shipped(
+        "genlab.data.torchvision_sets:FashionMNIST", "genlab.config.datasets:FashionMNISTConfig"
+    ),
+    "kmnist": Shipped("genlab.data.torchvision_sets:KMNIST", "genlab.config.datasets:KMNISTConfig"),
+    "emnist": Shipped("genlab.data.torchvision_sets:EMNIST", "genlab.config.datasets:EMNISTConfig"),
+    "cifar10": Shipped("genlab.data.torchvision_sets:CIFAR10", "genlab.config.datasets:CIFAR10Config"),
+    "svhn": Shipped("genlab.data.torchvision_sets:SVHN", "genlab.config.datasets:SVHNConfig"),
+    "binarized_mnist": Shipped(
+        "genlab.data.binarized_mnist:BinarizedMNIST", "genlab.config.datasets:BinarizedMNISTConfig"
+    ),
+    "shapes": Shipped("genlab.data.shapes:Shapes", "genlab.config.datasets:ShapesConfig"),
+    "folder": Shipped("genlab.data.folder:Folder", "genlab.config.datasets:FolderConfig"),
+    "npz": Shipped("genlab.data.npz:Npz", "genlab.config.datasets:NpzConfig"),
+    "codes": Shipped("genlab.trained.codes:Codes", "genlab.config.datasets:CodesConfig"),
+    "ring": Shipped("genlab.data.points:Ring", "genlab.config.datasets:RingConfig"),
+    "grid": Shipped("genlab.data.points:Grid", "genlab.config.datasets:GridConfig"),
+    "gaussian1d": Shipped("genlab.data.points:Gaussian1D", "genlab.config.datasets:Gaussian1DConfig"),
+    "two_moons": Shipped("genlab.data.points:TwoMoons", "genlab.config.datasets:TwoMoonsConfig"),
+    "swiss_roll": Shipped("genlab.data.points:SwissRoll", "genlab.config.datasets:SwissRollConfig"),
+    "none": Shipped("genlab.data.nothing:Nothing", "genlab.config.datasets:NothingConfig"),
 }
 """dataset.name -> the source's class: `Config`, and `load(config) -> Dataset`."""
 
-OPTIMIZERS: dict[str, str | type] = {
+OPTIMIZERS: dict[str, Entry] = {
     "adam": AdamConfig,
     "adamw": AdamWConfig,
     "rmsprop": RMSpropConfig,
     "sgd": SGDConfig,
 }
 
-SCHEDULES: dict[str, str | type] = {
+SCHEDULES: dict[str, Entry] = {
     "constant": ConstantConfig,
     "linear": LinearConfig,
     "cosine": CosineConfig,
@@ -139,9 +180,7 @@ def register_dataset(name: str, source: type) -> None:
     _register(DATASETS, "dataset", name, source, needs=("Config", "load"))
 
 
-def _register(
-    registry: dict[str, str | type], key: str, name: str, entry: type, needs: tuple[str, ...]
-) -> None:
+def _register(registry: dict[str, Entry], key: str, name: str, entry: type, needs: tuple[str, ...]) -> None:
     given = f"{key}={name}"
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{given}: cannot be registered; use letters, digits and underscores")
@@ -156,7 +195,7 @@ def _register(
     registry[name] = entry
 
 
-def kinds(group: str) -> Mapping[str, str | type]:
+def kinds(group: str) -> Mapping[str, Entry]:
     """Returns the dictionary in which the names of a config group are looked up: model, dataset and so on."""
     return _POLYMORPHIC[group]
 
@@ -178,7 +217,7 @@ def read_entry_points() -> None:
                 registry[point.name] = point.value
 
 
-def look_up(registry: Mapping[str, str | type], name: Any, key: str) -> Any:
+def look_up(registry: Mapping[str, Entry], name: Any, key: str) -> Any:
     """Returns the class that is registered under a name.
 
     Raises:
@@ -190,16 +229,34 @@ def look_up(registry: Mapping[str, str | type], name: Any, key: str) -> Any:
         own = "; a module of your own: --module NAME" if key in _SHIPPED else ""
         raise ConfigError(f"{key}={name}: no such {key}{suggest(str(name), registry, f'{key}=')}{own}")
     entry = registry[name]
+    return _imported(entry.target if isinstance(entry, Shipped) else entry, f"{key}={name}")
+
+
+def config_of(registry: Mapping[str, Entry], name: Any, key: str) -> type:
+    """Returns the dataclass of the settings of what is registered under a name; torch only for plug-ins.
+
+    Raises:
+        ConfigError: as `look_up`.
+    """
+    entry = registry.get(name)
+    if isinstance(entry, Shipped):
+        return _imported(entry.config, f"{key}={name}")
+    found = look_up(registry, name, key)
+    return getattr(found, "Config", found)
+
+
+def _imported(entry: str | type, given: str) -> Any:
+    """Returns a class, or what `module:name` says where it is."""
     if not isinstance(entry, str):
         return entry
     module, _, attribute = entry.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:
-        if name in _SHIPPED.get(key, registry):
+        if module.startswith("genlab."):
             raise
         raise ConfigError(
-            f"{key}={name}: {entry} of an installed package cannot be imported "
+            f"{given}: {entry} of an installed package cannot be imported "
             f"({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error
 
@@ -224,28 +281,36 @@ def check_known(key: str, part: Any, checkpoint: object) -> None:
         )
 
 
-def train_config(plain: Mapping[str, Any]) -> TrainConfig:
-    """A whole run's configuration through the one door.
+def parse(plain: Mapping[str, Any]) -> TrainConfig:
+    """Returns a whole run's configuration, each part through the one door; brings no torch but for plug-ins.
 
     Raises:
-        ConfigError: see `genlab.config.schema.from_plain`; also settings that do not go together.
+        ConfigError: see `genlab.config.schema.from_plain`.
     """
+    known = ["model", "dataset", "optimizer", "schedule", "trainer", "seed"]
     for word in plain:
-        if word not in {"model", "dataset", "optimizer", "schedule", "trainer", "seed"}:
-            known = ["model", "dataset", "optimizer", "schedule", "trainer", "seed", "run_dir"]
-            raise ConfigError(f"{word}: unknown key for genlab train{suggest(word, known)}")
+        if word not in known:
+            raise ConfigError(f"{word}: unknown key for genlab train{suggest(word, [*known, 'run_dir'])}")
     parts = {}
     for key, registry in _POLYMORPHIC.items():
         part = plain.get(key)
         if not isinstance(part, Mapping) or "name" not in part:
             raise ConfigError(f"{key}: missing; choose one: {', '.join(sorted(registry))}")
-        entry = look_up(registry, part["name"], key)
-        parts[key] = from_plain(getattr(entry, "Config", entry), part, key)
-    config = TrainConfig(
+        parts[key] = from_plain(config_of(registry, part["name"], key), part, key)
+    return TrainConfig(
         **parts,
         trainer=from_plain(TrainerConfig, plain.get("trainer", {}), "trainer"),
         seed=from_plain(_Seed, {"seed": plain.get("seed", 0)}).seed,
     )
+
+
+def train_config(plain: Mapping[str, Any]) -> TrainConfig:
+    """Returns a whole run's configuration, and asks the family whether its parts go together.
+
+    Raises:
+        ConfigError: see `parse`; also settings that do not go together.
+    """
+    config = parse(plain)
     family_class = look_up(FAMILIES, config.model.name, "model")
     family_class.check(config)
     players = family_class.players
@@ -271,7 +336,7 @@ class _Seed:
     seed: int = setting(0, at_least=0)
 
 
-_POLYMORPHIC: dict[str, Mapping[str, str | type]] = {
+_POLYMORPHIC: dict[str, Mapping[str, Entry]] = {
     "model": FAMILIES,
     "dataset": DATASETS,
     "optimizer": OPTIMIZERS,

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.adversarial.losses import (
-    GANLoss,
     discriminator_loss,
     generator_loss,
     gradient_norms,
     gradient_penalty,
     r1_penalty,
 )
+from genlab.config.adversarial import GANLoss
 
 REAL, FAKE = torch.tensor([2.0, -0.5, 0.3]), torch.tensor([-1.5, 0.25, 3.0])
 KINDS: tuple[GANLoss, ...] = get_args(GANLoss)

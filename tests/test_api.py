@@ -31,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "vae": ("model=vae", *SMALL_VAE),
         "conditional": ("model=conditional_vae", *SMALL_VAE),
         "pixels": ("model=gated_pixelcnn", "model.width=8", "model.layers=2", "dataset.binarize=threshold"),
-        "gan": ("model=gan", "model.hidden=[16]", "model.opponent_hidden=[16]"),
+        "gan": ("model=gan", "model.hidden=[16]", "model.discriminator_hidden=[16]"),
     }
     return {
         name: genlab.train(*own, "dataset=digits", *SHORT, run_dir=folder / name)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.adversarial.augmentation import OPERATIONS, augment, color, cutout, translation
+from genlab.adversarial.augmentation import augment, color, cutout, translation
+from genlab.config.adversarial import OPERATIONS
 
 SHAPES = [(1, 16, 32), (3, 16, 32), (3, 9, 9), (1, 8, 8)]
 

@@ -158,14 +158,11 @@ def files_of_settings() -> dict[str, tuple[Path, type]]:
         f"{verb}.yaml": (FOLDER / f"{verb}.yaml", row.config) for verb, row in VERBS.items() if row.config
     }
     found["trainer/default.yaml"] = (FOLDER / "trainer/default.yaml", TrainerConfig)
-    for group in ("optimizer", "schedule"):
+    for group in ("model", "dataset", "optimizer", "schedule"):
         for name in names(group):
             if kind := read(group, name).get("name"):
-                entry = registry.look_up(registry.kinds(group), kind, group)
-                found[f"{group}/{name}.yaml"] = (
-                    FOLDER / group / f"{name}.yaml",
-                    getattr(entry, "Config", entry),
-                )
+                config = registry.config_of(registry.kinds(group), kind, group)
+                found[f"{group}/{name}.yaml"] = (FOLDER / group / f"{name}.yaml", config)
     return found
 
 
@@ -178,3 +175,9 @@ def test_the_comments_of_a_file_are_the_help_of_its_settings(name: str) -> None:
         key, _, rest = line.partition(":")
         if key in comments:
             assert rest.partition(" # ")[2] == comments[key], line
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in ("model", "dataset") for n in registry.kinds(g)])
+def test_the_settings_that_are_read_without_torch_are_those_of_the_class(group: str, name: str) -> None:
+    kinds = registry.kinds(group)
+    assert registry.config_of(kinds, name, group) is registry.look_up(kinds, name, group).Config

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.data.corruption import DefaultDraws, check_level, corrupt, lowest
+from genlab.config.autoencoders import check_level
+from genlab.data.corruption import DefaultDraws, corrupt, lowest
 from genlab.errors import ConfigError
 from genlab.rng import SampleRng
 

@@ -15,7 +15,8 @@ from test_reconstruction import numbers, originals
 from torch import Tensor
 
 from genlab.commands.denoise import median_filter
-from genlab.data.corruption import NoiseKind, corrupt
+from genlab.config.autoencoders import NoiseKind
+from genlab.data.corruption import corrupt
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.latent_space import families_that, latent_family

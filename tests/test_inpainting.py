@@ -15,9 +15,10 @@ from test_autoregressive_verbs import genlab, one_line, trained
 from torch import Tensor
 
 from genlab import registry
+from genlab.config.autoregressive import GatedPixelCNNConfig
 from genlab.data.spec import DataSpec
 from genlab.families.autoregressive import Autoregressive
-from genlab.families.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
+from genlab.families.gated_pixelcnn import GatedPixelCNN
 from genlab.nets.autoregressive import PixelSpec
 from genlab.report.pictures import to_uint8
 from genlab.trained import completing, given

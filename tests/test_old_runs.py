@@ -110,3 +110,15 @@ def test_a_format_that_is_not_known_is_refused_in_one_line(number: object, tmp_p
     path = checkpoint.save(tmp_path, state | {"format": number}, keep=1)
     with pytest.raises(CheckpointError, match=rf"format {number}, this genlab reads up to 2; upgrade genlab"):
         checkpoint.load(path)
+
+
+def test_a_key_of_another_name_is_found_in_old_runs_and_named_in_a_command(
+    old_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "opponent_hidden" in Path("gan/config.yaml").read_text()
+    assert load_model("gan", "auto", torch.device("cpu")).config.model.discriminator_hidden
+    assert main(["resume", "run=gan", "trainer.steps=21"]) == 0
+    assert "discriminator_hidden" in Path("gan/config.yaml").read_text()
+    assert main(["train", "model=gan", "model.opponent_hidden=[8]"]) == 2
+    line = "model.opponent_hidden: unknown key for gan; its name is model.discriminator_hidden now"
+    assert line in capsys.readouterr().err

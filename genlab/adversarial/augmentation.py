@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-OPERATIONS = ("color", "translation", "cutout")
-
 
 def augment(images: Tensor, operations: Iterable[str]) -> Tensor:
     """Returns images, each changed by itself, at random and differentiably; data and samples alike.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.adversarial.losses import GANLoss
+from genlab.config.adversarial import GANLoss
 
 _SATURATED_LOGIT = math.log(99)  # its sigmoid is within 0.01 of 1
 _SATURATED_OUTPUT = 0.99

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GANLoss = Literal["non_saturating", "minimax", "least_squares", "hinge"]
+from genlab.config.adversarial import GANLoss
 
 
 def discriminator_loss(kind: GANLoss, real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:

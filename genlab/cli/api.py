@@ -26,7 +26,7 @@ def compose(*typed: str) -> dict[str, Any]:
         UserError: a word is wrong; the line that the command line would print.
     """
     plain = _job(typed).plain
-    registry.train_config({key: value for key, value in plain.items() if key != "run_dir"})
+    registry.parse({key: value for key, value in plain.items() if key != "run_dir"})
     return plain
 
 

@@ -116,8 +116,7 @@ def _settings_of_option(group: str, option: str, folders: list[Path]) -> str:
         kind = TrainerConfig
     else:
         name = _name_in(found[option]) or option
-        entry = registry.look_up(registry.kinds(group), name, group)
-        kind = getattr(entry, "Config", entry)
+        kind = registry.config_of(registry.kinds(group), name, group)
     lines = _setting_lines(settings_of(kind), f"{group}.")
     return "\n".join([f"{group}={option}: {describe(found[option])}", *(lines or ["  no settings"])])
 

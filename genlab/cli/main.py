@@ -8,13 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from genlab import __version__, plugins
+from genlab import __version__, plugins, registry
 from genlab.cli import completion, help, words
 from genlab.cli.composing import Job, compose, configs_folder
 from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
 from genlab.config.schema import from_plain, suggest
 from genlab.errors import ConfigError, Interrupted, UserError
+from genlab.runs.folder import check_there, check_unused
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,16 +91,25 @@ def perform(verb: str, job: Job, run_dir: str | None) -> None:
     """The verb's work. Its module is imported here, since it brings torch."""
     plain = dict(job.plain)
     if verb == "train":
+        plain.pop("run_dir", None)
+        registry.parse(plain)  # a mistake shows before torch is loaded, here and below
+        check_unused(run_dir, verb)
+
         from genlab.commands import train
 
-        plain.pop("run_dir", None)
         train.start(plain, job.overrides, run_dir, job.recipe)
     elif verb == "resume":
+        run = str(plain.pop("run"))
+        registry.parse(plain)
+
         from genlab.commands import train
 
-        train.resume(str(plain.pop("run")), plain, job.overrides)
+        train.resume(run, plain, job.overrides)
     else:
         config = VERBS[verb].config
         assert config is not None
-        from_plain(config, plain)  # a mistake shows before torch is loaded
+        given = from_plain(config, plain)
+        if given.ckpt is not None:
+            check_there(given.ckpt)
+        check_unused(run_dir, verb)
         importlib.import_module(f"genlab.commands.{verb}").main(plain | {"run_dir": run_dir})

@@ -15,6 +15,7 @@ import yaml
 
 from genlab import plugins
 from genlab.cli.verbs import VERBS
+from genlab.config.renamed import with_present_names
 from genlab.config.schema import suggest
 from genlab.errors import ConfigError
 
@@ -265,4 +266,4 @@ def stored_config(run: str | None) -> dict[str, Any]:
     for key in plain:
         if key not in _RUN_KEYS:  # a `hydra` key of a stranger's file could name code to run
             raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; take it out")
-    return plain
+    return with_present_names(plain)

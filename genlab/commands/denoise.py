@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table, write_json
+from genlab.config.autoencoders import NoiseKind, check_level
 from genlab.config.commands import DenoiseConfig
-from genlab.data.corruption import NoiseKind, check_level, corrupt
+from genlab.data.corruption import corrupt
 from genlab.errors import ConfigError, storage_errors
 from genlab.log import log
 from genlab.metrics.fidelity import mean_squared_error, psnr_db

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+from genlab.config.adversarial import Dynamics
 from genlab.families.autoencoder import DAE
 from genlab.families.autoregressive import Autoregressive
 from genlab.families.base import Family, LatentFamily
-from genlab.families.bilinear_game import BilinearGame, Dynamics
+from genlab.families.bilinear_game import BilinearGame
 from genlab.families.stacked_dae import StackedDAE
 from genlab.families.vqvae import VQVAE
 

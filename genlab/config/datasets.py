@@ -35,18 +35,18 @@ class DatasetConfig:
 
     name: str = setting()
     binarize: Literal["none", "dynamic", "threshold"] = setting(
-        "none", help="dynamic: a pixel is 1 with probability level / white, drawn anew at each visit"
+        "none", help="none, dynamic (drawn anew at each visit) or threshold"
     )
     threshold: float = setting(
-        0.5, at_least=0, below=1, help="share of white above which threshold gives a 1"
+        0.5, at_least=0, below=1, help="share of white above which binarize=threshold gives a 1"
     )
     dequantize: bool = setting(False, help="add noise uniform over one level")
     flip: bool = setting(False, help="mirror half of the training images, left to right")
-    size: int | None = setting(None, at_least=1, help="resize to size x size pixels; null keeps the size")
-    channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps them")
+    size: int | None = setting(None, at_least=1, help="resize to size x size pixels; null keeps 28x28")
+    channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps grey")
     memory_limit_gib: float = setting(4.0, at_least=0, help="a larger set is streamed")
     training_images: int | None = setting(
-        None, at_least=1, help="train on so many of them, the same at every run; null for all"
+        None, at_least=1, help="train on so many of the training images, the same at every run; null for all"
     )
 
     def __post_init__(self) -> None:
@@ -61,7 +61,9 @@ class DatasetConfig:
 class DownloadedConfig(DatasetConfig):
     """A published dataset, read from a folder and fetched into it when it is not there."""
 
-    root: str | None = setting(None, help="folder of the files; null: GENLAB_DATA, else ~/.cache/genlab/data")
+    root: str | None = setting(
+        None, help="folder of the files; null: the variable GENLAB_DATA, else ~/.cache/genlab/data"
+    )
     download: bool = setting(True, help="fetch what is missing")
     validation_images: int = setting(5000, at_least=0, help="held out from the end of the training images")
 
@@ -71,7 +73,11 @@ class DigitsConfig(DatasetConfig):
     """1797 digits, 8x8, 17 levels: the test set of the UCI collection (Alpaydin and Kaynak 1998)."""
 
     name: Literal["digits"] = setting("digits")  # type: ignore[assignment]
-    validation_images: int = setting(100, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        100,
+        at_least=0,
+        help=("held out from the end of the 1297 training images; the last 500 digits are the test split"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +101,7 @@ class MNISTConfig(DownloadedConfig):
     """Handwritten digits (LeCun et al. 1998)."""
 
     name: Literal["mnist"] = setting("mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0)
+    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +109,7 @@ class FashionMNISTConfig(DownloadedConfig):
     """Articles of clothing (Xiao et al. 2017)."""
 
     name: Literal["fashion_mnist"] = setting("fashion_mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0)
+    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +117,7 @@ class KMNISTConfig(DownloadedConfig):
     """Cursive Japanese characters (Clanuwat et al. 2018)."""
 
     name: Literal["kmnist"] = setting("kmnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0)
+    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +125,10 @@ class EMNISTConfig(DownloadedConfig):
     """Handwritten letters and digits (Cohen et al. 2017)."""
 
     name: Literal["emnist"] = setting("emnist")  # type: ignore[assignment]
-    split: Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"] = setting("balanced")
-    validation_images: int = setting(10000, at_least=0)
+    split: Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"] = setting(
+        "balanced", help="balanced, byclass, bymerge, letters, digits or mnist"
+    )
+    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +150,14 @@ class StackedMNISTConfig(DownloadedConfig):
     """Three handwritten digits an image, in red, green and blue (Metz et al. 2017)."""
 
     name: Literal["stacked_mnist"] = setting("stacked_mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="training digits held out for validation")
-    images: int = setting(128000, at_least=1, help="training images, of three digits each")
+    validation_images: int = setting(
+        10000,
+        at_least=0,
+        help="digits held out from the end of MNIST's training images, for the validation split",
+    )
+    images: int = setting(
+        128000, at_least=1, help="training images, of three digits each; 26,000 for validation and for test"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,7 +177,9 @@ class BinarizedMNISTConfig:
     """The published splits, 50,000 / 10,000 / 10,000, without labels (Larochelle and Murray 2011)."""
 
     name: Literal["binarized_mnist"] = setting("binarized_mnist")
-    root: str | None = setting(None, help="folder; null: GENLAB_DATA, else ~/.cache/genlab/data")
+    root: str | None = setting(
+        None, help="folder of the files; null: the variable GENLAB_DATA, else ~/.cache/genlab/data"
+    )
     download: bool = setting(True, help="fetch what is missing")
     flip: bool = setting(False, help="mirror half of the training images, left to right")
 
@@ -175,7 +191,11 @@ class ShapesConfig(DatasetConfig):
     name: Literal["shapes"] = setting("shapes")  # type: ignore[assignment]
     size: Literal[32, 64] = setting(32, help="pixels of a side: 32 or 64")  # type: ignore[assignment]
     channels: Literal[1, 3] = setting(3, help="3 for colour; 1 for white sprites")  # type: ignore[assignment]
-    images: int = setting(20_000, at_least=1, help="training images; others are drawn for the other splits")
+    images: int = setting(
+        20_000,
+        at_least=1,
+        help="training images; 5,000 others are the validation split, and 10,000 the test split",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -191,18 +211,20 @@ class FolderConfig(DatasetConfig):
     """Pictures of a folder and its subfolders."""
 
     name: Literal["folder"] = setting("folder")  # type: ignore[assignment]
-    path: str = setting(help="the folder; its subfolders are the classes")
-    size: int = setting(32, at_least=1, help="side of the resized square")  # type: ignore[assignment]
+    path: str = setting(help="the folder")
+    size: int = setting(32, at_least=1, help="side of the middle square of each picture, resized")  # type: ignore[assignment]
     channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
     background: str = setting(
         "white", help="behind transparent pictures: white, black, grey, another colour's name or '#rrggbb'"
     )
     resampling: Literal["lanczos", "bicubic", "bilinear", "area", "nearest"] = setting(
-        "lanczos", help="how pictures are resized; nearest for pixel art"
+        "lanczos", help="how pictures are resized: lanczos, bicubic, bilinear, area; nearest for pixel art"
     )
     validation_share: float = setting(0.05, at_least=0, below=1, help="share of the pictures")
     test_share: float = setting(0.1, at_least=0, below=1, help="share of the pictures")
-    workers: int | None = setting(None, at_least=0, help="processes that read; null: one a core, up to 8")
+    workers: int | None = setting(
+        None, at_least=0, help="processes that read pictures; null: one a core, up to 8"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -219,12 +241,19 @@ class NpzConfig(DatasetConfig):
     """Images as numpy wrote them."""
 
     name: Literal["npz"] = setting("npz")  # type: ignore[assignment]
-    path: str = setting(help="the .npz file")
+    path: str = setting(help="the file")
     resampling: Literal["bilinear", "bicubic", "nearest"] = setting(
-        "bilinear", help="how size resizes; nearest for pixel art"
+        "bilinear", help="how size resizes: bilinear, bicubic; nearest for pixel art"
     )
-    validation_share: float = setting(0.05, at_least=0, below=1, help="where the file has no such images")
-    test_share: float = setting(0.1, at_least=0, below=1, help="where the file has no such images")
+    validation_share: float = setting(
+        0.05,
+        at_least=0,
+        below=1,
+        help="share of the training images, where the file has no validation_images",
+    )
+    test_share: float = setting(
+        0.1, at_least=0, below=1, help="share of the training images, where the file has no test_images"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -240,7 +269,9 @@ class PointsConfig:
     """What all of them can be told."""
 
     name: str = setting()
-    points: int = setting(100_000, at_least=1, help="training points; others are drawn for the other splits")
+    points: int = setting(
+        100_000, at_least=1, help="for training; 5,000 and 10,000 others are for validation and test"
+    )
     sigma: float = setting(0.05, above=0, help="standard deviation of each component")
 
 
@@ -249,9 +280,9 @@ class RingConfig(PointsConfig):
     """Normal distributions evenly spaced on a circle (Metz et al. 2017, section 3.1)."""
 
     name: Literal["ring"] = setting("ring")  # type: ignore[assignment]
-    sigma: float = setting(0.02, above=0, help="standard deviation of each")
-    modes: int = setting(8, at_least=1)
-    radius: float = setting(2.0, above=0)
+    sigma: float = setting(0.02, above=0, help="standard deviation of each component")
+    modes: int = setting(8, at_least=1, help="normal distributions on the circle")
+    radius: float = setting(2.0, above=0, help="of the circle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +291,7 @@ class GridConfig(PointsConfig):
 
     name: Literal["grid"] = setting("grid")  # type: ignore[assignment]
     side: int = setting(5, at_least=1, help="modes of a row")
-    spacing: float = setting(2.0, above=0)
+    spacing: float = setting(2.0, above=0, help="between neighbouring modes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,8 +299,8 @@ class Gaussian1DConfig(PointsConfig):
     """One normal distribution on a line."""
 
     name: Literal["gaussian1d"] = setting("gaussian1d")  # type: ignore[assignment]
-    sigma: float = setting(1.0, above=0)
-    mean: float = setting(-1.0)
+    sigma: float = setting(1.0, above=0, help="standard deviation of each component")
+    mean: float = setting(-1.0, help="of the points")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
+from genlab.config.renamed import RENAMED
 from genlab.errors import ConfigError
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class Setting(NamedTuple):
     @property
     def comment(self) -> str:
         """The choices that the help does not name, and the help."""
-        missing = not all(re.search(rf"\b{choice}\b", self.help) for choice in map(show, self.choices))
+        others = [show(choice) for choice in self.choices if choice not in ("auto", self.default)]
+        missing = not all(re.search(rf"\b{re.escape(choice)}\b", self.help) for choice in others)
         listed = " | ".join(map(show, self.choices)) if missing and len(self.choices) > 1 else ""
         return "; ".join(part for part in (listed, self.help) if part)
 
@@ -149,7 +151,8 @@ def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
     owner = plain.get("name") or key or "this command"
     for word in plain:
         if word not in fields:
-            hint = suggest(str(word), fields, prefix)
+            known = RENAMED.get(f"{prefix}{word}")
+            hint = f"; its name is {known} now" if known else suggest(str(word), fields, prefix)
             raise ConfigError(f"{prefix}{word}: unknown key for {owner}{hint}")
     hints = typing.get_type_hints(cls)
     values = {}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from genlab.errors import ConfigError
-
-NoiseKind = Literal["gaussian", "masking", "salt_and_pepper"]
+from genlab.config.autoencoders import NoiseKind
 
 
 class Draws(Protocol):
@@ -56,13 +54,3 @@ def lowest(values: Tensor, share: float) -> Tensor:
     flat = values.flatten(1)
     places = flat.topk(round(share * flat.shape[1]), dim=1, largest=False).indices
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, places, True).view_as(values)
-
-
-def check_level(noise: NoiseKind, level: float, key: str) -> None:
-    """Refuses a share over 1.
-
-    Raises:
-        ConfigError: with `key` for the name of the level.
-    """
-    if noise != "gaussian" and level > 1:
-        raise ConfigError(f"{key}={level:g}: {noise} sets a share of the pixels; use a number up to 1")

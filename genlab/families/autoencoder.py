@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.config.schema import setting
-from genlab.data.corruption import DefaultDraws, Draws, NoiseKind, check_level, corrupt
+from genlab.config.autoencoders import AEConfig, DAEConfig
+from genlab.data.corruption import DefaultDraws, Draws, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.distributions.likelihoods import Likelihood, make_likelihood
 from genlab.errors import ConfigError
 from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.families.checks import check_images
-from genlab.families.latent_variable import NetworkName, check_size
+from genlab.families.latent_variable import check_size
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.nets.autoencoder import choose_network, make_decoder, make_encoder
 from genlab.rng import SampleRng
 
 _COLUMNS = 10
 _ERRORS = {"bernoulli": "cross_entropy_nats", "gaussian": "squared_error"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AEConfig:
-    """See configs/model/ae.yaml."""
-
-    name: Literal["ae"] = setting("ae")
-    network: NetworkName = setting("auto", help="auto: resnet for sides from 28 to 64 pixels, else mlp")
-    hidden: tuple[int, ...] = setting(
-        (512, 512), at_least=1, help="mlp, resnet: fully connected units, from the image to the latent"
-    )
-    width: int = setting(16, at_least=1, help="conv, resnet: channels of the layer next to the image")
-    latent: int = setting(16, at_least=1, help="dimensions of the latent")
-    likelihood: Literal["auto", "bernoulli", "gaussian"] = setting("auto")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DAEConfig(AEConfig):
-    """See configs/model/dae.yaml."""
-
-    name: Literal["dae"] = setting("dae")  # type: ignore[assignment]
-    noise: NoiseKind = setting("masking")
-    noise_level: float = setting(0.25, above=0, help="standard deviation, or share of pixels")
-
-    def __post_init__(self) -> None:
-        check_level(self.noise, self.noise_level, "model.noise_level")
 
 
 class AENet(nn.Module):

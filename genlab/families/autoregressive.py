@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from genlab.config.autoregressive import AutoregressiveConfig
 from genlab.config.run import TrainConfig
-from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.distributions.pixels import (
@@ -26,32 +24,6 @@ from genlab.families.checks import check_images, check_sides
 from genlab.nets.autoregressive import PixelNet, PixelSpec
 from genlab.nets.scanning import Clamped, Scanner
 from genlab.rng import SampleRng
-
-
-@dataclass(frozen=True)
-class AutoregressiveConfig:
-    """Settings that all autoregressive models have; see configs/model/gated_pixelcnn.yaml."""
-
-    name: str = setting("")
-    output: Literal["auto", "bernoulli", "categorical", "logistic_mixture"] = setting(
-        "auto", help="distribution of a pixel; auto: bernoulli for binary images, else the paper's"
-    )
-    components: int = setting(10, at_least=1, help="logistic_mixture: logistics that are mixed")
-    class_conditional: bool = setting(False, help="takes the labels, so that sample labels=[3,7] draws them")
-
-    def __post_init__(self) -> None:
-        """Refuses a kernel without a middle: every setting whose name ends so is odd."""
-        for key in (field.name for field in dataclasses.fields(self)):
-            if key.endswith("kernel") and getattr(self, key) % 2 == 0:
-                raise ConfigError(
-                    f"model.{key}={getattr(self, key)}: a kernel has a middle; use an odd number"
-                )
-
-    def of_network(self) -> dict[str, Any]:
-        """Returns the settings that a subclass adds: the keyword arguments of its paper's network."""
-        common = {field.name for field in dataclasses.fields(AutoregressiveConfig)}
-        own = (field.name for field in dataclasses.fields(self) if field.name not in common)
-        return {key: getattr(self, key) for key in own}
 
 
 class Autoregressive(Family):

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from genlab.config.adversarial import BilinearGameConfig
 from genlab.config.run import TrainConfig
-from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import AdversarialFamily, Metrics, UpdateProtocol
 from genlab.rng import SampleRng
-
-Dynamics = Literal["simultaneous", "alternating", "extragradient", "optimistic", "consensus"]
-
-
-@dataclass(frozen=True)
-class BilinearGameConfig:
-    """See configs/model/bilinear_game.yaml."""
-
-    name: Literal["bilinear_game"] = setting("bilinear_game")
-    dynamics: Dynamics = setting(
-        "simultaneous", help="at which points, and of what, the players take their gradients"
-    )
-    start: tuple[float, ...] = setting((1.0, 1.0), help="x and y before the first step")
-    consensus_weight: float = setting(0.5, at_least=0, help="gamma of model.dynamics=consensus")
-    recorded_steps: int = setting(10_000, at_least=1, help="the first so many steps are drawn")
-
-    def __post_init__(self) -> None:
-        if len(self.start) != 2:
-            raise ConfigError(f"model.start={list(self.start)}: expected x and y, e.g. model.start=[1,1]")
 
 
 class Player(nn.Module):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
+from genlab.config.autoencoders import CategoricalVAEConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import (
     CategoricalPosterior,
@@ -21,33 +20,11 @@ from genlab.distributions.categorical import (
 )
 from genlab.distributions.posteriors import Posterior
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.latent_variable import (
-    LatentNet,
-    LatentVariableModel,
-    NetworksConfig,
-    make_log_sigma,
-    make_networks,
-)
+from genlab.families.latent_variable import LatentNet, LatentVariableModel, make_log_sigma, make_networks
 from genlab.families.vae import kl_weight
 from genlab.rng import SampleRng
 
 _ACTIVE_VARIANCE = 0.01
-
-
-@dataclass(frozen=True)
-class CategoricalVAEConfig(NetworksConfig):
-    """See configs/model/categorical_vae.yaml."""
-
-    name: Literal["categorical_vae"] = setting("categorical_vae")
-    variables: int = setting(20, at_least=1, help="categorical variables of the latent")
-    classes: int = setting(10, at_least=2, help="of each variable")
-    start_temperature: float = setting(1.0, above=0, help="of the relaxed samples, when training begins")
-    final_temperature: float = setting(0.5, above=0, help="to which it falls by equal factors")
-    straight_through: bool = setting(False, help="one-hot samples with the gradients of relaxed ones")
-    beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
-    kl_warmup: float = setting(
-        0.0, at_least=0, at_most=1, help="share of the run over which beta rises from 0"
-    )
 
 
 class CategoricalNet(LatentNet):

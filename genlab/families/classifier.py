@@ -6,39 +6,24 @@ Its encoder begins with random weights or with those of a run that was trained w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.config.schema import setting
+from genlab.config.autoencoders import ClassifierConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import CheckpointError, ConfigError
 from genlab.families.autoencoder import AE, in_turn
 from genlab.families.base import Family, Loader, Metrics, UpdateProtocol
 from genlab.families.checks import check_images
-from genlab.families.stacked_dae import StackedDAE, check_hidden
+from genlab.families.stacked_dae import StackedDAE
 from genlab.log import log
 from genlab.nets.autoencoder import MLPEncoder
-from genlab.nets.stacked import LayeredEncoder, Units
+from genlab.nets.stacked import LayeredEncoder
 from genlab.rng import SampleRng
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    """See configs/model/classifier.yaml."""
-
-    name: Literal["classifier"] = setting("classifier")
-    hidden: tuple[int, ...] = setting((500, 500, 500), at_least=1, help="units of each layer, from the image")
-    units: Units = setting("sigmoid")
-    dropout: float = setting(0.0, at_least=0, below=1, help="share of units left out in training")
-    start: str | None = setting(None, help="a run whose encoder a new run begins with; null: random weights")
-
-    def __post_init__(self) -> None:
-        check_hidden(self.hidden)
 
 
 class ClassifierNet(nn.Module):

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.adversarial import losses
-from genlab.config.schema import setting
+from genlab.config.adversarial import ACGANConfig, ProjectionGANConfig
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics
 from genlab.families.checks import labels_remedy
-from genlab.families.gan import GAN, GANConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ACGANConfig(GANConfig):
-    """See configs/model/acgan.yaml."""
-
-    name: Literal["acgan"] = setting("acgan")  # type: ignore[assignment]
-    discriminator_class_weight: float = setting(1.0, at_least=0, help="of L_C in the discriminator's loss")
-    generator_class_weight: float = setting(1.0, at_least=0, help="of L_C in the generator's loss")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProjectionGANConfig(GANConfig):
-    """See configs/model/projection_gan.yaml."""
-
-    name: Literal["projection_gan"] = setting("projection_gan")  # type: ignore[assignment]
-    loss: losses.GANLoss = setting("hinge")
+from genlab.families.gan import GAN
 
 
 class ProjectionGAN(GAN):

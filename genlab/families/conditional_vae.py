@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
+from genlab.config.autoencoders import ConditionalVAEConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
 from genlab.families.checks import labels_remedy
-from genlab.families.vae import VAE, VAEConfig
+from genlab.families.vae import VAE
 from genlab.rng import SampleRng
 
 _ANALOGIES, _ANALOGY_CLASSES = 10, 30
-
-
-@dataclass(frozen=True)
-class ConditionalVAEConfig(VAEConfig):
-    """See configs/model/conditional_vae.yaml."""
-
-    name: Literal["conditional_vae"] = setting("conditional_vae")  # type: ignore[assignment]
-    prior: Literal["standard_normal", "uniform", "laplace", "mixture"] = setting(
-        "standard_normal", help="of the latent, the same for every class; a mixture is learned"
-    )
 
 
 class ConditionalVAE(VAE):

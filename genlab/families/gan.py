@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from genlab.adversarial import health, losses
-from genlab.adversarial.augmentation import OPERATIONS, augment
+from genlab.adversarial.augmentation import augment
 from genlab.adversarial.compiling import compile_recomputing
+from genlab.config.adversarial import AdversarialConfig, GANConfig
 from genlab.config.run import TrainConfig
-from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
@@ -22,63 +21,6 @@ from genlab.families.base import AdversarialFamily, LatentFamily, Loader, Metric
 from genlab.families.checks import check_sides
 from genlab.nets.adversarial import SIZES, Discriminator, make_discriminator, make_generator
 from genlab.rng import SampleRng
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
-    """Settings that every adversarial family has; the remedies are off unless asked for."""
-
-    name: str = setting()
-    network: Literal["auto", "mlp", "dcgan", "resnet"] = setting(
-        "auto", help="auto: mlp for points, else dcgan"
-    )
-    hidden: tuple[int, ...] = setting(
-        (256, 256), at_least=1, help="mlp: the generator's units, latent to image"
-    )
-    opponent_hidden: tuple[int, ...] = setting((256, 256), at_least=1, help="mlp: the discriminator's units")
-    width: int = setting(32, at_least=1, help="dcgan, resnet: channels next to the image")
-    latent: int = setting(64, at_least=1, help="dimensions of the latent")
-    prior: Literal["normal", "uniform"] = setting("normal", help="of the latent; uniform over [-1, 1]")
-    input_scale: float = setting(1.0, above=0, help="factor of the discriminator's input")
-    initialization: Literal["default", "normal_0.02", "orthogonal"] = setting("default")
-    normalization: Literal["auto", "none", "batch", "layer", "instance"] = setting(
-        "auto", help="of the discriminator's hidden layers"
-    )
-    spectral_norm: bool = setting(False, help="of the discriminator's weights (Miyato et al. 2018)")
-    minibatch_std: bool = setting(False, help="a feature of how a batch varies (Karras et al. 2018)")
-    packing: int = setting(1, at_least=1, help="images that the discriminator gets as one (Lin et al. 2018)")
-    instance_noise: float = setting(
-        0.0, at_least=0, help="standard deviation of the noise on its input (Sonderby et al. 2017)"
-    )
-    instance_noise_until: float = setting(
-        1.0, above=0, at_most=1, help="share of the run after which it is 0"
-    )
-    augmentation: tuple[str, ...] = setting((), help="color, translation, cutout (Zhao et al. 2020)")
-
-    def __post_init__(self) -> None:
-        for word in self.augmentation:
-            if word not in OPERATIONS:
-                raise ConfigError(f"model.augmentation={word}: not one of {', '.join(OPERATIONS)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GANConfig(AdversarialConfig):
-    """See configs/model/gan.yaml."""
-
-    name: Literal["gan"] = setting("gan")  # type: ignore[assignment]
-    loss: losses.GANLoss = setting("non_saturating")
-    discriminator_steps: int = setting(1, at_least=1, help="for each step of the generator")
-    label_smoothing: float = setting(
-        0.0, at_least=0, below=0.5, help="data is labelled 1 less this, one-sided"
-    )
-    r1: float = setting(0.0, at_least=0, help="gamma of the penalty on data (Mescheder et al. 2018)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.label_smoothing > 0 and self.loss == "hinge":
-            raise ConfigError(
-                "model.label_smoothing: the hinge loss has no labels; use 0 or another model.loss"
-            )
 
 
 class GAN(LatentFamily, AdversarialFamily):
@@ -116,7 +58,7 @@ class GAN(LatentFamily, AdversarialFamily):
         opponent = make_discriminator(
             network,
             spec.shape,
-            hidden=config.opponent_hidden,
+            hidden=config.discriminator_hidden,
             width=config.width,
             normalization=self.normalization(config, network),
             spectral_norm=config.spectral_norm,

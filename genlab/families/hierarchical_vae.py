@@ -7,68 +7,21 @@ and Vahdat and Kautz 2020 have in their bidirectional inference.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genlab.config.schema import setting
+from genlab.config.autoencoders import HierarchicalVAEConfig
 from genlab.data.spec import Batch
 from genlab.distributions.posteriors import DiagonalNormal, Posterior
 from genlab.distributions.priors import FactorizedPrior
-from genlab.errors import ConfigError
 from genlab.families.base import Metrics
-from genlab.families.latent_variable import NetworkName, VAENet, active
+from genlab.families.latent_variable import VAENet, active
 from genlab.families.vae import VAE
 from genlab.nets.autoencoder import Shape, choose_network
 from genlab.nets.ladder import LadderDecoder, LadderEncoder, LadderPosterior
 from genlab.rng import SampleRng
-
-
-@dataclass(frozen=True)
-class HierarchicalVAEConfig:
-    """See configs/model/hierarchical_vae.yaml."""
-
-    name: Literal["hierarchical_vae"] = setting("hierarchical_vae")
-    network: NetworkName = setting(
-        "auto", help="between the image and layer 1; auto: resnet for sides from 28 to 64 pixels, else mlp"
-    )
-    latents: tuple[int, ...] = setting(
-        (32, 16), at_least=1, help="dimensions of each layer, from the image upwards"
-    )
-    hidden: tuple[int, ...] = setting((512, 256), at_least=1, help="units of each layer, as many numbers")
-    blocks: int = setting(1, at_least=0, help="residual blocks of each layer, upwards and downwards")
-    width: int = setting(16, at_least=1, help="conv, resnet: channels of the layer next to the image")
-    likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
-    sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
-    beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
-    kl_warmup: float = setting(
-        0.1, at_least=0, at_most=1, help="share of the run over which beta rises from 0"
-    )
-    free_bits: float = setting(0.0, at_least=0, help="nats of each layer that cost nothing")
-    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
-
-    # What a variational autoencoder asks of its configuration and is settled here: latents are non-centred.
-    prior: ClassVar[str] = "standard_normal"
-    posterior: ClassVar[str] = "diagonal"
-
-    def __post_init__(self) -> None:
-        if len(self.latents) < 2:
-            raise ConfigError(
-                f"model.latents={list(self.latents)}: fewer than two layers; "
-                "give two or more, e.g. model.latents=[32,16], or use model=vae"
-            )
-        if len(self.hidden) != len(self.latents):
-            raise ConfigError(
-                f"model.hidden={list(self.hidden)}: not one number for each layer of "
-                f"model.latents={list(self.latents)}; give {len(self.latents)}"
-            )
-
-    @property
-    def latent(self) -> int:
-        """Returns the dimensions of all layers together."""
-        return sum(self.latents)
 
 
 class HierarchicalNet(VAENet):

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genlab.config.schema import setting
+from genlab.config.autoencoders import IWAEConfig
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.latent_variable import LatentVariableConfig, LatentVariableModel
+from genlab.families.latent_variable import LatentVariableModel
 from genlab.rng import SampleRng
-
-
-@dataclass(frozen=True)
-class IWAEConfig(LatentVariableConfig):
-    """See configs/model/iwae.yaml."""
-
-    name: Literal["iwae"] = setting("iwae")
-    importance_samples: int = setting(50, at_least=1, help="latents of each image in a training step")
-    doubly_reparameterized: bool = setting(False, help="the encoder's gradient of Tucker et al. 2019")
 
 
 class IWAE(LatentVariableModel):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from genlab.config.schema import setting
+from genlab.config.autoencoders import LatentVariableConfig, NetworksConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.data.subsets import subset
@@ -39,12 +38,7 @@ from genlab.errors import ConfigError
 from genlab.families.base import LatentFamily, Loader
 from genlab.families.checks import check_sides
 from genlab.metrics.two_samples import accuracy_between
-from genlab.nets.autoencoder import (
-    Shape,
-    choose_network,
-    make_decoder,
-    make_encoder,
-)
+from genlab.nets.autoencoder import Shape, choose_network, make_decoder, make_encoder
 from genlab.nets.start import Offset, shrink_posterior
 from genlab.rng import SampleRng
 
@@ -53,36 +47,6 @@ _COMPARED_IMAGES, _FEWEST_COMPARED = 1000, 100
 _APART = 0.85  # of digits and MNIST that are well drawn 0.66 to 0.78; of noise 0.99 and more
 _DECOMPOSED_IMAGES = 1000  # a validation during training takes them too
 _ROWS_AT_ONCE = 2**13  # decoded for an importance-weighted bound, however few their pixels
-
-
-NetworkName = Literal["auto", "mlp", "conv", "resnet"]
-
-
-@dataclass(frozen=True)
-class NetworksConfig:
-    """Settings of networks and likelihood, which do not depend on the latents either."""
-
-    name: str = setting()
-    network: NetworkName = setting("auto", help="auto: resnet for sides from 28 to 64 pixels, else mlp")
-    hidden: tuple[int, ...] = setting(
-        (512, 512), at_least=1, help="mlp, resnet: fully connected units, from the image to the latent"
-    )
-    width: int = setting(16, at_least=1, help="conv, resnet: channels of the layer next to the image")
-    likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
-    sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
-    sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
-
-
-@dataclass(frozen=True)
-class LatentVariableConfig(NetworksConfig):
-    """Settings of networks, likelihood and latents, which do not depend on how they are trained."""
-
-    latent: int = setting(16, at_least=1, help="dimensions of the latent")
-    prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
-        "standard_normal", help="of the latent; mixture and vampprior are learned"
-    )
-    prior_components: int = setting(100, at_least=1, help="of the mixture, or the vampprior's pseudo-inputs")
-    posterior: Literal["diagonal", "full"] = setting("diagonal", help="covariance of the latent of an image")
 
 
 class LatentNet(nn.Module):

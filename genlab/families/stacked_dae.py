@@ -6,16 +6,15 @@ What it learns without labels is what a classifier may begin with: see `genlab.f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genlab.config.autoencoders import StackedDAEConfig
 from genlab.config.run import TrainConfig
-from genlab.config.schema import setting
-from genlab.data.corruption import DefaultDraws, NoiseKind, check_level, corrupt
+from genlab.data.corruption import DefaultDraws, corrupt
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.errors import ConfigError
@@ -23,30 +22,10 @@ from genlab.families.autoencoder import in_turn
 from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.families.checks import check_images
 from genlab.metrics.fidelity import mean_squared_error
-from genlab.nets.stacked import AutoencoderStack, Units
+from genlab.nets.stacked import AutoencoderStack
 from genlab.rng import SampleRng
 
 _FILTERS, _FILTER_COLUMNS = 100, 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class StackedDAEConfig:
-    """See configs/model/stacked_dae.yaml."""
-
-    name: Literal["stacked_dae"] = setting("stacked_dae")
-    hidden: tuple[int, ...] = setting((500, 500, 500), at_least=1, help="units of each layer, from the image")
-    units: Units = setting("sigmoid")
-    noise: NoiseKind = setting("masking")
-    noise_level: float = setting(0.25, above=0, help="standard deviation, or share of a layer's inputs")
-
-    def __post_init__(self) -> None:
-        check_hidden(self.hidden)
-        check_level(self.noise, self.noise_level, "model.noise_level")
-        if self.noise == "salt_and_pepper" and self.units == "relu":
-            raise ConfigError(
-                "model.noise=salt_and_pepper: relu units have no largest value to be set to; "
-                "use model.noise=masking or model.units=sigmoid"
-            )
 
 
 class StackedDAE(LatentFamily):
@@ -191,16 +170,6 @@ class StackedDAE(LatentFamily):
 
     def _images(self, flat: Tensor) -> Tensor:
         return flat.view(-1, *self.spec.shape)
-
-
-def check_hidden(hidden: tuple[int, ...]) -> None:
-    """Refuses an encoder without layers.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if not hidden:
-        raise ConfigError("model.hidden=[]: give the units of at least one layer, e.g. model.hidden=[500]")
 
 
 def filters(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,31 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from genlab.adversarial import losses
 from genlab.adversarial.unrolling import InnerOptimizer, Moments, Tensors
+from genlab.config.adversarial import UnrolledGANConfig
 from genlab.config.run import TrainConfig
-from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.gan import GAN, GANConfig
+from genlab.families.gan import GAN
 from genlab.nets.decay import decayed_names
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnrolledGANConfig(GANConfig):
-    """See configs/model/unrolled_gan.yaml."""
-
-    name: Literal["unrolled_gan"] = setting("unrolled_gan")  # type: ignore[assignment]
-    unrolled_steps: int = setting(5, at_least=0, help="K; 0 is the GAN")
-    inner_lr: float | None = setting(
-        None, above=0, help="rate of the unrolled steps; null: the discriminator's"
-    )
-    inner_moments: Literal["live", "fresh"] = setting(
-        "live", help="the optimizer's moments as they are, or none"
-    )
-    unrolled_gradient: bool = setting(
-        True, help="false: the generator looks ahead, but not through the steps"
-    )
-    recompute: bool = setting(False, help="keep no activations of the unrolled steps: less memory, more time")
 
 
 @dataclass(frozen=True)

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from genlab.config.autoencoders import VAEConfig
 from genlab.config.run import TrainConfig
-from genlab.config.schema import setting
 from genlab.data.spec import Batch
 from genlab.distributions.posteriors import DiagonalNormal
 from genlab.distributions.priors import FactorizedPrior
 from genlab.errors import ConfigError
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.latent_variable import LatentVariableConfig, LatentVariableModel
-
-
-@dataclass(frozen=True)
-class VAEConfig(LatentVariableConfig):
-    """See configs/model/vae.yaml."""
-
-    name: Literal["vae"] = setting("vae")
-    beta: float = setting(1.0, at_least=0, help="weight of the KL term in training")
-    kl_warmup: float = setting(
-        0.0, at_least=0, at_most=1, help="share of the run over which beta rises from 0"
-    )
-    free_bits: float = setting(0.0, at_least=0, help="nats of each latent dimension that cost nothing")
+from genlab.families.latent_variable import LatentVariableModel
 
 
 class VAE(LatentVariableModel):

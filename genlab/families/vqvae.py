@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genlab.config.schema import setting
+from genlab.config.autoencoders import VQVAEConfig
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.statistics import PixelStatistics
 from genlab.distributions.likelihoods import (
@@ -23,37 +22,12 @@ from genlab.errors import ConfigError
 from genlab.families.autoencoder import in_turn
 from genlab.families.base import LatentFamily, Loader, Metrics, UpdateProtocol
 from genlab.families.checks import check_images, check_sides
-from genlab.families.latent_variable import (
-    choose_likelihood,
-    make_log_sigma,
-    sigma_warning,
-    start_log_sigma,
-)
+from genlab.families.latent_variable import choose_likelihood, make_log_sigma, sigma_warning, start_log_sigma
 from genlab.nets.vqvae import Codebook, Use, VQVAEDecoder, VQVAEEncoder, map_sizes, perplexity
 from genlab.rng import SampleRng
 
 _SMALLEST_MAP = 2  # places to a side
 _FEW_CODES = 0.05
-
-
-@dataclass(frozen=True)
-class VQVAEConfig:
-    """See configs/model/vqvae.yaml."""
-
-    name: Literal["vqvae"] = setting("vqvae")
-    width: int = setting(64, at_least=1, help="channels of the layers")
-    residual_blocks: int = setting(2, at_least=0, help="of the encoder, and of the decoder")
-    halvings: int = setting(2, at_least=1, help="from the image to the map of codes")
-    codes: int = setting(512, at_least=2, at_most=2**15, help="K: vectors of the codebook")
-    code_dimensions: int = setting(64, at_least=1, help="D: numbers of such a vector")
-    commitment: float = setting(0.25, at_least=0, help="weight of the distance to the chosen codes")
-    ema_decay: float = setting(0.99, at_least=0, below=1, help="of the codes, for each step")
-    restart_every: int = setting(20, at_least=0, help="steps between restarts of dead codes; 0 for none")
-    restart_below: float = setting(
-        0.03, at_least=0, below=1, help="a code is dead that has less than this share of the even use"
-    )
-    likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting("auto")
-    sigma: float | None = setting(None, above=0, help="gaussian: standard deviation; null learns one")
 
 
 class VQVAENet(nn.Module):

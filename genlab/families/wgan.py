@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from genlab.adversarial import health
 from genlab.adversarial.losses import gradient_penalty
-from genlab.config.schema import setting
+from genlab.config.adversarial import WGANConfig, WGANGPConfig
 from genlab.data.spec import Batch
 from genlab.families.base import Metrics, UpdateProtocol
-from genlab.families.gan import GAN, AdversarialConfig
+from genlab.families.gan import GAN
 
 _AT_BOUND = 0.999
 """Share of the bound from which a weight counts as clipped."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WGANConfig(AdversarialConfig):
-    """See configs/model/wgan.yaml."""
-
-    name: Literal["wgan"] = setting("wgan")  # type: ignore[assignment]
-    critic_steps: int = setting(5, at_least=1, help="for each step of the generator")
-    clip: float = setting(0.01, above=0, help="largest absolute value of a critic's weight")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WGANGPConfig(AdversarialConfig):
-    """See configs/model/wgan_gp.yaml."""
-
-    name: Literal["wgan_gp"] = setting("wgan_gp")  # type: ignore[assignment]
-    critic_steps: int = setting(5, at_least=1, help="for each step of the generator")
-    penalty: float = setting(10.0, above=0, help="weight of the gradient penalty, lambda")
-    one_sided: bool = setting(False, help="only slopes over 1 are penalised (WGAN-LP, Petzka et al. 2018)")
 
 
 class WGAN(GAN):

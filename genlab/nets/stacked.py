@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Units = Literal["sigmoid", "relu"]
+from genlab.config.autoencoders import Units
 
 
 class LayeredEncoder(nn.Module):

@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 
+from genlab.config.renamed import with_present_names
 from genlab.errors import CheckpointError, StorageError
 from genlab.files import write_atomically
 from genlab.log import log
+from genlab.runs.folder import check_there
 
 FORMAT = 2
 """Version of the layout. Raise it when a key changes its meaning, and add a step to `upgrade`."""
@@ -109,7 +111,10 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(state: dict[str, Any]) -> dict[str, Any]:
-    """Averages had the names of torch's AveragedModel: `n_averaged`, and `module.` before each weight."""
+    """Brings format 1 to 2: names of the configuration, and of averages.
+
+    Averages had the names of torch's AveragedModel: `n_averaged`, and `module.` before each weight.
+    """
     averages = {
         player: {
             "updates": int(average["n_averaged"]),
@@ -119,7 +124,7 @@ def _from_1(state: dict[str, Any]) -> dict[str, Any]:
         }
         for player, average in state["averages"].items()
     }
-    return state | {"averages": averages}
+    return state | {"averages": averages, "config": with_present_names(state["config"])}
 
 
 _STEPS = {1: _from_1}
@@ -137,8 +142,7 @@ def find(where: str | Path) -> tuple[Path, dict[str, Any]]:
     where = Path(where)
     if where.is_file():
         return where, load(where)
-    if not where.exists():
-        raise CheckpointError(f"ckpt={where}: no such run folder or checkpoint file; see ls outputs/train")
+    check_there(where)
     folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
     paths = list_checkpoints(folder)
     for path in paths:

@@ -15,7 +15,7 @@ from typing import IO, Any
 import yaml
 
 from genlab import __version__
-from genlab.errors import StorageError, UserError, storage_errors
+from genlab.errors import CheckpointError, StorageError, UserError, storage_errors
 from genlab.files import write_atomically
 from genlab.log import log
 
@@ -36,9 +36,7 @@ def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
         if run_dir is not None:
             path = Path(run_dir)
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                resume = f", or genlab resume run={path}" if verb == "train" else ""
-                raise UserError(f"run_dir={path}: holds files already; choose another folder{resume}")
+            check_unused(run_dir, verb)
             # Two processes may both have found it empty: only one of them can make this file.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path / ".genlab", os.O_CREAT | os.O_EXCL))
@@ -57,6 +55,28 @@ def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
             f"run_dir={run_dir or 'outputs'}: {error.strerror}; choose a writable run_dir="
         ) from error
     raise StorageError(f"{base}: every name is taken; choose run_dir=")
+
+
+def check_unused(run_dir: str | None, verb: str) -> None:
+    """Refuses a folder that holds files.
+
+    Raises:
+        UserError: it does.
+    """
+    path = Path(run_dir or "")
+    if run_dir is not None and path.is_dir() and any(path.iterdir()):
+        resume = f", or genlab resume run={path}" if verb == "train" else ""
+        raise UserError(f"run_dir={path}: holds files already; choose another folder{resume}")
+
+
+def check_there(ckpt: str | Path) -> None:
+    """Refuses a run folder or checkpoint file that does not exist.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if not Path(ckpt).exists():
+        raise CheckpointError(f"ckpt={ckpt}: no such run folder or checkpoint file; see ls outputs/train")
 
 
 class Run:

@@ -37,7 +37,13 @@ def make(
     """A family and its update; equal arguments make equal ones."""
     torch.manual_seed(0)
     kind = registry.look_up(registry.FAMILIES, name, "model")
-    plain: dict[str, Any] = {"name": name, "hidden": [16], "opponent_hidden": [16], "width": 4, "latent": 4}
+    plain: dict[str, Any] = {
+        "name": name,
+        "hidden": [16],
+        "discriminator_hidden": [16],
+        "width": 4,
+        "latent": 4,
+    }
     config = TrainConfig(
         model=from_plain(kind.Config, plain | settings, "model"),
         dataset=SimpleNamespace(name=spec.name),

@@ -21,10 +21,11 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.next import after_training
+from genlab.config.autoencoders import CategoricalVAEConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.categorical import gumbel_noise, one_hot
-from genlab.families.categorical_vae import CategoricalVAE, CategoricalVAEConfig
+from genlab.families.categorical_vae import CategoricalVAE
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
 from genlab.trained.latent_space import latent_family

@@ -18,11 +18,12 @@ from torch.distributions import Categorical
 from genlab import device, registry
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.config.autoencoders import ClassifierConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
-from genlab.families.classifier import Classifier, ClassifierConfig
+from genlab.families.classifier import Classifier
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
 from genlab.trained.model import load_model

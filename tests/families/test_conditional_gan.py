@@ -20,6 +20,7 @@ from torch import Tensor
 from genlab.adversarial import losses
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.config.adversarial import GANLoss
 from genlab.config.datasets import RingConfig
 from genlab.config.run import AdamConfig
 from genlab.data.points import mixture_of
@@ -34,7 +35,7 @@ REAL, FAKE = (
     torch.tensor(x)[:, :, None, None] for x in ([[1.0, 0.0], [0.0, 2.0]], [[1.0, 1.0], [-1.0, 0.0]])
 )
 LABELS, DRAWN = torch.tensor([0, 2]), torch.tensor([1, 0])
-LINEAR: dict[str, Any] = {"network": "mlp", "opponent_hidden": []}  # the features are the point itself
+LINEAR: dict[str, Any] = {"network": "mlp", "discriminator_hidden": []}  # the features are the point itself
 
 
 def linear(name: str, **settings: Any) -> Any:
@@ -88,7 +89,7 @@ class TestAuxiliaryClassifier:
         assert loss.item() == pytest.approx(expected)
 
     @pytest.mark.parametrize("kind", ["minimax", "least_squares", "hinge"])
-    def test_the_class_loss_is_the_same_beside_any_adversarial_loss(self, kind: losses.GANLoss) -> None:
+    def test_the_class_loss_is_the_same_beside_any_adversarial_loss(self, kind: GANLoss) -> None:
         family = linear("acgan", loss=kind)
         real, fake = torch.tensor([1.5, -1.5]), torch.tensor([0.5, -0.5])
         loss, _ = family.opponent_objective(REAL, FAKE, LABELS, DRAWN)
@@ -153,7 +154,7 @@ class TestProjection:
 
     @pytest.mark.parametrize("kind", ["hinge", "non_saturating", "least_squares"])
     def test_data_are_judged_with_their_labels_and_samples_with_those_they_were_made_of(
-        self, kind: losses.GANLoss
+        self, kind: GANLoss
     ) -> None:
         family = linear("projection_gan", loss=kind)
         loss, metrics = family.opponent_objective(REAL, FAKE, LABELS, DRAWN)
@@ -270,7 +271,7 @@ class TestLabels:
                 yield Batch(drawn[:, :, None, None], components)
 
         optimizer = AdamConfig(lr=2e-3, betas=(0.5, 0.999))
-        family, update = make(name, THREE, hidden=[64], opponent_hidden=[64], optimizer=optimizer)
+        family, update = make(name, THREE, hidden=[64], discriminator_hidden=[64], optimizer=optimizer)
         data = stream()
         for _ in range(300):
             family.step(data, update)

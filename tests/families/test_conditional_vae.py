@@ -24,10 +24,11 @@ from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.next import after_training
+from genlab.config.autoencoders import ConditionalVAEConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
-from genlab.families.conditional_vae import ConditionalVAE, ConditionalVAEConfig
+from genlab.families.conditional_vae import ConditionalVAE
 from genlab.nets.autoencoder import beside_labels
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng

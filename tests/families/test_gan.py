@@ -21,11 +21,11 @@ from torch import Tensor
 from genlab.adversarial import health, losses
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.config.adversarial import GANConfig, GANLoss
 from genlab.config.run import PlayerOptimizerConfig, SGDConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError, Interrupted
-from genlab.families.gan import GANConfig
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
 from genlab.training.update import Update
@@ -146,7 +146,7 @@ class TestAlgorithm:
         assert not torch.equal(fake, family.generator(latents))
 
     @pytest.mark.parametrize("kind", ["minimax", "non_saturating", "least_squares", "hinge"])
-    def test_losses_are_those_of_the_settings(self, kind: losses.GANLoss) -> None:
+    def test_losses_are_those_of_the_settings(self, kind: GANLoss) -> None:
         smoothing = 0.0 if kind == "hinge" else 0.2
         family, _ = make(loss=kind, label_smoothing=smoothing, r1=3.0)
         images, latents = next(batches()).images, torch.randn(8, 4)
@@ -377,7 +377,7 @@ def ring_run(
     """A short run on points: the warnings in its log, and its metrics."""
     plain = plain_config("gan", schedule="constant", dataset="ring", evaluate_every=0, sample_every=0)
     plain["trainer"] |= {"steps": 80, "batch_size": 64, "log_every": 10, "checkpoint_every": 0} | trainer
-    plain["model"] |= {"hidden": [64], "opponent_hidden": [64, 64]} | model
+    plain["model"] |= {"hidden": [64], "discriminator_hidden": [64, 64]} | model
     plain["dataset"] |= {"points": 2000} | ring
     players = {player: {"lr": lr} for player, lr in rates.items()}
     plain["optimizer"] |= {"betas": [0.5, 0.999], "players": players}
@@ -437,7 +437,7 @@ REFUSED = [
     (["model.augmentation=[colour]"], "model.augmentation=colour: not one of color, translation, cutout"),
     (["model.network=mlp", "model.normalization=instance"], "model.normalization=instance: an mlp has no"),
     (["model.loss=hinge", "model.label_smoothing=0.1"], "model.label_smoothing: the hinge loss has no"),
-    (["model=acgan", "model.packing=2"], "model.packing=2: acgan judges single images"),
+    (["model=acgan", "model.packing=2"], "model.packing=2: acgan takes single images"),
     (["model.label_smoothing=0.5"], "model.label_smoothing=0.5: must be at least 0 and below 0.5"),
 ]
 

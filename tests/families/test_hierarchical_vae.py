@@ -17,10 +17,11 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from genlab.cli.main import main
 from genlab.commands import train
+from genlab.config.autoencoders import HierarchicalVAEConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.errors import ConfigError
-from genlab.families.hierarchical_vae import HierarchicalVAE, HierarchicalVAEConfig
+from genlab.families.hierarchical_vae import HierarchicalVAE
 from genlab.rng import SampleRng
 
 SMALL = {"latents": [4, 3, 2], "hidden": [16, 12, 8], "width": 4}

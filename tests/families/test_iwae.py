@@ -15,10 +15,11 @@ from test_vae_latents import Rows
 from torch import Tensor, nn
 
 from genlab.commands import train
+from genlab.config.autoencoders import IWAEConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.distributions.posteriors import POSTERIORS
-from genlab.families.iwae import IWAE, IWAEConfig
+from genlab.families.iwae import IWAE
 from genlab.rng import SampleRng
 
 

@@ -10,8 +10,9 @@ import torch
 from games import ALL, DIGITS, make
 from torch import nn
 
+from genlab.config.autoencoders import VAEConfig
 from genlab.config.schema import from_plain
-from genlab.families.vae import VAE, VAEConfig
+from genlab.families.vae import VAE
 from genlab.rng import SampleRng
 
 NAMES = ("vae", *ALL)

@@ -20,6 +20,7 @@ from genlab import registry
 from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.next import after_training
+from genlab.config.autoencoders import StackedDAEConfig
 from genlab.config.run import (
     AdamConfig,
     AdamWConfig,
@@ -36,7 +37,7 @@ from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
-from genlab.families.stacked_dae import StackedDAE, StackedDAEConfig, filters
+from genlab.families.stacked_dae import StackedDAE, filters
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
 from genlab.training.update import Update

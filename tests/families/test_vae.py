@@ -14,6 +14,7 @@ from conftest import plain_config
 from torch import Tensor, nn
 
 from genlab.commands import train
+from genlab.config.autoencoders import VAEConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.subsets import subset
@@ -21,7 +22,7 @@ from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families import latent_variable
 from genlab.families.latent_variable import choose_likelihood
-from genlab.families.vae import VAE, VAEConfig
+from genlab.families.vae import VAE
 from genlab.rng import SampleRng
 
 BINARY = DataSpec("mnist", 1, 8, 8, levels=2, binarization="dynamic")

@@ -18,11 +18,12 @@ from torch import Tensor
 from genlab import registry
 from genlab.commands import train
 from genlab.commands.next import after_training
+from genlab.config.autoencoders import VQVAEConfig
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.device import Processes
 from genlab.errors import ConfigError
-from genlab.families.vqvae import VQVAE, VQVAEConfig
+from genlab.families.vqvae import VQVAE
 from genlab.nets.vqvae import Codebook, Use, map_sizes, perplexity
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng

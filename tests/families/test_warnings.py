@@ -104,7 +104,7 @@ def test_a_critic_within_a_tiny_bound_is_said_to_teach_nothing(capsys: pytest.Ca
     command = [
         "train", "model=wgan", "dataset=ring", "dataset.points=1000", "trainer.steps=30",
         "trainer.batch_size=16", "trainer.log_every=3", "trainer.evaluate_every=0", "trainer.sample_every=0",
-        "trainer.device=cpu", "model.critic_steps=1", "model.hidden=[8]", "model.opponent_hidden=[8]",
+        "trainer.device=cpu", "model.critic_steps=1", "model.hidden=[8]", "model.discriminator_hidden=[8]",
     ]  # fmt: skip
     assert main([*command, "model.clip=1e-4", "run_dir=flat"]) == 0
     line = "the generator's gradient vanishes (norm"
@@ -175,7 +175,7 @@ class TestLatents:
             "prior and posterior are apart: a classifier tells draws of the prior from latents of images in "
         )
         assert log.count(f"step 200: {line}") == log.count(line) == 1  # three validations found it
-        assert "train with model.prior=vampprior model.kl_warmup=0.2, or draw with genlab sample" in log
+        assert "train with model.prior=vampprior model.kl_warmup=0.2, or draw with prior=fit" in log
         capsys.readouterr()
         for more, times in (([], 1), (["prior=fit", "components=1"], 0)):
             assert main(["sample", "ckpt=run", "n=2", "device=cpu", f"run_dir=drawn{times}", *more]) == 0

@@ -20,7 +20,7 @@ from genlab.errors import ConfigError
 
 LINE = DataSpec("gaussian1d", 1, 1, 1, levels=0, kind="points")
 BOTH = ("wgan", "wgan_gp")
-LINEAR: dict[str, Any] = {"network": "mlp", "opponent_hidden": []}  # f(x) = w.x + b
+LINEAR: dict[str, Any] = {"network": "mlp", "discriminator_hidden": []}  # f(x) = w.x + b
 
 
 def linear(name: str, weight: Tensor, bias: float = 0.7, spec: DataSpec = POINTS, **settings: Any) -> Any:
@@ -365,7 +365,7 @@ class TestEstimate:
     @pytest.mark.parametrize("name", BOTH)
     def test_is_logged_with_the_critics_loss_and_what_holds_its_slope(self, name: str) -> None:
         plain = plain_config(name, schedule="constant", dataset="ring", steps=6, log_every=2, batch_size=16)
-        plain["model"] |= {"hidden": [8], "opponent_hidden": [8], "critic_steps": 2}
+        plain["model"] |= {"hidden": [8], "discriminator_hidden": [8], "critic_steps": 2}
         plain["dataset"] |= {"points": 500}
         folder = train.start(plain, [], "run")
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
