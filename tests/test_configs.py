@@ -169,8 +169,8 @@ def files_of_settings() -> dict[str, tuple[Path, type]]:
     }
     found["trainer/default.yaml"] = (FOLDER / "trainer/default.yaml", TrainerConfig)
     for group in ("optimizer", "schedule"):
-        for name in names(group):
-            if kind := read(group, name).get("name"):
+        for name in config_names(group):
+            if kind := read_config(group, name).get("name"):
                 entry = registry.look_up(registry.kinds(group), kind, group)
                 found[f"{group}/{name}.yaml"] = (
                     FOLDER / group / f"{name}.yaml",

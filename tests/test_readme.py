@@ -223,7 +223,7 @@ def run_command(snippet: Snippet) -> None:
         case ["pip", *rest]:
             assert "install" in rest
             assert 'pip install --quiet -e ".[test]"' in ci
-        case [("pytest" | "ruff" | "pyright") as tool, *_]:
+        case [("pytest" | "ruff" | "pyright" | "mkdocs") as tool, *_]:
             assert tool in ci
         case ["bash", file]:
             assert (CHECKOUT / file).is_file()
