@@ -1,80 +1,26 @@
-"""What many tests share: a toy family in the registry, and a short run's configuration."""
+"""Fixtures of all tests: a folder of their own, a toy family in the registry, runs that many read."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from helpers.runs import trained
+from helpers.toy import ToyFamily
 
 from genlab import registry
-from genlab.config.schema import setting
 from genlab.families.base import Family
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads of several workers would fight for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-
-TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-
-@dataclass(frozen=True)
-class ToyConfig:
-    name: Literal["toy"] = setting("toy")
-    hidden: int = setting(8, at_least=1)
-    break_at_step: int = setting(0, help="the loss is not finite from this step on; 0 for never")
-
-
-class ToyNet(nn.Module):
-    def __init__(self, dimensions: int, hidden: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(dimensions, hidden)
-        self.norm = nn.BatchNorm1d(hidden)
-        self.second = nn.Linear(hidden, dimensions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.relu(self.norm(self.first(x))))
-
-
-class ToyFamily(Family):
-    """Two players, noise in the steps, buffers, two batches a step: whatever a checkpoint may forget."""
-
-    Config = ToyConfig
-    players = ("one", "two")
-    sampled_by = ("one",)
-
-    def __init__(self, config: ToyConfig, spec: Any) -> None:
-        super().__init__(config, spec)
-        self.one = ToyNet(spec.dimensions, config.hidden)
-        self.two = ToyNet(spec.dimensions, config.hidden)
-
-    def loss(self, player: str, images: Tensor, broken: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
-        x = images.flatten(1)
-        value = (self.get_submodule(player)(x + torch.randn_like(x)) - x).square().sum(1).mean()
-        value = value / (1 - broken)  # broken = 1 makes it infinite
-        return value, {f"{player}_loss": value}
-
-    def step(self, batches: Any, update: Any) -> dict[str, Tensor]:
-        broken = float(0 < self.config.break_at_step <= update.step + 1)
-        metrics = update("one", lambda images: self.loss("one", images), next(batches).images)
-        images = next(batches).images
-        return metrics | update("two", lambda images: self.loss("two", images, broken), images)
-
-    def sample(self, n: int, *, rng: Any, labels: Tensor | None = None) -> Tensor:
-        x = self.one(rng.normal(self.spec.dimensions))
-        return x.sigmoid().view(n, *self.spec.shape)
-
-    def evaluate(self, batch: Any, *, rng: Any) -> dict[str, Tensor]:
-        x = batch.images.flatten(1)
-        error = (self.one(x + rng.normal(self.spec.dimensions)) - x).square().sum(1)
-        return {"squared_error": error, "codes": x}
-
-    def summarize(self, values: dict[str, Tensor]) -> dict[str, float]:
-        return {"largest_code": values["codes"].max().item()}
 
 
 @pytest.fixture
@@ -91,19 +37,37 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plain_config(
-    model: str = "toy", *, schedule: str = "cosine", dataset: str = "digits", **trainer: Any
-) -> dict[str, Any]:
-    """A short run's plain configuration, as Hydra would compose it."""
-    return {
-        "model": {"name": model},
-        "dataset": {"name": dataset},
-        "optimizer": {"name": "adam"},
-        "schedule": {"name": schedule},
-        "trainer": {
-            "steps": 12, "batch_size": 32, "device": "cpu", "log_every": 5, "evaluate_every": 6,
-            "sample_every": 6, "checkpoint_every": 4, "evaluate_images": 40, "sample_images": 4,
-            "ema_half_life_images": 100,
-        } | trainer,
-        "seed": 0,
-    }  # fmt: skip
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Returns a function that has a folder filled once in a session, by whichever worker asks for it first.
+
+    Tests read such a folder and never change it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made_once"
+    shared.mkdir(exist_ok=True)
+
+    def made_once(key: str, fill: Callable[[Path], object]) -> Path:
+        folder = shared / hashlib.sha256(key.encode()).hexdigest()[:16]
+        done = folder.with_suffix(".done")
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed has left
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def trained_run(made_once: Callable[..., Path]) -> Callable[..., str]:
+    """Returns a function that gives the folder of a short run, which `helpers.runs.trained` makes."""
+
+    def trained_run(model: str = "gated_pixelcnn", **settings: object) -> str:
+        key = json.dumps([model, settings], sort_keys=True)
+        return str(made_once(key, lambda folder: trained(folder / "run", model, **settings)) / "run")
+
+    return trained_run

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import command_line
+from helpers.runs import read_json
 from torch import Tensor
 
 import genlab
-from genlab.cli.main import main
 from genlab.trained.api import TrainedModel
 from genlab.trained.latent_space import check_has
 
@@ -78,7 +79,7 @@ def test_samples_are_those_of_the_command(runs: dict[str, Path], load: dict[str,
         assert images.dtype == torch.float32
         assert 0 <= images.min() <= images.max() <= 1
         words = ("n=5", "seed=3", "npz=true", "device=cpu", f"run_dir=samples-{name}")
-        assert main(["sample", f"ckpt={runs[name]}", *words]) == 0
+        command_line.genlab("sample", f"ckpt={runs[name]}", *words)
         stored = np.load(f"samples-{name}/samples.npz")["images"]
         levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         np.testing.assert_array_equal(levels, stored)
@@ -134,8 +135,8 @@ def test_scores_say_what_they_are(load: dict[str, TrainedModel], runs: dict[str,
 def test_numbers_are_those_of_the_command(runs: dict[str, Path], load: dict[str, TrainedModel]) -> None:
     numbers = load["vae"].evaluate(split="validation", images=50)
     words = ("split=validation", "images=50", "device=cpu", "run_dir=numbers")
-    assert main(["evaluate", f"ckpt={runs['vae']}", *words]) == 0
-    stored = json.loads(Path("numbers/evaluation.json").read_text())
+    command_line.genlab("evaluate", f"ckpt={runs['vae']}", *words)
+    stored = read_json("numbers/evaluation.json")
     assert numbers["elbo_nats"] == stored["elbo_nats"]
     assert numbers.keys() <= stored.keys()
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.command_line import genlab, one_line
+from helpers.pictures import samples
+from helpers.runs import read_json
 
 from genlab import registry
-from genlab.cli.main import main
-from genlab.commands import train
 from genlab.commands.evaluate import write_per_image
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
@@ -22,57 +23,24 @@ from genlab.trained.model import load_model
 CPU = torch.device("cpu")
 
 
-def trained(folder: Path, model: str = "gated_pixelcnn", **settings: object) -> str:
-    """A run of two steps on digits; its folder."""
-    small = {"width": 8, "layers": 1, "head": 8} if model == "gated_pixelcnn" else {}
-    plain = {
-        "model": {"name": model} | small | settings,
-        "dataset": {"name": "digits"},
-        "optimizer": {"name": "adam"},
-        "schedule": {"name": "constant"},
-        "trainer": {
-            "steps": 2, "batch_size": 16, "device": "cpu", "evaluate_images": 10, "sample_images": 10,
-        },
-    }  # fmt: skip
-    return str(train.start(plain, [], str(folder)))
+@pytest.fixture(scope="module")
+def run(trained_run: Callable[..., str]) -> str:
+    return trained_run()
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("plain") / "run")
+def conditional(trained_run: Callable[..., str]) -> str:
+    return trained_run(class_conditional=True)
 
 
 @pytest.fixture(scope="module")
-def conditional(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("conditional") / "run", class_conditional=True)
+def vae(trained_run: Callable[..., str]) -> str:
+    return trained_run("vae", hidden=[8])
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8])
-
-
-@pytest.fixture(scope="module")
-def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp")
-
-
-def genlab(*words: str) -> None:
-    assert main([*words, "device=cpu"]) == 0
-
-
-def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line that answers a mistake, after which nothing is written."""
-    before = sorted(Path().rglob("*"))
-    capsys.readouterr()
-    assert main([*words, "device=cpu"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert sorted(Path().rglob("*")) == before
-    return line
-
-
-def samples(folder: str) -> np.ndarray:
-    return np.load(f"{folder}/samples.npz")["images"]
+def gan(trained_run: Callable[..., str]) -> str:
+    return trained_run("gan", network="mlp")
 
 
 def test_a_temperature_reaches_the_model_and_the_file(run: str) -> None:
@@ -83,8 +51,8 @@ def test_a_temperature_reaches_the_model_and_the_file(run: str) -> None:
         expected = family.sample(3, rng=SampleRng(0, range(3)), temperature=0.1)  # type: ignore[call-arg]
     assert np.array_equal(samples("cold"), to_uint8(expected).permute(0, 2, 3, 1).numpy())
     assert not np.array_equal(samples("cold"), samples("warm"))
-    assert json.loads(Path("cold/samples.json").read_text())["temperature"] == 0.1
-    assert json.loads(Path("warm/samples.json").read_text())["temperature"] == 1.0
+    assert read_json("cold/samples.json")["temperature"] == 0.1
+    assert read_json("warm/samples.json")["temperature"] == 1.0
 
 
 def test_mistakes_of_temperature(run: str, vae: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +79,7 @@ def test_labels_of_a_class_conditional_model(conditional: str, capsys: pytest.Ca
 
 def test_mean_and_standard_error_are_those_of_one_batch_in_float64(run: str) -> None:
     genlab("evaluate", f"ckpt={run}", "images=10", "batch_size=4", "run_dir=numbers")
-    numbers = json.loads(Path("numbers/evaluation.json").read_text())
+    numbers = read_json("numbers/evaluation.json")
     model = load_model(run, "auto", CPU)
     _, batch = registry.dataset(model.config.dataset).examples("test", 10, 0)
     images = batch.images.double()
@@ -152,7 +120,7 @@ def test_each_image_has_a_line_and_the_mean_of_a_column_is_the_reported_one(
         assert [int(row["index"]) for row in rows] == indices
         assert batch.labels is not None
         assert [int(row["label"]) for row in rows] == batch.labels.tolist()
-        numbers = json.loads(Path(folder, "evaluation.json").read_text())
+        numbers = read_json(folder, "evaluation.json")
         for name in names:
             values = [float(row[name]) for row in rows]
             assert len(set(values)) == 10

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
+from helpers.runs import plain_config
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.checkout import CHECKOUT
 
 from genlab import registry
 from genlab.cli import completion, words
@@ -19,8 +20,6 @@ from genlab.cli.composing import Job, configs_folder
 from genlab.cli.main import main
 from genlab.cli.verbs import VERBS
 from genlab.errors import ConfigError, DivergedError, Interrupted
-
-CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -477,8 +476,8 @@ def test_an_interrupted_sweep_stops(
 
 
 def test_a_sweep_s_file_sweeps_by_itself_and_gives_way(performed: list) -> None:
-    assert main(["train", "sweep=vae_latent"]) == 0
-    assert len(performed) == 12
+    assert main(["train", "sweep=vae_latent", "seed=0"]) == 0
+    assert [job.plain["model"]["latent"] for _, job, _ in performed] == [2, 4, 8, 16, 32, 64]
     performed.clear()
     assert main(["train", "sweep=vae_latent", "model.latent=4"]) == 0
     assert [(job.plain["model"]["latent"], job.plain["seed"]) for _, job, _ in performed] == [(4, 0), (4, 1)]

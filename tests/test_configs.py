@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.checkout import CHECKOUT, config_names, read_config, required_words, sweep_values
+from helpers.command_line import composed
+from omegaconf import OmegaConf
 
 from genlab import registry
 from genlab.cli import composing, help
-from genlab.cli import main as main_module
-from genlab.cli.composing import Job, configs_folder
-from genlab.cli.main import main
+from genlab.cli.composing import configs_folder
 from genlab.cli.verbs import VERBS
 from genlab.config.run import TrainerConfig
 from genlab.config.schema import settings_of, to_plain
@@ -27,22 +29,6 @@ REGISTRIES = {
 }
 
 
-def names(group: str) -> list[str]:
-    return sorted(file.stem for file in (FOLDER / group).glob("*.yaml"))
-
-
-def read(group: str, name: str) -> dict[str, Any]:
-    return yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text())
-
-
-def composed(monkeypatch: pytest.MonkeyPatch, *argv: str) -> list[dict[str, Any]]:
-    """The plain configurations of one `genlab train` command, without run_dir."""
-    jobs: list[Job] = []
-    monkeypatch.setattr(main_module, "perform", lambda verb, job, run_dir: jobs.append(job))
-    assert main(["train", *argv]) == 0
-    return [{k: v for k, v in job.plain.items() if k != "run_dir"} for job in jobs]
-
-
 def defaults_of(group: str, name: str) -> dict[str, Any]:
     entry = registry.look_up(REGISTRIES[group], name, group)
     config = getattr(entry, "Config", entry)
@@ -50,12 +36,6 @@ def defaults_of(group: str, name: str) -> dict[str, Any]:
         return to_plain(config())
     except TypeError:  # a required setting, ??? in the file
         return to_plain(config(**dict.fromkeys(required(config), "???")))
-
-
-def needed(dataset: str) -> list[str]:
-    """What a dataset cannot do without, as words."""
-    keys = {"folder": "path", "npz": "path", "codes": "ckpt"}
-    return [f"dataset.{keys[dataset]}=somewhere"] if dataset in keys else []
 
 
 def required(config: Any) -> list[str]:
@@ -67,13 +47,13 @@ def required(config: Any) -> list[str]:
 
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_a_file_for_each_name_of_a_registry(group: str) -> None:
-    assert set(REGISTRIES[group]) <= set(names(group))
+    assert set(REGISTRIES[group]) <= set(config_names(group))
 
 
-@pytest.mark.parametrize(("group", "name"), [(g, n) for g in REGISTRIES for n in names(g)])
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in REGISTRIES for n in config_names(g)])
 def test_files_hold_every_default(group: str, name: str) -> None:
-    plain = read(group, name)
-    bases = [base for base in plain.pop("defaults", []) if base in names(group)]
+    plain = read_config(group, name)
+    bases = [base for base in plain.pop("defaults", []) if base in config_names(group)]
     if bases:  # another file's settings, some of them changed
         assert set(plain) < set(defaults_of(group, bases[0]))
     else:
@@ -81,7 +61,7 @@ def test_files_hold_every_default(group: str, name: str) -> None:
 
 
 def test_trainer_holds_every_default() -> None:
-    assert read("trainer", "default") == to_plain(TrainerConfig())
+    assert read_config("trainer", "default") == to_plain(TrainerConfig())
 
 
 @pytest.mark.parametrize(
@@ -97,32 +77,63 @@ def test_files_of_verbs_hold_every_default(verb: str, config: Any) -> None:
     [
         f"{group}={name}"
         for group in ("model", "dataset", "optimizer", "schedule", "trainer", "experiment")
-        for name in names(group)
+        for name in config_names(group)
     ],
 )
 def test_every_option_composes_and_passes_the_door(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ["model=gated_pixelcnn"] if word == "dataset=codes" else []
-    (plain,) = composed(monkeypatch, *model, word, *needed(word.removeprefix("dataset=")))
+    (plain,) = composed(monkeypatch, *model, word, *required_words(word.removeprefix("dataset=")))
     registry.train_config(plain)
 
 
-@pytest.mark.parametrize("name", names("recipe"))
-def test_every_recipe_comes_by_itself_and_passes_the_door(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = [(m, d) for m in names("model") for d in names("dataset") if f"{m}_{d}" == name]
-    assert pairs, f"recipe {name} belongs to no model and dataset"
+def pair_of(recipe: str) -> list[str]:
+    """Returns the words that choose the model and the dataset of a recipe."""
+    models, datasets = config_names("model"), config_names("dataset")
+    pairs = [(m, d) for m in models for d in datasets if f"{m}_{d}" == recipe]
+    assert pairs, f"recipe {recipe} belongs to no model and dataset"
     model, dataset = pairs[0]
-    with_it, without = [
-        composed(monkeypatch, f"model={model}", f"dataset={dataset}", *needed(dataset), *more)[0]
-        for more in ([], ["recipe=none"])
-    ]
-    registry.train_config(with_it)
+    return [f"model={model}", f"dataset={dataset}", *required_words(dataset)]
+
+
+def leaves(plain: Any, key: str = "") -> dict[str, Any]:
+    """Returns the values of a nested dictionary by their dotted keys."""
+    if not isinstance(plain, dict):
+        return {key: plain}
+    parts = [leaves(value, f"{key}.{name}".lstrip(".")) for name, value in plain.items()]
+    return {name: value for part in parts for name, value in part.items()}
+
+
+@pytest.mark.parametrize("name", config_names("recipe"))
+def test_every_recipe_comes_by_itself_and_passes_the_door(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plain,) = composed(monkeypatch, *pair_of(name))
+    registry.train_config(plain)
+    recipe: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / "recipe" / f"{name}.yaml"))
+    recipe.pop("defaults", None)  # the recipe that it changes
+    assert {key: leaves(plain)[key] for key in leaves(recipe)} == leaves(recipe)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("recipe"))
+def test_every_recipe_changes_something(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it, without = [composed(monkeypatch, *pair_of(name), *more)[0] for more in ([], ["recipe=none"])]
     assert with_it != without
 
 
-@pytest.mark.parametrize("name", names("sweep"))
+@pytest.mark.parametrize("name", config_names("sweep"))
+@pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
+def test_a_job_of_every_sweep_composes_and_passes_the_door(
+    name: str, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"{key}={values[place]}" for key, values in sweep_values(name).items()]
+    (plain,) = composed(monkeypatch, f"sweep={name}", *words)
+    registry.train_config(plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("sweep"))
 def test_every_sweep_composes_and_passes_the_door(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = composed(monkeypatch, f"sweep={name}")
-    assert len(jobs) > 1
+    assert len(jobs) == math.prod(len(values) for values in sweep_values(name).values()) > 1
     for plain in jobs:
         registry.train_config(plain)
 
@@ -146,9 +157,8 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_pyproject_names_every_package() -> None:
     import tomllib
 
-    root = Path(__file__).parents[1]
-    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    there = {".".join(f.parent.relative_to(root).parts) for f in (root / "genlab").rglob("*.py")}
+    listed = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(f.parent.relative_to(CHECKOUT).parts) for f in (CHECKOUT / "genlab").rglob("*.py")}
     assert set(listed) == there | {"genlab.configs"}
 
 
@@ -159,8 +169,8 @@ def files_of_settings() -> dict[str, tuple[Path, type]]:
     }
     found["trainer/default.yaml"] = (FOLDER / "trainer/default.yaml", TrainerConfig)
     for group in ("model", "dataset", "optimizer", "schedule"):
-        for name in names(group):
-            if kind := read(group, name).get("name"):
+        for name in config_names(group):
+            if kind := read_config(group, name).get("name"):
                 config = registry.config_of(registry.kinds(group), kind, group)
                 found[f"{group}/{name}.yaml"] = (FOLDER / group / f"{name}.yaml", config)
     return found

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_autoregressive_verbs import genlab, one_line, trained
-from test_inpainting import picture, write_picture
-from test_reconstruction import numbers, originals
+from helpers.command_line import genlab, one_line
+from helpers.pictures import numbers, originals, picture, write_picture
+from helpers.runs import read_json
 from torch import Tensor
 
 from genlab.commands.denoise import median_filter
@@ -26,23 +26,22 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def dae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("dae")
-    return trained(folder / "run", "dae", hidden=[8], latent=3, noise="salt_and_pepper", noise_level=0.2)
+def dae(trained_run: Callable[..., str]) -> str:
+    return trained_run("dae", hidden=[8], latent=3, noise="salt_and_pepper", noise_level=0.2)
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8], latent=3)
+def vae(trained_run: Callable[..., str]) -> str:
+    return trained_run("vae", hidden=[8], latent=3)
 
 
 @pytest.fixture(scope="module")
-def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp")
+def gan(trained_run: Callable[..., str]) -> str:
+    return trained_run("gan", network="mlp")
 
 
 def facts_of(folder: str) -> dict[str, Any]:
-    return json.loads(Path(folder, "denoised.json").read_text())
+    return read_json(folder, "denoised.json")
 
 
 def psnr(image: Tensor, other: Tensor) -> float:
@@ -135,7 +134,7 @@ def test_without_noise_there_is_no_ratio_to_it(dae: str) -> None:
     assert facts["noisy_psnr_db"] is None  # infinite, which JSON has no word for
     assert facts["denoised"][0]["noisy_psnr_db"] is None
     genlab("reconstruct", f"ckpt={dae}", "count=1", "run_dir=same")
-    restored = json.loads(Path("same/reconstructions.json").read_text())["psnr_db"]
+    restored = read_json("same/reconstructions.json")["psnr_db"]
     assert facts["restored_psnr_db"] == pytest.approx(restored, rel=1e-6)
 
 

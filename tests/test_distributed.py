@@ -9,24 +9,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.checkout import CHECKOUT
 
 from genlab.runs import checkpoint
-
-CHECKOUT = Path(__file__).parents[1]
 
 PROGRAM = """
     import sys
     sys.path[:0] = {paths!r}
-    import conftest, torch
+    import torch
+    from helpers.runs import plain_config
+    from helpers.toy import ToyFamily, ToyNet
     from genlab.commands import train
     from genlab import registry
-    registry.FAMILIES["toy"] = conftest.ToyFamily
+    registry.FAMILIES["toy"] = ToyFamily
     torch.set_num_threads(1)
     if {quiet}:
         torch.randn_like = torch.zeros_like  # without noise of their own, two processes are exactly one
     # no BatchNorm: it sees half a batch
-    conftest.ToyNet.forward = lambda self, x: self.second(torch.tanh(self.first(x)))
-    plain = conftest.plain_config(**{trainer!r})
+    ToyNet.forward = lambda self, x: self.second(torch.tanh(self.first(x)))
+    plain = plain_config(**{trainer!r})
     if {resume}:
         train.resume({run!r}, plain, [])
     else:

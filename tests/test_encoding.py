@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_autoregressive_verbs import genlab, one_line, trained
-from test_inpainting import write_picture
+from helpers.command_line import genlab, one_line
+from helpers.pictures import write_picture
+from helpers.runs import read_json, trained
 from torch import Tensor
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import encode, train
 from genlab.commands.encode import Features, compare, places_of
 from genlab.config.datasets import NpzConfig
@@ -28,13 +28,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8], latent=3)
+def vae(trained_run: Callable[..., str]) -> str:
+    return trained_run("vae", hidden=[8], latent=3)
 
 
 @pytest.fixture(scope="module")
-def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp")
+def gan(trained_run: Callable[..., str]) -> str:
+    return trained_run("gan", network="mlp")
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 
 def facts_of(folder: str) -> dict[str, Any]:
-    return json.loads(Path(folder, "encoding.json").read_text())
+    return read_json(folder, "encoding.json")
 
 
 def split_of(run: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -313,7 +313,7 @@ def test_a_dataset_of_another_size_is_resized_on_request(vae: str) -> None:
 def test_a_sweep_over_datasets(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_npz("mine.npz")
     words = ["-m", "encode", f"ckpt={vae}", "count=10", "dataset=digits,npz", "++dataset.path=mine.npz"]
-    assert main([*words, "device=cpu", "run_dir=out"]) == 2  # digits has no path
+    genlab(*words, "device=cpu", "run_dir=out", code=2)  # digits has no path
     assert facts_of("out/1")["dataset"] == "npz"
     assert "dataset.name=npz" in capsys.readouterr().out
 
@@ -324,7 +324,7 @@ def test_a_model_without_an_encoder_is_refused(gan: str, capsys: pytest.CaptureF
 
 
 def test_points_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from conftest import plain_config
+    from helpers.runs import plain_config
 
     plain = plain_config("vae", dataset="ring", steps=1, batch_size=4, evaluate_every=0, sample_every=0)
     plain["model"] |= {"hidden": [4], "latent": 2}
@@ -373,7 +373,7 @@ def test_what_shapes_were_made_from_stands_beside_their_codes() -> None:
     data = ["dataset=shapes", "dataset.size=32", "dataset.images=200"]
     small = ["model.network=mlp", "model.hidden=[16]", "model.latent=4", "trainer.steps=2"]
     words = ["model=vae", *data, *small, "trainer.device=cpu", "run_dir=shapes", "recipe=none"]
-    assert main(["train", *words]) == 0
+    genlab("train", *words)
     genlab("encode", "ckpt=shapes", "map=pca", "count=1000", "run_dir=out", "device=cpu")
     known, names = np.load("out/codes.npz"), facts_of("out")["factors"]
     assert known["factors"].shape == (len(known["codes"]), len(names))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from test_autoregressive_verbs import genlab, one_line, samples, trained
+from helpers.command_line import genlab, one_line
+from helpers.pictures import samples
+from helpers.runs import read_json
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import traverse
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
@@ -64,13 +64,13 @@ def test_long_codes_are_fitted_in_their_principal_components() -> None:
 
 
 @pytest.fixture(scope="module")
-def ae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("ae") / "run", "ae", hidden=[8], latent=3)
+def ae(trained_run: Callable[..., str]) -> str:
+    return trained_run("ae", hidden=[8], latent=3)
 
 
 @pytest.fixture(scope="module")
-def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp")
+def gan(trained_run: Callable[..., str]) -> str:
+    return trained_run("gan", network="mlp")
 
 
 def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +87,7 @@ def test_samples_of_a_model_without_a_prior(ae: str, capsys: pytest.CaptureFixtu
     assert (np.abs(samples("few").astype(int) - expected) <= 2).all()
     genlab(*words, "n=3", "run_dir=fewer")
     assert (np.abs(samples("few")[:3].astype(int) - samples("fewer")) <= 1).all()
-    facts = json.loads(Path("few/samples.json").read_text())
+    facts = read_json("few/samples.json")
     assert (facts["prior"], facts["components"]) == ("Gaussians fitted to codes", 2)
 
 
@@ -119,5 +119,5 @@ def test_what_to_type_next_works(ae: str, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.splitlines()[-1] == f"next: genlab sample ckpt={ae} prior=fit"
     short = ["trainer.steps=1", "trainer.batch_size=4", "trainer.evaluate_images=4", "trainer.device=cpu"]
     words = ["train", "-m", "model=ae", "model.hidden=[4]", "model.latent=2,3", *short, "run_dir=sweep"]
-    assert main(words) == 0
+    genlab(*words)
     assert capsys.readouterr().out.splitlines()[-1] == "next: genlab sample ckpt=sweep/0 prior=fit"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
+from helpers.runs import metric_rows, plain_config
 
 from genlab import device, registry
 from genlab.commands import sample, train
@@ -98,6 +96,6 @@ def test_a_gpus_checkpoint_samples_on_a_cpu() -> None:
 def test_variational_autoencoders_train(model: str, precision: str, compiled: bool) -> None:
     config = plain_config(model, device="cuda", precision=precision, compile=compiled, steps=60, log_every=20)
     path = train.start(config, [], "run")
-    rows = [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows(path)
     losses = [row["negative_elbo_nats"] for row in rows if "negative_elbo_nats" in row]
     assert losses[-1] < losses[0]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from test_autoregressive_verbs import genlab, one_line, trained
+from helpers.command_line import genlab, one_line
+from helpers.pictures import picture, write_picture
+from helpers.runs import read_json
 from torch import Tensor
 
 from genlab import registry
@@ -143,32 +144,22 @@ def test_levels_of_pictures() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("plain") / "run")
+def run(trained_run: Callable[..., str]) -> str:
+    return trained_run()
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("labelled") / "run", class_conditional=True)
+def labelled(trained_run: Callable[..., str]) -> str:
+    return trained_run(class_conditional=True)
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8])
+def vae(trained_run: Callable[..., str]) -> str:
+    return trained_run("vae", hidden=[8])
 
 
 def facts_of(folder: str) -> dict:
-    return json.loads(Path(folder, "completions.json").read_text())
-
-
-def picture(path: str) -> np.ndarray:
-    return np.asarray(Image.open(path))
-
-
-def write_picture(path: str, values: np.ndarray) -> str:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path)
-    return path
+    return read_json(folder, "completions.json")
 
 
 def test_upper_halves_of_test_images(run: str, capsys: pytest.CaptureFixture[str]) -> None:

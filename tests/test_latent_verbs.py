@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_autoregressive_verbs import genlab, one_line, trained
-from test_inpainting import picture, write_picture
-from test_reconstruction import numbers, originals
+from helpers.command_line import genlab, one_line
+from helpers.pictures import cells, drawn, near, numbers, originals, picture, pictures, write_picture
+from helpers.runs import read_json
 from torch import Tensor
 
 from genlab.commands.interpolate import PATHS, spherical, straight
-from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
@@ -90,52 +89,22 @@ def test_a_path_of_nearly_parallel_latents_is_nearly_straight() -> None:
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8], latent=2)
+def vae(trained_run: Callable[..., str]) -> str:
+    return trained_run("vae", hidden=[8], latent=2)
 
 
 @pytest.fixture(scope="module")
-def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp", latent=5)
+def gan(trained_run: Callable[..., str]) -> str:
+    return trained_run("gan", network="mlp", latent=5)
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("acgan") / "run", "acgan", network="mlp", latent=5)
+def labelled(trained_run: Callable[..., str]) -> str:
+    return trained_run("acgan", network="mlp", latent=5)
 
 
 def facts_of(path: str) -> dict[str, Any]:
-    return json.loads(Path(path).read_text())
-
-
-def pictures(folder: str, rows: int, steps: int) -> np.ndarray:
-    """The single images, (rows, steps, 8, 8)."""
-    return np.stack(
-        [[picture(f"{folder}/images/{k:05d}-{s:02d}.png") for s in range(steps)] for k in range(rows)]
-    )
-
-
-def cells(path: str, rows: int, columns: int) -> np.ndarray:
-    """A sheet's images, (rows, columns, 8, 8)."""
-    sheet = picture(path).reshape(rows * 50 + 2, columns * 50 + 2)
-    return np.stack(
-        [
-            [sheet[50 * k + 2 : 50 * k + 50 : 6, 50 * s + 2 : 50 * s + 50 : 6] for s in range(columns)]
-            for k in range(rows)
-        ]
-    )
-
-
-def drawn(run: str, latents: Tensor, labels: Tensor | None = None) -> np.ndarray:
-    """What the model decodes, (n, 8, 8) levels."""
-    with torch.no_grad():
-        images = latent_family(load_model(run, "auto", CPU)).decode(latents, labels)
-    return to_uint8(images)[:, 0].numpy()
-
-
-def near(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal but for rounding of a half."""
-    return bool((np.abs(a.astype(int) - b.astype(int)) <= 1).all())
+    return read_json(path)
 
 
 @pytest.mark.parametrize("model", ["vae", "gan"])
@@ -229,8 +198,8 @@ def test_a_model_without_an_encoder_leads_between_samples_alone(
 
 
 def test_a_model_without_latents_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+    trained_run: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = trained(tmp_path_factory.mktemp("pixels") / "run")
+    run = trained_run()
     line = one_line(capsys, "interpolate", f"ckpt={run}")
     assert line.startswith(f"genlab: ckpt={run}: gated_pixelcnn has no latents; models that do: acgan, ")

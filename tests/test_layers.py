@@ -8,7 +8,9 @@ import graphlib
 import tomllib
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "genlab"
+from helpers.checkout import CHECKOUT
+
+PACKAGE = CHECKOUT / "genlab"
 
 BASE = {"errors", "rng", "device", "config", "log", "files"}
 TOOLS = BASE | {"data", "nets", "distributions"}

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
+from helpers.command_line import genlab
+from helpers.runs import metric_rows, plain_config, read_json
 from PIL import Image
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.datasets import DigitsConfig
 from genlab.data.sets import PictureSet, set_at, set_of_split, to_levels
@@ -36,7 +36,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def numbers_of(folder: str | Path) -> dict[str, Any]:
-    return json.loads((Path(folder) / "evaluation.json").read_text())
+    return read_json(folder, "evaluation.json")
 
 
 def test_words() -> None:
@@ -121,10 +121,10 @@ def test_real_against_itself_and_its_cache(own_cache: Path, caplog: pytest.LogCa
 def test_a_model_and_the_folder_of_its_samples_measure_alike(toy: Any) -> None:
     train.start(plain_config(steps=4), [], "run")
     words = ["measure=[pixels,lenet]", "images=300", "device=cpu"]
-    assert main(["evaluate", "ckpt=run", *words, "run_dir=a"]) == 0
-    assert main(["sample", "ckpt=run", "n=300", "npz=true", "run_dir=samples"]) == 0
+    genlab("evaluate", "ckpt=run", *words, "run_dir=a")
+    genlab("sample", "ckpt=run", "n=300", "npz=true", "run_dir=samples")
     for k, where in enumerate(("samples", "samples/images", "samples/samples.npz")):
-        assert main(["evaluate", f"samples={where}", "dataset=digits", *words, f"run_dir=b{k}"]) == 0
+        genlab("evaluate", f"samples={where}", "dataset=digits", *words, f"run_dir=b{k}")
         from_model, from_folder = numbers_of("a"), numbers_of(f"b{k}")
         names = [name for name in from_model if name.endswith("_300") or "_real" in name]
         assert len(names) == 20
@@ -143,7 +143,7 @@ def test_two_folders(capsys: pytest.CaptureFixture[str]) -> None:
             array = stream.integers(256, size=(12, 12, 3), dtype=np.uint8)
             Image.fromarray(array).save(Path(folder) / f"{k}.png")
     words = ["samples=first", "against=second", "measure=[frechet_pixels,random_conv]", "device=cpu"]
-    assert main(["evaluate", *words, "extrapolate=true", "run_dir=numbers"]) == 0
+    genlab("evaluate", *words, "extrapolate=true", "run_dir=numbers")
     found = numbers_of("numbers")
     assert found["frechet_pixels_20"] > 0
     assert found["frechet_random_conv_infinity"] < found["frechet_random_conv_20"]
@@ -156,7 +156,7 @@ def test_two_folders(capsys: pytest.CaptureFixture[str]) -> None:
 def test_counts_that_differ_are_both_said(toy: Any) -> None:
     train.start(plain_config(steps=4), [], "run")
     words = ["measure=pixels", "n=120", "images=60", "device=cpu", "run_dir=numbers"]
-    assert main(["evaluate", "ckpt=run", *words]) == 0
+    genlab("evaluate", "ckpt=run", *words)
     found = numbers_of("numbers")
     assert "frechet_pixels_60" in found
     assert (found["setting"]["compared_with"][:9], found["setting"]["generated_images"]) == ("60 images", 120)
@@ -190,7 +190,7 @@ def test_mistakes_are_one_line(typed: str, capsys: pytest.CaptureFixture[str]) -
     Path("broken/a.png").write_text("no picture")
     Path("bad.npz").write_text("no archive")
     np.savez("other.npz", x=np.zeros(3))
-    assert main(["evaluate", *typed.split(), "device=cpu"]) == 2
+    genlab("evaluate", *typed.split(), code=2)
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(MISTAKES[typed], line), line
     assert not Path("outputs").exists()
@@ -222,7 +222,7 @@ def test_measuring_never_disturbs_training(toy: Any) -> None:
         for name, value in states[0]["weights"].items():
             assert torch.equal(value, state["weights"][name]), name
         assert all(map(torch.equal, states[0]["random"][0].values(), state["random"][0].values()))
-    lines = [[json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    lines = [metric_rows(run)
              for run in ("measured", "cut")]  # fmt: skip
     for line in (line for run in lines for line in run):
         line |= {"seconds": 0, "images_per_second": 0}
@@ -244,7 +244,7 @@ def test_copies_are_found_and_shown(tmp_path: Path) -> None:
     for name, levels in (("honest", test[:200]), ("copied", torch.cat([training[:60], test[:140]]))):
         np.savez(f"{name}.npz", images=levels.permute(0, 2, 3, 1).numpy())
         words = ["dataset=digits", "memorisation=true", "measure=frechet_pixels", "device=cpu"]
-        assert main(["evaluate", f"samples={name}.npz", *words, f"run_dir={name}"]) == 0
+        genlab("evaluate", f"samples={name}.npz", *words, f"run_dir={name}")
         assert "beside 1197 training images" in numbers_of(name)["setting"]["memorisation"]
     assert numbers_of("honest")["memorisation_p_value"] > 0.01
     assert numbers_of("copied")["memorisation_p_value"] < 0.001
@@ -260,17 +260,17 @@ def test_a_prior_over_codes_is_measured_by_its_pictures() -> None:
     last = json.loads((Path("prior") / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["samples/frechet_pixels_20"] > 0
     words = ["measure=[pixels]", "n=20", "images=20", "device=cpu"]
-    assert main(["evaluate", "ckpt=prior", *words, "run_dir=numbers"]) == 0
+    genlab("evaluate", "ckpt=prior", *words, "run_dir=numbers")
     assert numbers_of("numbers")["setting"]["compared_with"] == "20 images of digits test"
     assert "confident_share_lenet_20" in numbers_of("numbers")
 
 
 def test_models_without_samples(capsys: pytest.CaptureFixture[str]) -> None:
     train.start(plain_config("ae", steps=2), [], "ae")
-    assert main(["evaluate", "ckpt=ae", "measure=pixels", "device=cpu"]) == 2
+    genlab("evaluate", "ckpt=ae", "measure=pixels", code=2)
     assert "has no prior to draw samples from; add prior=fit to genlab sample" in capsys.readouterr().err
     train.start(plain_config("gan", dataset="ring", steps=2), [], "points")
-    assert main(["evaluate", "ckpt=points", "measure=pixels", "device=cpu"]) == 2
+    genlab("evaluate", "ckpt=points", "measure=pixels", code=2)
     assert "points are no pictures" in capsys.readouterr().err
 
 
@@ -303,5 +303,5 @@ def test_folders_are_read_as_the_run_s_own() -> None:
     dataset += ["dataset.background=black", "dataset.resampling=nearest"]
     words = ["samples=pictures", "measure=[frechet_pixels]", "split=train", "device=cpu"]
     dataset += ["dataset.validation_share=0", "dataset.test_share=0"]
-    assert main(["evaluate", *words, *dataset, "run_dir=a"]) == 0
+    genlab("evaluate", *words, *dataset, "run_dir=a")
     assert numbers_of("a")["frechet_pixels_6"] == pytest.approx(0, abs=1e-6)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from helpers.checkout import load_benchmark
 
 from genlab.metrics.memorisation import copying
-
-PATH = Path(__file__).parents[1] / "benchmarks" / "memorisation.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{PATH.stem}_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("memorisation")
 
 
 def test_its_quick_mode_finds_copies_and_raises_no_false_alarms(

@@ -6,7 +6,6 @@ weights, the moving average a constant half-life, and its batch normalisation th
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -14,6 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.checkout import CHECKOUT
+from helpers.command_line import genlab
+from helpers.runs import read_json
 
 from genlab import registry
 from genlab.cli.main import main
@@ -23,7 +25,7 @@ from genlab.runs import checkpoint
 from genlab.trained.model import load_model
 from genlab.training.state import TrainingState
 
-OLD_RUNS = Path(__file__).parent / "old_runs"
+OLD_RUNS = CHECKOUT / "tests" / "old_runs"
 NAMES = sorted(path.name for path in OLD_RUNS.iterdir() if path.is_dir())
 
 
@@ -40,12 +42,12 @@ def test_it_loads_samples_evaluates_and_goes_on(
 ) -> None:
     family = load_model(name, "auto", torch.device("cpu")).family
     if family.generates:
-        assert main(["sample", f"ckpt={name}", "n=2", "run_dir=sampled", "device=cpu"]) == 0
+        genlab("sample", f"ckpt={name}", "n=2", "run_dir=sampled")
         assert len(list(Path("sampled/images").iterdir())) == 2
-    assert main(["evaluate", f"ckpt={name}", "run_dir=evaluated", "device=cpu"]) == 0
-    numbers = json.loads(Path("evaluated/evaluation.json").read_text())
+    genlab("evaluate", f"ckpt={name}", "run_dir=evaluated")
+    numbers = read_json("evaluated/evaluation.json")
     assert all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
-    assert main(["resume", f"run={name}", "trainer.steps=24"]) == 0
+    genlab("resume", f"run={name}", "trainer.steps=24")
     assert "going on from" in capsys.readouterr().err
     before = checkpoint.load(OLD_RUNS / name / "checkpoints/step-00000020.pt")
     after = checkpoint.find(name)[1]

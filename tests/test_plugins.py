@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.checkout import CHECKOUT
+from helpers.command_line import genlab
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.config.schema import setting
 from genlab.errors import ConfigError
 from genlab.registry import register_dataset, register_family
 
-CHECKOUT = Path(__file__).parents[1]
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = CHECKOUT / "tests" / "plugins"
 SMALL = ("trainer=smoke", "trainer.device=cpu", "trainer.steps=6", "trainer.evaluate_every=0")
 
 
@@ -108,7 +108,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(
 ) -> None:
     if content is not None:
         (own_folder / f"{name.removesuffix('.py')}.py").write_text(content)
-    assert main(["train", "--module", name]) == 2
+    genlab("train", "--module", name, code=2)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"genlab: {line}")

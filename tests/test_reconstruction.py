@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_autoregressive_verbs import genlab, one_line, trained
-from test_inpainting import picture, write_picture
-from torch import Tensor
+from helpers.command_line import genlab, one_line
+from helpers.pictures import numbers, originals, picture, write_picture
+from helpers.runs import read_json
 
-from genlab import registry
-from genlab.data.subsets import shuffled
 from genlab.report.pictures import save_bands, to_uint8
 from genlab.trained.latent_space import latent_family
 from genlab.trained.model import load_model
@@ -23,27 +21,17 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8], latent=3)
+def vae(trained_run: Callable[..., str]) -> str:
+    return trained_run("vae", hidden=[8], latent=3)
 
 
 @pytest.fixture(scope="module")
-def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("gan") / "run", "gan", network="mlp")
+def gan(trained_run: Callable[..., str]) -> str:
+    return trained_run("gan", network="mlp")
 
 
 def facts_of(folder: str, verb: str = "reconstructions") -> dict:
-    return json.loads(Path(folder, f"{verb}.json").read_text())
-
-
-def originals(run: str, count: int, split: str = "test") -> Tensor:
-    dataset = registry.dataset(load_model(run, "auto", CPU).config.dataset)
-    return dataset.examples(split, count, 0)[1].images
-
-
-def numbers(count: int, size: int = 500) -> list[int]:
-    """Of the images that a command is given, in a split of `size`."""
-    return shuffled(size)[:count].tolist()
+    return read_json(folder, f"{verb}.json")
 
 
 def test_originals_stand_above_reconstructions(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +127,7 @@ def test_a_model_without_an_encoder_is_refused(gan: str, capsys: pytest.CaptureF
 
 
 def test_points_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from conftest import plain_config
+    from helpers.runs import plain_config
 
     from genlab.commands import train
 

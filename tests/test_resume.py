@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
+from helpers.checkout import CHECKOUT
+from helpers.runs import assert_same, assert_same_run, plain_config, untimed_rows
 
 from genlab.commands import train
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, UserError
 from genlab.runs import checkpoint
 
 pytestmark = pytest.mark.usefixtures("toy")
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what depends on the clock."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-
-
-def assert_same(a: Any, b: Any, where: str = "") -> None:
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for k, pair in enumerate(zip(a, b, strict=True)):
-            assert_same(*pair, f"{where}[{k}]")
-    else:
-        assert a == b, where
-
-
-def assert_same_run(a: Path, b: Path, ignore: tuple[str, ...] = ("seconds", "metrics_bytes")) -> None:
-    (path_a, state_a), (path_b, state_b) = checkpoint.find(a), checkpoint.find(b)
-    assert path_a.name == path_b.name
-    for state in (state_a, state_b):
-        for key in ignore:
-            state.pop(key)
-    assert_same(state_a, state_b)
-    assert lines(a) == lines(b)
-    pictures = sorted(p.name for p in (a / "samples").iterdir())
-    assert pictures == sorted(p.name for p in (b / "samples").iterdir())
-    for name in pictures:
-        assert (a / "samples" / name).read_bytes() == (b / "samples" / name).read_bytes(), name
 
 
 @pytest.fixture
@@ -120,39 +86,65 @@ def test_longer_run_by_resuming(whole: Path) -> None:
 KILLER = """
     import os, sys
     sys.path[:0] = {paths!r}
-    import conftest
+    from helpers.runs import plain_config
+    from helpers.toy import ToyFamily
     from genlab.commands import train
     from genlab import files, registry
     from genlab.runs import checkpoint
-    registry.FAMILIES["toy"] = conftest.ToyFamily
+    registry.FAMILIES["toy"] = ToyFamily
     calls = 0
-    def dying(function):
+    def dying(function, at):
         def call(*args, **kwargs):
             global calls
             calls += 1
-            if calls == {at}:
+            if calls == at:
                 os._exit(9)
             return function(*args, **kwargs)
         return call
     class Os:
+        def __init__(self, at):
+            self.at = at
         def __getattr__(self, name):
             value = getattr(os, name)
-            return dying(value) if name in ("fsync", "replace", "open", "close") else value
-    for module in (checkpoint, files):
-        module.os = Os()
-        module.open = lambda *a: dying(open)(*a)
-    unlink = checkpoint.Path.unlink
-    checkpoint.Path.unlink = dying(unlink)
-    train.start(conftest.plain_config(keep_checkpoints=1), [], "killed")
+            return dying(value, self.at) if name in ("fsync", "replace", "open", "close") else value
+    def train_and_die(at):
+        os.mkdir(str(at))
+        os.chdir(str(at))
+        for module in (checkpoint, files):
+            module.os = Os(at)
+            module.open = lambda *a: dying(open, at)(*a)
+        checkpoint.Path.unlink = dying(checkpoint.Path.unlink, at)
+        train.start(plain_config(keep_checkpoints=1), [], "killed")
+    for at in {points}:
+        process = os.fork()
+        if not process:
+            train_and_die(at)
+            os._exit(0)
+        print(at, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
+KILLED_AT = range(1, 50, 6)
+"""Calls of the system, counted from the start of a run, at which a process dies."""
 
 
-@pytest.mark.parametrize("at", range(1, 50, 6))
-def test_kill_at_any_point_of_a_save(whole: Path, at: int) -> None:
-    paths = [str(Path(train.__file__).parents[2]), str(Path(__file__).parent)]
-    code = textwrap.dedent(KILLER).format(at=at, paths=paths)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 9, result.stderr[-2000:]
+@pytest.fixture(scope="module")
+def killed(made_once: Callable[..., Path]) -> Path:
+    """Runs that died at each of those calls: one process imports torch, and a fork of it does each run."""
+
+    def kill(folder: Path) -> None:
+        paths = [str(CHECKOUT), str(CHECKOUT / "tests")]
+        code = textwrap.dedent(KILLER).format(points=list(KILLED_AT), paths=paths)
+        result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+        (folder / "codes").write_text(result.stdout)
+
+    return made_once("killed", kill)
+
+
+@pytest.mark.parametrize("at", KILLED_AT)
+def test_kill_at_any_point_of_a_save(whole: Path, killed: Path, at: int) -> None:
+    assert f"{at} 9" in (killed / "codes").read_text().splitlines()
+    if (killed / str(at) / "killed").exists():
+        shutil.copytree(killed / str(at) / "killed", "killed")
     config = (
         None if checkpoint.list_checkpoints(Path("killed/checkpoints")) else plain_config(keep_checkpoints=1)
     )
@@ -160,7 +152,7 @@ def test_kill_at_any_point_of_a_save(whole: Path, at: int) -> None:
     a, b = checkpoint.find(whole)[1], checkpoint.find("killed")[1]
     for key in ("weights", "optimizers", "averages", "random", "batches", "step"):
         assert_same(a[key], b[key], key)
-    assert lines(whole) == lines(Path("killed"))
+    assert untimed_rows(whole) == untimed_rows(Path("killed"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one byte", "first byte", "last byte", "empty"])
@@ -273,17 +265,18 @@ def test_run_folder_is_taken_once(whole: Path) -> None:
 
 
 def test_signal_to_a_process_exits_within_ten_seconds(own_folder: Path) -> None:
-    paths = [str(Path(train.__file__).parents[2]), str(Path(__file__).parent)]
+    paths = [str(CHECKOUT), str(CHECKOUT / "tests")]
     code = f"""
         import sys
         sys.path[:0] = {paths!r}
-        import conftest
+        from helpers.runs import plain_config
+        from helpers.toy import ToyFamily
         from genlab.commands import train
         from genlab import registry
         from genlab.errors import Interrupted
-        registry.FAMILIES["toy"] = conftest.ToyFamily
+        registry.FAMILIES["toy"] = ToyFamily
         try:
-            plain = conftest.plain_config(steps=10**7, evaluate_every=0, checkpoint_every=0, log_every=10)
+            plain = plain_config(steps=10**7, evaluate_every=0, checkpoint_every=0, log_every=10)
             train.start(plain, [], "long")
         except Interrupted as error:
             sys.exit(error.exit_code)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
+from helpers.runs import plain_config, read_json
 from PIL import Image
 from torchvision.utils import make_grid
 
@@ -41,7 +40,7 @@ def test_sample_depends_on_seed_and_number_alone(run: Path) -> None:
     assert sorted(p.name for p in Path("a/images").iterdir()) == [f"0000{k}.png" for k in range(7)]
     for k in range(7):
         assert np.array_equal(np.asarray(Image.open(f"a/images/0000{k}.png")), a[k, :, :, 0])
-    facts = json.loads(Path("a/samples.json").read_text())
+    facts = read_json("a/samples.json")
     assert (facts["seed"], facts["n"], facts["step"], facts["weights"]) == (3, 7, 12, "average")
 
 
@@ -90,7 +89,7 @@ def test_mistakes(run: Path, changes: dict, message: str) -> None:
 def test_evaluation_does_not_depend_on_the_batch_size(run: Path) -> None:
     for batch_size in (500, 7):
         evaluate.main({"ckpt": "run", "split": "test", "batch_size": batch_size, "run_dir": f"b{batch_size}"})
-    a, b = (json.loads(Path(f"b{n}/evaluation.json").read_text()) for n in (500, 7))
+    a, b = (read_json(f"b{n}/evaluation.json") for n in (500, 7))
     assert a["images"] == b["images"] > 100
     assert a["squared_error"] == pytest.approx(b["squared_error"], rel=1e-6)
     assert a["largest_code"] == 1.0

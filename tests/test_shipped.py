@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_configs import composed, names, needed, read
+from helpers.checkout import config_names, narrowed, required_words
+from helpers.command_line import composed, genlab
+from helpers.runs import metric_rows, read_json
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.runs import checkpoint
 
@@ -28,7 +28,7 @@ SHAPES = dict.fromkeys(COLOUR, (32, 32, 3)) | {"digits": (8, 8)}  # others are 2
 OPTIONS = [
     f"{group}={name}"
     for group in ("model", "optimizer", "schedule", "trainer", "experiment")
-    for name in names(group)
+    for name in config_names(group)
 ]
 
 
@@ -52,7 +52,7 @@ def pictures_like(dataset: dict[str, Any]) -> dict[str, Any]:
 def codes_of_pictures() -> dict[str, Any]:
     """The codes of random images by a VQ-VAE that is as good as new."""
     small = ["model.width=4", "model.codes=20", "model.code_dimensions=2"]
-    assert main(["train", "model=vqvae", *small, *SHORT, "run_dir=vqvae"]) == 0
+    genlab("train", "model=vqvae", *small, *SHORT, "run_dir=vqvae")
     return {"name": "codes", "ckpt": "vqvae"}
 
 
@@ -60,23 +60,12 @@ def codes_of_pictures() -> dict[str, Any]:
 def test_every_option_trains(word: str) -> None:
     # plain descent on a sum over pixels needs its gradient clipped, as the message of a diverged run says
     more = ["optimizer.clip_grad_norm=1"] if word in ("optimizer=sgd", "optimizer=plain_sgd") else []
-    assert main(["train", word, *SHORT, *more, "run_dir=run"]) == 0
+    genlab("train", word, *SHORT, *more, "run_dir=run")
     state = checkpoint.find(Path("run"))[1]
     assert state["step"] == STEPS
-    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows("run")
     assert [row["step"] for row in rows if "images_per_second" in row] == [1, 2, 3, 4]
     assert all(np.isfinite(value) for row in rows for value in row.values())
-
-
-NARROW = {"width": 8, "layers": 1, "blocks": 1, "residuals": 1, "head": 12}
-"""The papers' networks take minutes; a recipe is tested with small ones."""
-
-
-def narrowed(model: str) -> list[str]:
-    settings = read("model", model)
-    for base in settings.get("defaults", []):  # an alias has the settings of the model that it stands for
-        settings = (read("model", base) if base in names("model") else {}) | settings
-    return [f"model.{key}={value}" for key, value in NARROW.items() if key in settings]
 
 
 def in_default_run(recipe: str) -> bool:
@@ -90,15 +79,18 @@ def in_default_run(recipe: str) -> bool:
 
 
 RECIPES = [
-    name if in_default_run(name) else pytest.param(name, marks=pytest.mark.slow) for name in names("recipe")
+    name if in_default_run(name) else pytest.param(name, marks=pytest.mark.slow)
+    for name in config_names("recipe")
 ]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_and_resumes_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, dataset = next((m, d) for m in names("model") for d in names("dataset") if f"{m}_{d}" == name)
+    model, dataset = next(
+        (m, d) for m in config_names("model") for d in config_names("dataset") if f"{m}_{d}" == name
+    )
     with monkeypatch.context() as patch:
-        words = [f"model={model}", f"dataset={dataset}", *needed(dataset)]
+        words = [f"model={model}", f"dataset={dataset}", *required_words(dataset)]
         (plain,) = composed(patch, *words, *SHORT, *narrowed(model))
     plain["dataset"] = codes_of_pictures() if dataset == "codes" else pictures_like(plain["dataset"])
     registry.train_config(plain)
@@ -122,15 +114,17 @@ WITHOUT_PRIOR = ("ae", "dae", "stacked_dae")
 WITHOUT_SAMPLES = ("vqvae",)
 
 
-@pytest.mark.parametrize("name", [n for n in names("model") if n not in (*WITHOUT_DATA, *WITHOUT_IMAGES)])
+@pytest.mark.parametrize(
+    "name", [n for n in config_names("model") if n not in (*WITHOUT_DATA, *WITHOUT_IMAGES)]
+)
 def test_every_model_samples_and_is_evaluated(name: str) -> None:
-    assert main(["train", f"model={name}", *SHORT, "run_dir=run"]) == 0
+    genlab("train", f"model={name}", *SHORT, "run_dir=run")
     if name not in WITHOUT_SAMPLES:
         prior = ["prior=fit", "components=1"] if name in WITHOUT_PRIOR else []
-        assert main(["sample", "ckpt=run", "n=3", *prior, "device=cpu", "run_dir=samples"]) == 0
+        genlab("sample", "ckpt=run", "n=3", *prior, "run_dir=samples")
         assert len(list(Path("samples/images").iterdir())) == 3
-    assert main(["evaluate", "ckpt=run", "images=10", "device=cpu", "run_dir=numbers"]) == 0
-    numbers = json.loads(Path("numbers/evaluation.json").read_text())
+    genlab("evaluate", "ckpt=run", "images=10", "run_dir=numbers")
+    numbers = read_json("numbers/evaluation.json")
     assert numbers["images"] == 10
     assert numbers["split"] == "test"
     assert Path("numbers/reconstructions.png").is_file() or name not in ("vae", "vqvae")
@@ -140,13 +134,13 @@ def test_every_model_samples_and_is_evaluated(name: str) -> None:
 def test_a_model_without_data_is_neither_sampled_nor_evaluated(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", f"model={name}", *SHORT, "run_dir=run"]) == 0
+    genlab("train", f"model={name}", *SHORT, "run_dir=run")
     assert "ckpt=" not in capsys.readouterr().out  # not suggested either
     for verb, reason in (
         ("sample", "has no data; see samples/"),
         ("evaluate", "has no data to be evaluated"),
     ):
-        assert main([verb, "ckpt=run", "device=cpu", f"run_dir={verb}"]) == 2
+        genlab(verb, "ckpt=run", "device=cpu", f"run_dir={verb}", code=2)
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"genlab: ckpt=run: {name} {reason}")
         assert not Path(verb).exists()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
-from test_autoregressive_verbs import genlab, one_line, trained
-from test_inpainting import picture, write_picture
-from test_latent_verbs import cells, drawn, near, pictures
-from test_reconstruction import numbers, originals
+from helpers.command_line import genlab, one_line
+from helpers.pictures import cells, drawn, near, numbers, originals, picture, pictures, write_picture
+from helpers.runs import plain_config, read_json
 from torch import Tensor
 
 from genlab import registry
@@ -59,23 +57,22 @@ def test_the_manifold_is_even_in_the_prior_s_probability() -> None:
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("vae") / "run", "vae", hidden=[8], latent=2)
+def vae(trained_run: Callable[..., str]) -> str:
+    return trained_run("vae", hidden=[8], latent=2)
 
 
 @pytest.fixture(scope="module")
-def gan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("gan")
-    return trained(folder / "run", "gan", network="mlp", latent=20, prior="uniform")
+def gan(trained_run: Callable[..., str]) -> str:
+    return trained_run("gan", network="mlp", latent=20, prior="uniform")
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("acgan") / "run", "acgan", network="mlp", latent=5)
+def labelled(trained_run: Callable[..., str]) -> str:
+    return trained_run("acgan", network="mlp", latent=5)
 
 
 def facts_of(folder: str) -> dict[str, Any]:
-    return json.loads(Path(folder, "traversal.json").read_text())
+    return read_json(folder, "traversal.json")
 
 
 def encoded(run: str, images: Tensor) -> Tensor:

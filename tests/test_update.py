@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ToyConfig, ToyFamily, plain_config
+from helpers.runs import metric_rows, plain_config
+from helpers.toy import ToyConfig, ToyFamily
 from torch import Tensor
 
 from genlab.commands import train
@@ -208,7 +207,7 @@ def test_every_step_of_a_warm_up_has_a_rate() -> None:
 
 def test_the_logged_rate_is_that_of_the_last_step(toy: Any) -> None:
     train.start(plain_config(schedule="linear", log_every=5, evaluate_every=0), [], "run")
-    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    lines = metric_rows("run")
     logged = {line["step"]: line["one_learning_rate"] for line in lines if "one_learning_rate" in line}
     # of 12 steps: the fifth begins when 4 are done
     assert logged == pytest.approx({5: 1e-3 * 8 / 12, 10: 1e-3 * 3 / 12, 12: 1e-3 * 1 / 12})

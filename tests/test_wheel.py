@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers.checkout import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 

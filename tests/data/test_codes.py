@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
+from helpers.command_line import genlab, one_line
+from helpers.pictures import samples
+from helpers.runs import plain_config, read_json
 from PIL import Image
-from test_autoregressive_verbs import genlab, one_line, samples
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.datasets import CodesConfig
 from genlab.config.schema import from_plain
@@ -164,7 +163,7 @@ def test_samples_are_decoded_and_both_checkpoints_named(prior: str, vqvae: str) 
     with torch.no_grad():
         images = family.images_of((drawn[:, 0] * (CODES - 1)).round().long())
     assert (samples("out")[..., 0] == to_uint8(images)[:, 0].numpy()).all()
-    facts = json.loads(Path("out/samples.json").read_text())
+    facts = read_json("out/samples.json")
     assert facts["checkpoint"].startswith(prior)
     assert facts["vqvae"]["checkpoint"].startswith(vqvae)
     assert (facts["model"], facts["vqvae"]["model"]) == ("gated_pixelcnn", "vqvae")
@@ -182,7 +181,7 @@ def test_samples_depend_on_seed_and_number_alone(prior: str) -> None:
 def test_the_joint_bound_is_the_reconstruction_s_and_the_prior_s(prior: str, vqvae: str) -> None:
     genlab("evaluate", f"ckpt={prior}", "images=30", "batch_size=20", "per_image=true", "run_dir=joint")
     genlab("evaluate", f"ckpt={vqvae}", "images=30", "run_dir=alone")
-    joint, alone = (json.loads(Path(f, "evaluation.json").read_text()) for f in ("joint", "alone"))
+    joint, alone = (read_json(f, "evaluation.json") for f in ("joint", "alone"))
     model, dataset = load_model(prior, "auto", CPU), codes_of(vqvae)
     indices, batch = next(dataset.evaluation_batches("test", 30, 0, 30))
     with torch.no_grad():
@@ -247,7 +246,7 @@ def test_another_vqvae_in_its_place_is_noticed(prior: str, capsys: pytest.Captur
 def one_line_of_training(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """As `one_line`, of a new run."""
     capsys.readouterr()
-    assert main(["train", "trainer=smoke", "run_dir=new", *words]) == 2
+    genlab("train", "trainer=smoke", "run_dir=new", *words, code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert not Path("new").exists()
     return line.removeprefix("genlab: ")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
+from helpers.checkout import TEST_DATA
+from helpers.runs import plain_config
 from PIL import Image
 
 from genlab.commands import train
@@ -27,7 +28,6 @@ from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
 from genlab.trained.given import read_images
 
-TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SPLITS = ("train", "validation", "test")
 
 

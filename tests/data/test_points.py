@@ -7,11 +7,11 @@ from itertools import islice
 
 import pytest
 import torch
+from helpers.command_line import genlab
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.config.datasets import (
     Gaussian1DConfig,
     GridConfig,
@@ -210,7 +210,7 @@ def test_a_bound_is_refused_in_one_line(
     dataset: str, setting: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "model=gan", f"dataset={dataset}", f"dataset.{setting}={value}", "trainer.device=cpu"]
-    assert main(words) == 2
+    genlab(*words, code=2)
     line = capsys.readouterr().err.strip()
     assert "\n" not in line
     assert f"dataset.{setting}={value}" in line

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.checkout import TEST_DATA
 from torchvision import datasets
 
 from genlab import registry
@@ -28,7 +29,6 @@ from genlab.data.dataset import Dataset
 from genlab.data.torchvision_sets import MNIST, FashionMNIST
 from genlab.errors import DataError
 
-TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_mnist = pytest.mark.skipif(not (TEST_DATA / "MNIST").is_dir(), reason="no MNIST files")
 needs_binarized = pytest.mark.skipif(
     not (TEST_DATA / "binarized_mnist.npz").is_file(), reason="no fixed binarised MNIST"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
+from helpers.runs import plain_config
 from PIL import Image
 from torch import Tensor
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TEST_DATA
+from helpers.checkout import TEST_DATA
 from torch import Tensor
 
 from genlab import registry

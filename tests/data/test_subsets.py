@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TEST_DATA, plain_config
+from helpers.checkout import TEST_DATA
+from helpers.runs import plain_config
 from PIL import Image
 
 from genlab import registry

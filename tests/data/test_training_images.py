@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.command_line import genlab
 from PIL import Image
 from torch import Tensor
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.config.schema import from_plain
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
@@ -118,7 +118,7 @@ def test_more_than_there_are_is_refused_before_anything_is_written(
 ) -> None:
     np.savez("a.npz", images=np.zeros((40, 8, 8), np.uint8))
     words = ["train", "model=ae", "dataset=npz", "dataset.path=a.npz", f"dataset.memory_limit_gib={limit}"]
-    assert main([*words, "dataset.training_images=35", "trainer.device=cpu", "run_dir=run"]) == 2
+    genlab(*words, "dataset.training_images=35", "trainer.device=cpu", "run_dir=run", code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "genlab: dataset.training_images=35: there are 34; use fewer, or null for all"
     assert not Path("run").exists()

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import BLIND, TINY, advance, tiny, tiny_network
+from helpers.tiny_models import BLIND, TINY, advance, tiny, tiny_network
 from torch import Tensor
 
 from genlab.data.spec import Batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import shutil
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
+from helpers.command_line import genlab
+from helpers.runs import assert_same_run, metric_rows, plain_config
 from PIL import Image
-from test_resume import assert_same_run
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.next import after_training
 from genlab.config.run import (
@@ -266,10 +264,6 @@ def plain_game(dynamics: str = "simultaneous", **trainer: Any) -> dict[str, Any]
     return plain
 
 
-def rows_of(run: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-
-
 class TestRuns:
     @pytest.mark.parametrize(("dynamics", "optimizer"), [("alternating", "sgd"), ("optimistic", "adam")])
     def test_a_run_that_was_cut_ends_as_one_that_was_not(self, dynamics: str, optimizer: str) -> None:
@@ -283,7 +277,7 @@ class TestRuns:
         train.resume("cut", None, [])
         assert_same_run(whole, Path("cut"))
         weights = checkpoint.find(Path("cut"))[1]["weights"]
-        expected = [(row["x"], row["y"]) for row in rows_of("whole") if "x" in row]
+        expected = [(row["x"], row["y"]) for row in metric_rows("whole") if "x" in row]
         assert len(expected) == weights["recorded"] - 1 == 12
         np.testing.assert_allclose(weights["trajectory"][: weights["recorded"]], [(1, 1), *expected])
         assert not weights["trajectory"][weights["recorded"] :].any()
@@ -295,8 +289,8 @@ class TestRuns:
         assert "images" not in log
 
     def test_plain_descent_is_seen_to_spiral_outwards(self) -> None:
-        assert main(["train", "model=bilinear_game", "trainer.steps=100", "run_dir=run"]) == 0
-        rows = rows_of("run")
+        genlab("train", "model=bilinear_game", "trainer.steps=100", "run_dir=run")
+        rows = metric_rows("run")
         assert [row["step"] for row in rows] == list(range(1, 101))
         distances = [math.sqrt(2), *(row["distance"] for row in rows)]
         assert all(b > a for a, b in itertools.pairwise(distances))
@@ -307,8 +301,8 @@ class TestRuns:
     def test_settings_of_the_words_reach_the_game(self) -> None:
         words = ["model.dynamics=extragradient", "model.start=[2,0]", "optimizer.players.x.lr=0.2"]
         more = ["trainer.steps=2", "trainer.sample_every=1", "run_dir=run"]
-        assert main(["train", "model=bilinear_game", *words, *more]) == 0
-        first = rows_of("run")[0]
+        genlab("train", "model=bilinear_game", *words, *more)
+        first = metric_rows("run")[0]
         assert (first["x_learning_rate"], first["y_learning_rate"]) == (0.2, 0.1)
         # gradients at (2, 0.2)
         assert (first["x"], first["y"]) == pytest.approx((1.96, 0.2))
@@ -321,12 +315,12 @@ class TestRuns:
         ]
 
     def test_what_is_suggested_at_the_end_works(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["train", "model=bilinear_game", "trainer.steps=3", "run_dir=run"]) == 0
+        genlab("train", "model=bilinear_game", "trainer.steps=3", "run_dir=run")
         figure, command = capsys.readouterr().out.splitlines()[1:]
         assert Path(figure.removeprefix("next: see ")).is_file()
         words = command.removeprefix("      genlab ").split()
-        assert main([*words, "trainer.steps=3", "run_dir=other"]) == 0
-        assert rows_of("other")[-1]["distance"] != rows_of("run")[-1]["distance"]
+        genlab(*words, "trainer.steps=3", "run_dir=other")
+        assert metric_rows("other")[-1]["distance"] != metric_rows("run")[-1]["distance"]
 
     def test_suggestions_lead_through_all_dynamics_and_name_the_newest_figure(self) -> None:
         Path("samples").mkdir()
@@ -342,7 +336,7 @@ class TestRuns:
 
     def test_a_sweep_over_the_dynamics_suggests_no_sampling(self, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["model=bilinear_game", "model.dynamics=simultaneous,consensus", "trainer.steps=2"]
-        assert main(["train", "-m", *words, "run_dir=all"]) == 0
+        genlab("train", "-m", *words, "run_dir=all")
         assert "genlab sample" not in capsys.readouterr().out
 
 
@@ -365,7 +359,7 @@ REFUSED = [
 def test_what_is_no_game_is_refused_in_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", *words, "trainer.device=cpu", "trainer.steps=1", "run_dir=run"]) == 2
+    genlab("train", *words, "trainer.steps=1", "run_dir=run", code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"genlab: {message}")
     assert not Path("run").exists()

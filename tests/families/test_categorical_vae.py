@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
-from test_autoregressive_verbs import genlab, one_line, trained
-from test_latent_verbs import drawn, near, pictures
-from test_reconstruction import originals
-from test_vae import BINARY, COLOUR, CONTINUOUS, GREY, SPECS, Constant, Recorder, images_of
+from helpers.command_line import genlab, one_line
+from helpers.pictures import drawn, near, originals, pictures
+from helpers.runs import plain_config, read_json, untimed_rows
+from helpers.vaes import BINARY, COLOUR, CONTINUOUS, GREY, SPECS, Constant, Recorder, images_of
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.next import after_training
 from genlab.config.autoencoders import CategoricalVAEConfig
@@ -289,20 +287,15 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(straight_through: bo
     train.resume("cut", None, [])
     whole, cut = (checkpoint.find(Path(run))[1] for run in ("whole", "cut"))
     assert all(torch.equal(whole["weights"][key], cut["weights"][key]) for key in whole["weights"])
-    timed = ("seconds", "images_per_second")
-    rows = [
-        [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines.splitlines()]
-        for lines in (Path(run, "metrics.jsonl").read_text() for run in ("whole", "cut"))
-    ]
+    rows = [untimed_rows(run) for run in ("whole", "cut")]
     assert rows[0] == rows[1]
     temperatures = [row["temperature"] for row in rows[0] if "temperature" in row]
     assert temperatures == pytest.approx([0.5 ** (k / 6) for k in range(6)])
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("categorical") / "run"
-    return trained(folder, "categorical_vae", hidden=[8], variables=3, classes=4)
+def run(trained_run: Callable[..., str]) -> str:
+    return trained_run("categorical_vae", hidden=[8], variables=3, classes=4)
 
 
 class TestCommands:
@@ -314,7 +307,7 @@ class TestCommands:
         latents = code.repeat(8, 1)
         latents[:4, 8:], latents[4:, :4] = torch.eye(4), torch.eye(4)
         assert near(pictures("out", 2, 4).reshape(8, 8, 8), drawn(run, latents))
-        facts = json.loads(Path("out/traversal.json").read_text())
+        facts = read_json("out/traversal.json")
         assert facts["images"][5] == {"file": "images/00001-01.png", "row": "variable 0", "class": 1}
         assert "range" not in facts
 
@@ -375,7 +368,7 @@ class TestCommands:
     def test_a_mistake_in_a_setting_gives_one_line(
         self, word: str, line: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["train", "model=categorical_vae", word, "run_dir=run"]) == 2
+        genlab("train", "model=categorical_vae", word, "run_dir=run", code=2)
         (said,) = capsys.readouterr().err.splitlines()
         assert line in said
         assert not Path("run").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
-from test_resume import assert_same_run
+from helpers.command_line import genlab
+from helpers.runs import assert_same_run, plain_config, read_json
 from torch import Tensor
 from torch.distributions import Categorical
 
 from genlab import device, registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.autoencoders import ClassifierConfig
 from genlab.config.schema import from_plain
@@ -201,8 +199,8 @@ def test_a_run_goes_on_and_is_loaded_without_the_run_that_it_began_with(
     model = load_model("cut", "raw", CPU)
     saved = checkpoint.find("cut")[1]["weights"]
     assert torch.equal(model.family.state_dict()["classifier.out.weight"], saved["classifier.out.weight"])
-    assert main(["evaluate", "ckpt=cut", "images=50", "device=cpu", "run_dir=numbers"]) == 0
-    report = json.loads(Path("numbers/evaluation.json").read_text())
+    genlab("evaluate", "ckpt=cut", "images=50", "run_dir=numbers")
+    report = read_json("numbers/evaluation.json")
     assert report["setting"]["encoder"] == "begun from stack"
     accuracy = report["accuracy"]
     assert report["accuracy_standard_error"] == pytest.approx(math.sqrt(accuracy * (1 - accuracy) / 49))
@@ -252,7 +250,7 @@ def test_a_start_that_does_not_fit_is_a_line_before_anything_is_written(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["model=classifier", "model.hidden=[9]", f"model.start={runs / 'stack'}", "run_dir=run"]
-    assert main(["train", *words, "trainer.device=cpu"]) == 2
+    genlab("train", *words, code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"genlab: model.start={runs / 'stack'}: its layers have other units than ")
     assert not Path("run").exists()
@@ -275,7 +273,7 @@ def test_it_makes_no_images_and_says_so(capsys: pytest.CaptureFixture[str]) -> N
         (["sample", "prior=fit"], "classifier makes no images; see genlab evaluate"),
         (["reconstruct"], "classifier encodes no images; "),
     ):
-        assert main([*words, "ckpt=run", "device=cpu", "run_dir=out"]) == 2
+        genlab(*words, "ckpt=run", "device=cpu", "run_dir=out", code=2)
         (said,) = capsys.readouterr().err.splitlines()
         assert said.startswith(f"genlab: ckpt=run: {line}")
         assert not Path("out").exists()

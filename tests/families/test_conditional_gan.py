@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import plain_config
-from games import DIGITS, MNIST, batches, gradients, make
+from helpers.command_line import genlab
+from helpers.games import DIGITS, MNIST, batches, gradients, make
+from helpers.runs import plain_config, read_json
 from PIL import Image
 from torch import Tensor
 
 from genlab.adversarial import losses
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.adversarial import GANLoss
 from genlab.config.datasets import RingConfig
@@ -256,7 +255,7 @@ class TestLabels:
                 "trainer.device=cpu",
                 "run_dir=run",
             ]
-            assert main(command) == 2
+            genlab(*command, code=2)
             error = capsys.readouterr().err.splitlines()
             assert error[-1] == f"genlab: model={name}: {lacks} has no labels; {remedy}"
             assert not Path("run").exists()
@@ -295,7 +294,7 @@ class TestCommand:
     def test_writes_samples_of_the_classes_that_were_asked_for(self, run: Path) -> None:
         for n, folder in ((3, "three"), (5, "five")):
             words = ["labels=[3,3,7]", f"n={n}", "seed=4", "batch_size=2", "npz=true", f"run_dir={folder}"]
-            assert main(["sample", "ckpt=run", "device=cpu", *words]) == 0
+            genlab("sample", "ckpt=run", *words)
         file = np.load("five/samples.npz")
         assert file["labels"].tolist() == [3, 3, 7, 3, 3]  # repeated as needed
         assert np.array_equal(np.load("three/samples.npz")["images"], file["images"][:3])
@@ -306,17 +305,17 @@ class TestCommand:
             assert difference.abs().max() <= 1  # rounding of another batch size
         pictures = [np.asarray(Image.open(f"five/images/0000{k}.png")) for k in range(5)]
         assert np.array_equal(np.stack(pictures), file["images"][..., 0])
-        assert json.loads(Path("five/samples.json").read_text())["n"] == 5
+        assert read_json("five/samples.json")["n"] == 5
 
     def test_without_a_count_there_is_an_image_for_each_label(self, run: Path) -> None:
-        assert main(["sample", "ckpt=run", "device=cpu", "labels=[3,3,7]", "run_dir=three"]) == 0
+        genlab("sample", "ckpt=run", "labels=[3,3,7]", "run_dir=three")
         assert len(list(Path("three/images").iterdir())) == 3
-        assert main(["sample", "ckpt=run", "device=cpu", "run_dir=some"]) == 0
+        genlab("sample", "ckpt=run", "run_dir=some")
         assert len(list(Path("some/images").iterdir())) == 64
 
     def test_a_grid_has_a_class_a_row(self, run: Path) -> None:
         """Unless labels are given. Tiles of 8x8 pixels are enlarged 6 times, with 2 pixels between them."""
-        assert main(["sample", "ckpt=run", "device=cpu", "n=30", "npz=true", "run_dir=rows"]) == 0
+        genlab("sample", "ckpt=run", "n=30", "npz=true", "run_dir=rows")
         file = np.load("rows/samples.npz")
         assert file["labels"].tolist() == [k // 3 for k in range(30)]
         grid = np.asarray(Image.open("rows/grid.png"))
@@ -342,7 +341,7 @@ class TestCommand:
         self, run: Path, word: str, line: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         capsys.readouterr()
-        assert main(["sample", "ckpt=run", "device=cpu", word, "run_dir=out"]) == 2
+        genlab("sample", "ckpt=run", word, "run_dir=out", code=2)
         assert capsys.readouterr().err.splitlines() == [f"genlab: {line}"]
         assert not Path("out").exists()
 
@@ -352,7 +351,7 @@ def test_labels_are_refused_by_a_model_without_them(capsys: pytest.CaptureFixtur
     plain["model"] |= {"width": 4, "latent": 4}
     train.start(plain, [], "run")
     capsys.readouterr()
-    assert main(["sample", "ckpt=run", "device=cpu", "labels=[3]", "run_dir=out"]) == 2
+    genlab("sample", "ckpt=run", "labels=[3]", "run_dir=out", code=2)
     expected = "genlab: labels=[3]: gan takes no labels; leave labels out"
     assert capsys.readouterr().err.splitlines() == [expected]
     assert not Path("out").exists()

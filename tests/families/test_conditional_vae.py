@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import plain_config
-from test_autoregressive_verbs import genlab, one_line, trained
-from test_inpainting import picture, write_picture
-from test_latent_verbs import drawn, near, pictures
-from test_vae import Recorder, images_of
+from helpers.command_line import genlab, one_line
+from helpers.pictures import drawn, near, picture, pictures, write_picture
+from helpers.runs import plain_config, read_json
+from helpers.vaes import Recorder, images_of
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.next import after_training
 from genlab.config.autoencoders import ConditionalVAEConfig
@@ -276,9 +274,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("conditional") / "run"
-    return trained(folder, "conditional_vae", hidden=[8], latent=2)
+def run(trained_run: Callable[..., str]) -> str:
+    return trained_run("conditional_vae", hidden=[8], latent=2)
 
 
 def of_dataset(run: str, split: str, count: int) -> tuple[Tensor, Tensor]:
@@ -294,7 +291,7 @@ def encoded(run: str, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def rows_of(folder: str, verb: str) -> Any:
-    return json.loads(Path(folder, f"{verb}.json").read_text())
+    return read_json(folder, f"{verb}.json")
 
 
 def test_samples_of_the_classes_asked_for(run: str) -> None:
@@ -379,7 +376,7 @@ def test_denoising_takes_the_dataset_s_labels(run: str) -> None:
 
 def test_the_report_says_that_the_bound_is_given_the_label(run: str) -> None:
     genlab("evaluate", f"ckpt={run}", "images=20", "importance_samples=5", "run_dir=out")
-    report = json.loads(Path("out/evaluation.json").read_text())
+    report = read_json("out/evaluation.json")
     assert "log p(x | label)" in report["setting"]["bound"]
     assert 0 <= report["label_accuracy"] <= 1
     error = report["elbo_nats_standard_error"]  # after two steps all samples weigh about the same
@@ -394,7 +391,7 @@ def test_a_dataset_without_labels_is_refused_in_a_line(
     images = {f"{split}_images": rng.integers(0, 256, (20, 8, 8), np.uint8) for split in ("train", "test")}
     np.savez(tmp_path / "mine.npz", allow_pickle=False, **images)
     words = ["train", "model=conditional_vae", "dataset=npz", f"dataset.path={tmp_path}/mine.npz"]
-    assert main([*words, "trainer.device=cpu", "run_dir=run"]) == 2
+    genlab(*words, "trainer.device=cpu", "run_dir=run", code=2)
     (line,) = capsys.readouterr().err.splitlines()
     remedy = "add an array of labels to the file, or use model=vae"
     assert line == f"genlab: model=conditional_vae: npz has no labels; {remedy}"
@@ -422,6 +419,6 @@ def test_a_class_that_there_is_not_gives_a_line(
 
 
 def test_a_prior_that_needs_images_without_labels_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "model=conditional_vae", "model.prior=vampprior", "run_dir=run"]) == 2
+    genlab("train", "model=conditional_vae", "model.prior=vampprior", "run_dir=run", code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("genlab: model.prior=vampprior: not one of standard_normal, uniform, laplace, ")

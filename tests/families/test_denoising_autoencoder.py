@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
+from helpers.command_line import genlab
+from helpers.runs import metric_rows, plain_config, read_json
+from helpers.vaes import images_of
 from torch import Tensor, nn
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
@@ -31,11 +31,6 @@ def make(name: str = "ae", spec: DataSpec = GREY, **settings: Any) -> Any:
     kind = registry.look_up(registry.FAMILIES, name, "model")
     plain = {"name": name, "hidden": [24], "latent": 5, "width": 4} | settings
     return registry.family(from_plain(kind.Config, plain, "model"), spec)
-
-
-def images_of(spec: DataSpec = GREY, n: int = 6) -> Tensor:
-    levels = torch.randint(0, spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1))
-    return levels / (spec.levels - 1)
 
 
 class TestError:
@@ -201,7 +196,7 @@ def test_what_a_run_leaves_and_says(name: str, capsys: pytest.CaptureFixture[str
     picture = "denoised.png" if name == "dae" else "reconstructions.png"
     files = {p.name for p in Path("run/samples").iterdir()}
     assert files == {"real.png", "step-00000001.png", "step-00000002.png", picture}
-    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    lines = metric_rows("run")
     assert any("validation/mean_squared_error" in line for line in lines)
 
 
@@ -210,18 +205,18 @@ def test_without_a_prior_there_are_no_samples_until_one_is_fitted(capsys: pytest
     plain["model"] |= {"hidden": [16], "latent": 3}
     train.start(plain, [], "run")
     capsys.readouterr()
-    assert main(["sample", "ckpt=run", "device=cpu", "run_dir=samples"]) == 2
+    genlab("sample", "ckpt=run", "run_dir=samples", code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "genlab: ckpt=run: ae has no prior to draw from; add prior=fit, or see genlab reconstruct"
     )
     assert not Path("samples").exists()
     for verb, key in (("interpolate", "between=samples"), ("traverse", "around=sample")):
-        assert main([verb, "ckpt=run", key, "device=cpu"]) == 2
+        genlab(verb, "ckpt=run", key, "device=cpu", code=2)
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("genlab: ckpt=run: ae has no prior to draw from; use ")
-    assert main(["traverse", "ckpt=run", "steps=3", "device=cpu", "run_dir=walk"]) == 0
-    facts = json.loads(Path("walk/traversal.json").read_text())
+    genlab("traverse", "ckpt=run", "steps=3", "run_dir=walk")
+    facts = read_json("walk/traversal.json")
     assert facts["standard_deviations_of"] == "the codes of training images"
     assert facts["around"] == "the mean code of training images"
 

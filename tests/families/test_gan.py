@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -13,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
-from games import ALL, COLOUR, DIGITS, MNIST, POINTS, Recorder, batches, make, snapshot
-from test_resume import assert_same, assert_same_run
+from helpers.command_line import genlab
+from helpers.games import ALL, COLOUR, DIGITS, MNIST, POINTS, Recorder, batches, make, snapshot
+from helpers.runs import assert_same, assert_same_run, metric_rows, plain_config
 from torch import Tensor
 
 from genlab.adversarial import health, losses
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.adversarial import GANConfig, GANLoss
 from genlab.config.run import PlayerOptimizerConfig, SGDConfig
@@ -383,7 +381,7 @@ def ring_run(
     plain["optimizer"] |= {"betas": [0.5, 0.999], "players": players}
     folder = train.start(plain, [], name)
     log = (folder / "train.log").read_text().splitlines()
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows(folder)
     warnings = "\n".join(line for line in log if " WARNING " in line)
     return warnings, [row for row in rows if "generator_gradient_norm" in row]
 
@@ -453,7 +451,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     own = [] if any("dataset=" in word for word in chosen) else ["dataset=npz", "dataset.path=pictures.npz"]
     model = [] if any("model=" in word for word in chosen) else ["model=gan"]
     command = ["train", *model, *own, *words, "trainer.steps=1", "trainer.device=cpu", "run_dir=run"]
-    assert main(command) == 2
+    genlab(*command, code=2)
     captured = capsys.readouterr().err.strip().splitlines()
     assert captured[-1].startswith(f"genlab: {message}")
     assert len(captured) == 1

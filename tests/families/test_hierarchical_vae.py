@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import plain_config
-from test_autoregressive_verbs import genlab, trained
-from test_vae import BINARY, CONTINUOUS, GREY, SPECS, Recorder, images_of
+from helpers.command_line import genlab
+from helpers.runs import metric_rows, plain_config, read_json
+from helpers.vaes import BINARY, CONTINUOUS, GREY, SPECS, Recorder, images_of
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.autoencoders import HierarchicalVAEConfig
 from genlab.config.schema import from_plain
@@ -348,7 +347,9 @@ def test_under_bf16_all_terms_stay_in_float32(network: str) -> None:
     assert not torch.equal(rough[0], exact[0])  # the network did run in bf16
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
+@pytest.mark.parametrize(
+    "network", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("conv", "resnet"))]
+)
 def test_training_lowers_the_bound(network: str) -> None:
     plain = plain_config(
         "hierarchical_vae", steps=400, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0
@@ -356,7 +357,7 @@ def test_training_lowers_the_bound(network: str) -> None:
     plain["model"] |= {"network": network, "latents": [6, 4], "hidden": [48, 24], "width": 8}
     plain["optimizer"]["lr"] = 1e-2
     run = train.start(plain, [], "run")
-    rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows(run)
     losses = [row["negative_elbo_nats"] for row in rows if "negative_elbo_nats" in row]
     assert losses[-1] < 0.92 * losses[0]  # it starts at independent pixels
 
@@ -379,9 +380,8 @@ def test_what_does_not_fit_is_refused_in_one_line(settings: dict[str, Any], mess
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("hierarchical") / "run"
-    return trained(folder, "hierarchical_vae", latents=[3, 2], hidden=[8, 8])
+def run(trained_run: Callable[..., str]) -> str:
+    return trained_run("hierarchical_vae", latents=[3, 2], hidden=[8, 8])
 
 
 class TestCommands:
@@ -390,14 +390,14 @@ class TestCommands:
         genlab(verb, f"ckpt={run}", "run_dir=out")
         assert list(Path("out/images").iterdir())
         if verb == "traverse":
-            facts = json.loads(Path("out/traversal.json").read_text())
+            facts = read_json("out/traversal.json")
             assert [row["row"] for row in facts["images"][::11]] == [f"dimension {k}" for k in range(5)]
 
     def test_an_evaluation_adds_up_whatever_the_batch_size(self, run: str) -> None:
         words = ["evaluate", f"ckpt={run}", "images=10", "importance_samples=30"]
         genlab(*words, "run_dir=whole")
         genlab(*words, "batch_size=3", "run_dir=parts")
-        whole, parts = (json.loads(Path(f"{d}/evaluation.json").read_text()) for d in ("whole", "parts"))
+        whole, parts = (read_json(f"{d}/evaluation.json") for d in ("whole", "parts"))
         assert whole["setting"]["stochastic_layers"] == 2
         assert whole["importance_weighted_nats"] < whole["elbo_nats"]
         layers = whole["kl_nats_layer_1"] + whole["kl_nats_layer_2"]
@@ -407,7 +407,7 @@ class TestCommands:
 
 
 def test_a_mistake_is_answered_before_anything_is_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "model=hierarchical_vae", "model.latents=[8]", "run_dir=run"]) == 2
+    genlab("train", "model=hierarchical_vae", "model.latents=[8]", "run_dir=run", code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("genlab: model.latents=[8]: fewer than two layers; give two or more")
     assert not Path("run").exists()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
-from test_vae import BINARY, CONTINUOUS, GREY, images_of, vae
-from test_vae_latents import PRIORS
+from helpers.command_line import genlab
+from helpers.runs import plain_config, read_json
+from helpers.vaes import BINARY, CONTINUOUS, GREY, PRIORS, images_of, vae
 from torch import Tensor, nn
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.config.datasets import DigitsConfig
 from genlab.data.spec import Batch, DataSpec
@@ -190,9 +188,9 @@ class TestEvaluation:
         plain["model"] |= {"hidden": [8], "latent": 2}
         train.start(plain, [], "run")
         words = ["evaluate", "ckpt=run", "device=cpu", "images=10", "importance_samples=30"]
-        assert main([*words, "run_dir=whole"]) == 0
-        assert main([*words, "batch_size=3", "run_dir=parts"]) == 0
-        whole, parts = (json.loads(Path(f"{d}/evaluation.json").read_text()) for d in ("whole", "parts"))
+        genlab(*words, "run_dir=whole")
+        genlab(*words, "batch_size=3", "run_dir=parts")
+        whole, parts = (read_json(f"{d}/evaluation.json") for d in ("whole", "parts"))
         assert whole["setting"]["importance_weighted_bound"] == "30 posterior samples"
         assert whole["importance_weighted_nats"] < whole["elbo_nats"]
         for name in ("importance_weighted_nats", "importance_weighted_nats_standard_error"):
@@ -203,7 +201,7 @@ class TestEvaluation:
     def test_other_families_refuse_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         train.start(plain_config("toy"), [], "run")
         capsys.readouterr()
-        assert main(["evaluate", "ckpt=run", "device=cpu", "importance_samples=5", "run_dir=out"]) == 2
+        genlab("evaluate", "ckpt=run", "importance_samples=5", "run_dir=out", code=2)
         (line,) = capsys.readouterr().err.splitlines()
         expected = "genlab: importance_samples=5: toy has no posterior to draw them from; leave"
         assert line == f"{expected} importance_samples out"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
-from test_vae import BINARY, images_of, vae
-from test_vae_latents import Rows
+from helpers.runs import metric_rows, plain_config
+from helpers.vaes import BINARY, Rows, images_of, vae
 from torch import Tensor, nn
 
 from genlab.commands import train
@@ -169,7 +166,7 @@ def test_training_lowers_the_bound(doubly: bool) -> None:
     plain["model"] |= {"hidden": [64], "latent": 4, "importance_samples": 5, "doubly_reparameterized": doubly}
     plain["optimizer"]["lr"] = 1e-2
     run = train.start(plain, [], "run")
-    rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows(run)
     logged = [row for row in rows if "images_per_second" in row]
     assert logged[-1]["importance_weighted_nats"] < 0.9 * logged[0]["importance_weighted_nats"]
     assert all(row["importance_weighted_nats"] < row["negative_elbo_nats"] for row in logged)

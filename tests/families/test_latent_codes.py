@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from games import ALL, DIGITS, make
+from helpers.games import ALL, DIGITS, make
 from torch import nn
 
 from genlab.config.autoencoders import VAEConfig

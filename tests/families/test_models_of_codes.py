@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import BLIND, TINY, advance, randomize
+from helpers.tiny_models import BLIND, TINY, advance, randomize
 from torch import Tensor
 
 from genlab import registry

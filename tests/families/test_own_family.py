@@ -5,7 +5,6 @@ This one has the shape of the adversarial families, with two players, and nothin
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_resume import assert_same_run
+from helpers.command_line import genlab
+from helpers.runs import assert_same_run, metric_rows, read_json
 from torch import Tensor, nn
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.config.schema import setting
 from genlab.data.spec import Batch, DataSpec
 from genlab.families.base import AdversarialFamily, Metrics, UpdateProtocol
@@ -101,9 +100,9 @@ def registered(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
 
 
 def test_trains_resumes_samples_and_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*COMMAND, "run_dir=run"]) == 0
+    genlab(*COMMAND, "run_dir=run")
     assert "a painter is never satisfied" in capsys.readouterr().err
-    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows("run")
     logged = [row for row in rows if "images_per_second" in row]
     assert [row["step"] for row in logged] == [2, 4, 6]
     for row in logged:
@@ -120,16 +119,16 @@ def test_trains_resumes_samples_and_is_evaluated(capsys: pytest.CaptureFixture[s
 
     shutil.copytree("run", "cut")
     Path("cut/checkpoints/step-00000006.pt").unlink()
-    assert main(["resume", "run=cut"]) == 0
+    genlab("resume", "run=cut")
     assert_same_run(Path("run"), Path("cut"))
 
     words = ["ckpt=run", "device=cpu"]
-    assert main(["sample", *words, "n=5", "npz=true", "run_dir=samples"]) == 0
+    genlab("sample", *words, "n=5", "npz=true", "run_dir=samples")
     images = np.load("samples/samples.npz")["images"]
     assert images.shape == (5, 8, 8, 1)
     assert len(np.unique(images.reshape(5, -1), axis=0)) == 5
-    assert main(["evaluate", *words, "split=validation", "run_dir=numbers"]) == 0
-    numbers = json.loads(Path("numbers/evaluation.json").read_text())
+    genlab("evaluate", *words, "split=validation", "run_dir=numbers")
+    numbers = read_json("numbers/evaluation.json")
     assert numbers["model"] == "tiny_game"
     assert numbers["judged_logit_standard_error"] > 0
     assert numbers["sample_diversity"] > 0
@@ -141,7 +140,7 @@ def test_its_settings_pass_the_same_door(capsys: pytest.CaptureFixture[str]) -> 
         "+model.latnt=4": "model.latnt: unknown key for tiny_game; did you mean model.latent?",
         "optimizer.players.jugde_net.lr=1": "did you mean optimizer.players.judge_net?",
     }.items():
-        assert main([*COMMAND, word, "run_dir=run"]) == 2
+        genlab(*COMMAND, word, "run_dir=run", code=2)
         (error,) = capsys.readouterr().err.splitlines()
         assert error.startswith("genlab: ")
         assert line in error
@@ -149,7 +148,7 @@ def test_its_settings_pass_the_same_door(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "--config-dir", "mine"]) == 0
+    genlab("list", "--config-dir", "mine")
     assert any(
         line.split()[:5] == ["tiny_game", "A", "game", "of", "my"]
         for line in capsys.readouterr().out.splitlines()

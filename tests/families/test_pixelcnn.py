@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import randomize
+from helpers.tiny_models import randomize
 from torch import Tensor
 
 from genlab.nets.autoregressive import PixelNet, PixelSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import advance, randomize, tiny, tiny_network
+from helpers.tiny_models import advance, randomize, tiny, tiny_network
 from torch import Tensor, nn
 
 from genlab.nets.causal import Scan

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from tiny_models import randomize
+from helpers.tiny_models import randomize
 from torch import Tensor
 
 from genlab.nets import pixelrnn

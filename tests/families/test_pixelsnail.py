@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import advance, tiny
+from helpers.tiny_models import advance, tiny
 from torch import Tensor
 
 from genlab.nets.pixelsnail import PixelSNAILNetwork, attend

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import shutil
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
-from test_resume import assert_same_run
+from helpers.command_line import genlab
+from helpers.runs import assert_same_run, metric_rows, plain_config, read_json
+from helpers.vaes import images_of
 from torch import Tensor
 from torch.distributions import Bernoulli
 
 from genlab import registry
-from genlab.cli.main import main
 from genlab.commands import train
 from genlab.commands.next import after_training
 from genlab.config.autoencoders import StackedDAEConfig
@@ -67,11 +66,6 @@ def update_of(
         trainer=TrainerConfig(**trainer),
     )
     return Update(family, config, ALONE)
-
-
-def images_of(spec: DataSpec = GREY, n: int = 6) -> Tensor:
-    levels = torch.randint(0, spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1))
-    return levels / (spec.levels - 1)
 
 
 def set_weights(family: StackedDAE, layer: int, weight: list, bias: list, visible: list) -> None:
@@ -310,17 +304,17 @@ def test_what_a_run_leaves_and_says(own_folder: Path, capsys: pytest.CaptureFixt
     files = {path.name for path in Path("run/samples").iterdir()}
     pictures = {"reconstructions.png", "filters.png", "step-00000006.png", "step-00000012.png"}
     assert files == {"real.png"} | pictures
-    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows("run")
     logged = [{key for key in row if key.startswith("layer")} for row in rows if "learning_rate" in row]
     both = {"layer1_cross_entropy_nats", "layer2_squared_error"}
     assert logged == [both, {"layer2_squared_error", "layer3_squared_error"}, {"layer3_squared_error"}]
     for verb, more in (("reconstruct", "count=10"), ("denoise", "count=10"), ("sample", "prior=fit")):
-        assert main([verb, "ckpt=run", more, "device=cpu", f"run_dir={verb}"]) == 0
+        genlab(verb, "ckpt=run", more, "device=cpu", f"run_dir={verb}")
     assert len(list(Path("sample/images").iterdir())) == 64
-    assert json.loads(Path("denoise/denoised.json").read_text())["noise"] == "masking"
-    assert main(["sample", "ckpt=run", "device=cpu"]) == 2
+    assert read_json("denoise/denoised.json")["noise"] == "masking"
+    genlab("sample", "ckpt=run", code=2)
     capsys.readouterr()
-    assert main(["evaluate", "ckpt=run", "images=20", "device=cpu"]) == 0
+    genlab("evaluate", "ckpt=run", "images=20")
     assert capsys.readouterr().out.splitlines()[-1] == "next: genlab reconstruct ckpt=run"
 
 
@@ -417,7 +411,7 @@ def test_settings_that_cannot_be(settings: dict, line: str) -> None:
 def test_what_cannot_be_trained_is_a_line_before_anything_is_written(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "model=stacked_dae", *words, "trainer.device=cpu", "run_dir=run"]) == 2
+    genlab("train", "model=stacked_dae", *words, "run_dir=run", code=2)
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"genlab: {line}")
     assert not Path("run").exists()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from games import DIGITS, POINTS, batches, gradients, make, snapshot
-from test_resume import assert_same
+from helpers.games import DIGITS, POINTS, batches, gradients, make, snapshot
+from helpers.runs import assert_same
 from torch import Tensor
 
 from genlab.adversarial import losses

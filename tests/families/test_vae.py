@@ -5,44 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
+from helpers.runs import metric_rows, plain_config
+from helpers.vaes import BINARY, COLOUR, CONTINUOUS, GREY, SPECS, Constant, Recorder, images_of, vae
 from torch import Tensor, nn
 
 from genlab.commands import train
 from genlab.config.autoencoders import VAEConfig
-from genlab.config.schema import from_plain
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.subsets import subset
-from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families import latent_variable
 from genlab.families.latent_variable import choose_likelihood
 from genlab.families.vae import VAE
 from genlab.rng import SampleRng
-
-BINARY = DataSpec("mnist", 1, 8, 8, levels=2, binarization="dynamic")
-GREY = DataSpec("digits", 1, 8, 8, levels=17)
-COLOUR = DataSpec("cifar10", 3, 12, 10)
-CONTINUOUS = DataSpec("digits", 1, 8, 8, levels=17, dequantized=True)
-SPECS = [BINARY, GREY, COLOUR, CONTINUOUS]
-
-
-def vae(spec: DataSpec = BINARY, **settings: Any) -> VAE:
-    torch.manual_seed(0)
-    plain = {"name": "vae", "hidden": [24], "latent": 5, "width": 4} | settings
-    return VAE(from_plain(VAEConfig, plain, "model"), spec)
-
-
-def images_of(spec: DataSpec, n: int) -> Tensor:
-    levels = torch.randint(0, spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1))
-    if spec.dequantized:
-        return (levels + torch.rand(levels.shape)) / spec.levels
-    return levels / (spec.levels - 1)
 
 
 def test_the_default_is_the_paper_s_bit_for_bit() -> None:
@@ -186,15 +165,6 @@ def test_the_reparameterised_latent_by_hand() -> None:
     assert latent.flatten().tolist() == pytest.approx([5, 0.5])  # 2 + 3 * noise
 
 
-class Constant(nn.Module):
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value = value
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value.expand(len(x), -1)
-
-
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name + str(spec.levels))
 def test_loss_sums_over_dimensions_averages_over_images_and_weighs_the_kl_alone(spec: DataSpec) -> None:
     model, images = vae(spec), images_of(spec, 7)
@@ -210,27 +180,6 @@ def test_loss_sums_over_dimensions_averages_over_images_and_weighs_the_kl_alone(
         torch.testing.assert_close(metrics["kl_nats"], kl.mean())
     torch.manual_seed(3)
     torch.testing.assert_close(model.negative_elbo(images)[0], (reconstruction + kl).mean())
-
-
-class Recorder:
-    """An update that only looks at the loss."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.steps = step, 100
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.group = Processes(0, 1, torch.device("cpu"))
-
-    def settings(self, player: str) -> Any:
-        raise NotImplementedError
-
-    def learning_rate(self, player: str) -> float:
-        raise NotImplementedError
-
-    def __call__(self, player: str, loss: Any, *batch: Tensor) -> dict[str, Tensor]:
-        assert player == "vae"
-        torch.manual_seed(0)
-        value, metrics = loss(*batch)
-        return metrics | {"loss": value}
 
 
 @pytest.mark.parametrize(
@@ -402,13 +351,13 @@ def test_sigma_is_learned_or_fixed(learns: bool) -> None:
         assert model.vae.log_sigma.grad != 0
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
+@pytest.mark.parametrize("network", ["mlp", "conv", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_training_lowers_the_bound(network: str) -> None:
     plain = plain_config("vae", steps=400, evaluate_every=0, checkpoint_every=0, log_every=10, sample_every=0)
     plain["model"] |= {"network": network, "hidden": [64], "width": 8, "latent": 4}
     plain["optimizer"]["lr"] = 1e-2
     run = train.start(plain, [], "run")
-    rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows(run)
     nats = [row["negative_elbo_nats"] for row in rows if "negative_elbo_nats" in row]
     assert nats[-1] < 0.9 * nats[0]
     assert (run / "samples" / "reconstructions.png").is_file()

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from conftest import plain_config
-from test_vae import BINARY, Constant, images_of, vae
+from helpers.runs import plain_config
+from helpers.vaes import BINARY, PRIORS, Constant, Rows, images_of, vae
 from torch import Tensor, nn
 
 from genlab import registry
@@ -74,9 +74,6 @@ class TestFullCovariance:
         assert expected > 0.3
         gap = self.gap("diagonal")
         assert ((gap.mean(0) - expected).abs() < 5 * gap.std(0) / math.sqrt(4000)).all()
-
-
-PRIORS = ["standard_normal", "uniform", "laplace", "mixture", "vampprior"]
 
 
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
@@ -201,17 +198,6 @@ class TestFreeBits:
 class Detached(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.detach()
-
-
-class Rows(nn.Module):
-    """Given numbers, whatever the images."""
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        self.rows = rows
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rows
 
 
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])

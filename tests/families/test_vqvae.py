@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import plain_config
-from test_autoregressive_verbs import genlab, one_line
+from helpers.command_line import genlab, one_line
+from helpers.runs import metric_rows, plain_config, read_json
+from helpers.vaes import BINARY, CONTINUOUS, GREY, images_of
 from torch import Tensor
 
 from genlab import registry
@@ -33,20 +33,12 @@ from genlab.trained.latent_space import codes_of_training
 from genlab.trained.model import load_model
 from genlab.training.update import Update
 
-BINARY = DataSpec("mnist", 1, 8, 8, levels=2, binarization="dynamic")
-GREY = DataSpec("digits", 1, 8, 8, levels=17)
-CONTINUOUS = DataSpec("digits", 1, 8, 8, levels=17, dequantized=True)
 SMALL = {"width": 6, "residual_blocks": 1, "codes": 5, "code_dimensions": 3}
 
 
 def vqvae(spec: DataSpec = BINARY, **settings: Any) -> VQVAE:
     torch.manual_seed(0)
     return VQVAE(from_plain(VQVAEConfig, {"name": "vqvae"} | SMALL | settings, "model"), spec)
-
-
-def images_of(spec: DataSpec, n: int) -> Tensor:
-    levels = torch.randint(0, spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1))
-    return levels / (spec.levels - 1)
 
 
 def codebook(vectors: list[list[float]], decay: float = 0.9, places: int = 2) -> Codebook:
@@ -328,7 +320,7 @@ def test_it_learns_more_codes_than_it_starts_with_and_better_images() -> None:
     plain["model"] |= {"width": 16, "codes": 32, "code_dimensions": 8, "halvings": 1}
     plain["optimizer"]["lr"] = 3e-3
     train.start(plain, [], "run")
-    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows("run")
     first, *_, last = [row for row in rows if "reconstruction_nats" in row]
     assert last["reconstruction_nats"] < 0.85 * first["reconstruction_nats"]
     assert last["codebook_perplexity"] > 8
@@ -453,7 +445,7 @@ def test_the_commands_on_latents(run: str, capsys: pytest.CaptureFixture[str]) -
     assert len(list(Path("interpolated/images").iterdir())) == 8
     assert "use between=images" in one_line(capsys, "interpolate", f"ckpt={run}")
     genlab("evaluate", f"ckpt={run}", "images=20", "run_dir=numbers")
-    facts = json.loads(Path("numbers/evaluation.json").read_text())
+    facts = read_json("numbers/evaluation.json")
     assert facts["elbo_nats"] == pytest.approx(facts["reconstruction_nats"] + 4 * math.log(5))
     assert "uniform prior over 5 codes at 2x2 places" in facts["setting"]["bound"]
     assert 1 <= facts["codebook_perplexity"] <= 5

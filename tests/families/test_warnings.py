@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
-from games import ALL, make
-from test_configs import composed
+from helpers.command_line import composed, genlab
+from helpers.games import ALL, make
+from helpers.runs import plain_config
 
 from genlab import registry
 from genlab.adversarial import health
-from genlab.cli.main import main
 from genlab.data.spec import DataSpec
 from genlab.device import Processes
 from genlab.runs.folder import last_validation
@@ -106,13 +105,13 @@ def test_a_critic_within_a_tiny_bound_is_said_to_teach_nothing(capsys: pytest.Ca
         "trainer.batch_size=16", "trainer.log_every=3", "trainer.evaluate_every=0", "trainer.sample_every=0",
         "trainer.device=cpu", "model.critic_steps=1", "model.hidden=[8]", "model.discriminator_hidden=[8]",
     ]  # fmt: skip
-    assert main([*command, "model.clip=1e-4", "run_dir=flat"]) == 0
+    genlab(*command, "model.clip=1e-4", "run_dir=flat")
     line = "the generator's gradient vanishes (norm"
     for text in (capsys.readouterr().err, Path("flat/train.log").read_text()):
         assert text.count(line) == 1
         assert "step 6: " + line in text
         assert "it has stopped learning; try a larger model.clip or model=wgan_gp" in text
-    assert main([*command, "model.clip=0.1", "run_dir=steep"]) == 0
+    genlab(*command, "model.clip=0.1", "run_dir=steep")
     assert " WARNING " not in Path("steep/train.log").read_text()
     assert line not in capsys.readouterr().err
 
@@ -153,7 +152,7 @@ class TestAnOpponentFarAhead:
             "optimizer.players.generator.lr=1e-4", "optimizer.players.discriminator.lr=2e-3", "run_dir=run",
             "trainer.steps=240", "trainer.log_every=12", "trainer.device=cpu", "trainer.evaluate_every=0",
         ]  # fmt: skip
-        assert main(command) == 0
+        genlab(*command)
         assert Path("run/train.log").read_text().count("the discriminator stays far ahead") == 1
 
 
@@ -166,7 +165,7 @@ class TestLatents:
             "dataset.dequantize=true", "trainer.steps=300", "trainer.log_every=50", "trainer.device=cpu",
             "trainer.evaluate_every=100", "optimizer.lr=3e-3", "run_dir=run", *words,
         ]  # fmt: skip
-        assert main(command) == 0
+        genlab(*command)
         return Path("run/train.log").read_text()
 
     def test_a_prior_unlike_the_posterior(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +177,7 @@ class TestLatents:
         assert "train with model.prior=vampprior model.kl_warmup=0.2, or draw with prior=fit" in log
         capsys.readouterr()
         for more, times in (([], 1), (["prior=fit", "components=1"], 0)):
-            assert main(["sample", "ckpt=run", "n=2", "device=cpu", f"run_dir=drawn{times}", *more]) == 0
+            genlab("sample", "ckpt=run", "n=2", f"run_dir=drawn{times}", *more)
             assert capsys.readouterr().err.count(f"warning: {line}") == times
 
     def test_a_collapsed_posterior(self) -> None:
@@ -193,7 +192,7 @@ class TestLatents:
         self.train("model.beta=0.001", "trainer.steps=100")
         Path("run/metrics.jsonl").unlink()
         assert last_validation(Path("run"), 100) == {}
-        assert main(["sample", "ckpt=run", "n=2", "device=cpu", "run_dir=drawn"]) == 0
+        genlab("sample", "ckpt=run", "n=2", "run_dir=drawn")
 
 
 def test_a_trouble_found_by_the_last_validation_alone_is_said(said: Any, toy: Any) -> None:
@@ -266,8 +265,8 @@ def test_what_is_over_a_batch_is_said_of_micro_batches(words: list[str], names: 
         "train", *words, "recipe=none", "trainer.steps=1", "trainer.batch_size=8", "trainer.device=cpu",
         "trainer.evaluate_images=8",
     ]  # fmt: skip
-    assert main([*command, "trainer.micro_batch_size=4", "run_dir=parts"]) == 0
-    assert main([*command, "trainer.micro_batch_size=8", "run_dir=whole"]) == 0
+    genlab(*command, "trainer.micro_batch_size=4", "run_dir=parts")
+    genlab(*command, "trainer.micro_batch_size=8", "run_dir=whole")
     line = f"trainer.micro_batch_size=4: {names} 4 images at a time instead of 8"
     assert Path("parts/train.log").read_text().count("WARNING trainer.micro_batch_size") == (
         names is not None
@@ -283,7 +282,7 @@ def test_the_log_says_which_weights_a_grid_shows(half_life: int) -> None:
         "trainer.batch_size=64", "trainer.device=cpu", "trainer.sample_every=20", "run_dir=run",
         f"trainer.ema_half_life_images={half_life}",
     ]  # fmt: skip
-    assert main(command) == 0
+    genlab(*command)
     lines = [line for line in Path("run/train.log").read_text().splitlines() if " shows " in line]
     average = [
         "the weights' moving average, half-life 64 images (growing to 100)",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 import torch
-from conftest import plain_config
-from games import COLOUR, DIGITS, MNIST, POINTS, batches, gradients, make
+from helpers.games import COLOUR, DIGITS, MNIST, POINTS, batches, gradients, make
+from helpers.runs import metric_rows, plain_config
 from torch import Tensor
 
 from genlab.adversarial import losses
@@ -368,7 +367,7 @@ class TestEstimate:
         plain["model"] |= {"hidden": [8], "discriminator_hidden": [8], "critic_steps": 2}
         plain["dataset"] |= {"points": 500}
         folder = train.start(plain, [], "run")
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = metric_rows(folder)
         rows = [row for row in rows if "images_per_second" in row]
         held = "gradient_penalty" if name == "wgan_gp" else "critic_saturated_share"
         assert len(rows) == 3

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.checkout import load_benchmark
 
 from genlab import registry
 from genlab.config.datasets import DigitsConfig, NpzConfig
@@ -19,17 +20,11 @@ from genlab.trained.ruler import Ruler
 
 CPU = torch.device("cpu")
 FIRST = (-0.095081, -0.405612, -0.212173)
-PATH = Path(__file__).parents[2] / "benchmarks" / "ruler.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(PATH.stem, PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("ruler")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ scikit-learn's digits, enlarged to 28x28, stand for MNIST, so that a training ta
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TEST_DATA
+from helpers.checkout import TEST_DATA
 from torch import nn
 
 from genlab import registry
@@ -39,6 +41,13 @@ def short(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_p
     if "slow" not in request.keywords:
         monkeypatch.setattr(module, "_STEPS", 40)
         monkeypatch.setattr(module, "_BATCH_SIZE", 32)
+
+
+@pytest.fixture
+def kept(short: None, made_once: Callable[..., Path], tmp_path: Path) -> Path:
+    """A folder with the file of a classifier of these digits, trained once for all tests that read it."""
+    made = made_once("small classifier", lambda folder: of_digits(DIGITS, CPU, folder=folder))
+    return Path(shutil.copytree(made, tmp_path / "kept"))
 
 
 @pytest.fixture
@@ -81,17 +90,17 @@ def test_trained_once_and_kept(tmp_path: Path, trained: Any, caplog: pytest.LogC
         assert not any(p.requires_grad for p in classifier.parameters())
 
 
-def test_the_accuracy_is_that_of_the_test_split(tmp_path: Path) -> None:
-    classifier = of_digits(DIGITS, CPU, folder=tmp_path)
+def test_the_accuracy_is_that_of_the_test_split(kept: Path) -> None:
+    classifier = of_digits(DIGITS, CPU, folder=kept)
     ((_, (images, labels, _)),) = registry.dataset(DIGITS).evaluation_batches("test", 500, 0)
     assert (classifier.classify(images) == labels).double().mean().item() == classifier.test_accuracy
 
 
-def test_the_same_weights_at_every_training(tmp_path: Path) -> None:
-    first = of_digits(DIGITS, CPU, folder=tmp_path / "a")
+def test_the_same_weights_at_every_training(kept: Path, tmp_path: Path) -> None:
+    first = of_digits(DIGITS, CPU, folder=kept)
     torch.manual_seed(99)
     with torch.no_grad():  # as a caller that evaluates
-        second = of_digits(DIGITS, CPU, folder=tmp_path / "b")
+        second = of_digits(DIGITS, CPU, folder=tmp_path / "new")
     assert equal(first, second)
 
 
@@ -102,28 +111,26 @@ def test_torch_s_random_numbers_are_left_alone(tmp_path: Path) -> None:
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_other_digits_get_a_classifier_of_their_own(tmp_path: Path, trained: Any) -> None:
-    of_digits(DIGITS, CPU, folder=tmp_path)
-    of_digits(DigitsConfig(size=28, validation_images=700), CPU, folder=tmp_path)
-    assert trained() == 2
-    assert len(files(tmp_path)) == 2
-    of_digits(DIGITS, CPU, folder=tmp_path)
+def test_other_digits_get_a_classifier_of_their_own(kept: Path, trained: Any) -> None:
+    of_digits(DigitsConfig(size=28, validation_images=700), CPU, folder=kept)
+    assert trained() == 1
+    assert len(files(kept)) == 2
+    of_digits(DIGITS, CPU, folder=kept)
     assert trained() == 0
 
 
 def test_other_settings_of_the_training_train_anew(
-    tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
+    kept: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_digits(DIGITS, CPU, folder=tmp_path)
     monkeypatch.setattr(module, "_STEPS", 20)
-    of_digits(DIGITS, CPU, folder=tmp_path)
-    assert trained() == 2
-
-
-def test_how_a_run_treats_its_images_does_not_matter(tmp_path: Path, trained: Any) -> None:
-    first = of_digits(DIGITS, CPU, folder=tmp_path)
-    second = of_digits(DigitsConfig(size=28, binarize="dynamic", flip=True), CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=kept)
     assert trained() == 1
+
+
+def test_how_a_run_treats_its_images_does_not_matter(kept: Path, trained: Any) -> None:
+    first = of_digits(DIGITS, CPU, folder=kept)
+    second = of_digits(DigitsConfig(size=28, binarize="dynamic", flip=True), CPU, folder=kept)
+    assert trained() == 0
     assert equal(first, second)
 
 
@@ -151,29 +158,29 @@ def flipped_bit(content: bytes) -> bytes:
     "damage", [flipped_bit, lambda content: content[:-100], lambda content: b"", lambda content: b"nonsense"]
 )
 def test_a_damaged_file_is_said_and_trained_anew(
-    damage: Any, tmp_path: Path, trained: Any, caplog: pytest.LogCaptureFixture
+    damage: Any, kept: Path, trained: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = of_digits(DIGITS, CPU, folder=tmp_path)
-    (path,) = files(tmp_path)
+    first = of_digits(DIGITS, CPU, folder=kept)
+    (path,) = files(kept)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     caplog.clear()
-    second = of_digits(DIGITS, CPU, folder=tmp_path)
+    second = of_digits(DIGITS, CPU, folder=kept)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.startswith(f"{path}: damaged (")
     assert trained() == 1
     assert equal(first, second)
-    of_digits(DIGITS, CPU, folder=tmp_path)
+    of_digits(DIGITS, CPU, folder=kept)
     assert trained() == 0  # the file is whole again
 
 
 @pytest.mark.parametrize("change", [{"digest": "0" * 64}, {"checksum": "0" * 64}, {"tensors": {}}])
-def test_a_file_of_another_training_is_not_used(change: dict[str, Any], tmp_path: Path, trained: Any) -> None:
-    first = of_digits(DIGITS, CPU, folder=tmp_path)
-    (path,) = files(tmp_path)
+def test_a_file_of_another_training_is_not_used(change: dict[str, Any], kept: Path, trained: Any) -> None:
+    first = of_digits(DIGITS, CPU, folder=kept)
+    (path,) = files(kept)
     torch.save(torch.load(path, weights_only=True) | change, path)
-    assert trained() == 1
-    assert of_digits(DIGITS, CPU, folder=tmp_path).test_accuracy == first.test_accuracy
+    assert trained() == 0
+    assert of_digits(DIGITS, CPU, folder=kept).test_accuracy == first.test_accuracy
     assert trained() == 1
 
 
@@ -184,12 +191,11 @@ class Malicious:
         return open, ("it-ran", "w")
 
 
-def test_no_code_of_a_file_is_run(tmp_path: Path, trained: Any) -> None:
-    of_digits(DIGITS, CPU, folder=tmp_path)
-    (path,) = files(tmp_path)
+def test_no_code_of_a_file_is_run(kept: Path, trained: Any) -> None:
+    (path,) = files(kept)
     torch.save({"format": Malicious()}, path)
-    of_digits(DIGITS, CPU, folder=tmp_path)
-    assert trained() == 2
+    of_digits(DIGITS, CPU, folder=kept)
+    assert trained() == 1
     assert not Path("it-ran").exists()
 
 
@@ -248,8 +254,8 @@ def test_modes_are_red_green_blue(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [20, 32, 64])
-def test_modes_of_another_size_are_those_of_the_same_digits_at_28_pixels(tmp_path: Path, size: int) -> None:
-    classifier = of_digits(DIGITS, CPU, folder=tmp_path)
+def test_modes_of_another_size_are_those_of_the_same_digits_at_28_pixels(kept: Path, size: int) -> None:
+    classifier = of_digits(DIGITS, CPU, folder=kept)
     _, (images, *_) = next(registry.dataset(DIGITS).evaluation_batches("test", 300, 0))
     stacked = images.view(-1, 3, 28, 28)
     resized = F.interpolate(stacked, (size, size), mode="bilinear", antialias=True)

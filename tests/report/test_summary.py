@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 import pytest
+from helpers.command_line import genlab
 
-from genlab.cli.main import main
 from genlab.report.summary import write_summary
 
 
@@ -41,7 +41,7 @@ def test_a_row_for_each_run_with_what_was_varied_and_the_last_numbers() -> None:
 
 def test_a_sweep_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["model=unrolled_gan", "dataset=ring", "trainer=smoke", "trainer.device=cpu", "trainer.steps=2"]
-    assert main(["train", "-m", *words, "model.unrolled_steps=0,1", "run_dir=all"]) == 0
+    genlab("train", "-m", *words, "model.unrolled_steps=0,1", "run_dir=all")
     assert "wrote all: summary.csv" in capsys.readouterr().out
     with Path("all/summary.csv").open() as file:
         table = list(csv.DictReader(file))
