@@ -114,15 +114,22 @@ def _generated_folder() -> Path:
 
 
 def _generate(folders: list[Path]) -> bool:
-    """Writes the missing files; returns whether there is any."""
-    for group in ("model", "dataset"):
-        for name in registry.own_names(group):
-            if any((folder / group / f"{name}.yaml").is_file() for folder in folders):
-                continue
-            path = _generated_folder() / group / f"{name}.yaml"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(_defaults(group, name), encoding="utf-8")
-    return any(_generated_folder().iterdir()) if _generated_folder.cache_info().currsize else False
+    """Writes the missing files, in the place of those of an earlier command; returns whether there is any."""
+    missing = [
+        (group, name)
+        for group in ("model", "dataset")
+        for name in registry.own_names(group)
+        if not any((folder / group / f"{name}.yaml").is_file() for folder in folders)
+    ]
+    if not missing:
+        return False
+    for old in _generated_folder().rglob("*.yaml"):
+        old.unlink()
+    for group, name in missing:
+        path = _generated_folder() / group / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(_defaults(group, name), encoding="utf-8")
+    return True
 
 
 def _defaults(group: str, name: str) -> str:
