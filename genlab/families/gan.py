@@ -119,7 +119,7 @@ class GAN(LatentFamily, AdversarialFamily):
         packing = config.model.packing
         if packing > 1 and cls.takes_labels:
             raise ConfigError(
-                f"model.packing={packing}: {config.model.name} takes single images with their labels; "
+                f"model.packing={packing}: {config.model.name} judges single images with their labels; "
                 "use model.packing=1"
             )
         for key in ("batch_size", "micro_batch_size"):

@@ -406,7 +406,7 @@ class LatentVariableModel(LatentFamily):
         elif "beta" in self._settings:
             remedies.append("train with a higher model.beta")
         if self.spec.kind == "images":
-            remedies.append("draw with prior=fit")
+            remedies.append("sample with prior=fit")
         return ", or ".join(remedies)
 
     @property

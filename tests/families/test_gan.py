@@ -435,7 +435,7 @@ REFUSED = [
     (["model.augmentation=[colour]"], "model.augmentation=colour: not one of color, translation, cutout"),
     (["model.network=mlp", "model.normalization=instance"], "model.normalization=instance: an mlp has no"),
     (["model.loss=hinge", "model.label_smoothing=0.1"], "model.label_smoothing: the hinge loss has no"),
-    (["model=acgan", "model.packing=2"], "model.packing=2: acgan takes single images"),
+    (["model=acgan", "model.packing=2"], "model.packing=2: acgan judges single images"),
     (["model.label_smoothing=0.5"], "model.label_smoothing=0.5: must be at least 0 and below 0.5"),
 ]
 

@@ -174,7 +174,7 @@ class TestLatents:
             "prior and posterior are apart: a classifier tells draws of the prior from latents of images in "
         )
         assert log.count(f"step 200: {line}") == log.count(line) == 1  # three validations found it
-        assert "train with model.prior=vampprior model.kl_warmup=0.2, or draw with prior=fit" in log
+        assert "train with model.prior=vampprior model.kl_warmup=0.2, or sample with prior=fit" in log
         capsys.readouterr()
         for more, times in (([], 1), (["prior=fit", "components=1"], 0)):
             genlab("sample", "ckpt=run", "n=2", f"run_dir=drawn{times}", *more)
