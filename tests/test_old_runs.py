@@ -2,6 +2,7 @@
 
 `old_runs` holds one run folder of each branch, of 20 steps on digits, from when an optimizer had one group of
 weights, the moving average a constant half-life, and its batch normalisation the raw weights' statistics.
+`old_runs_format_1` holds others of the last version that wrote format 1.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ from genlab.training.state import TrainingState
 
 OLD_RUNS = CHECKOUT / "tests" / "old_runs"
 NAMES = sorted(path.name for path in OLD_RUNS.iterdir() if path.is_dir())
+LATER_RUNS = CHECKOUT / "tests" / "old_runs_format_1"
+EVERY_RUN = sorted(
+    f"{folder.name}/{path.name}"
+    for folder in (OLD_RUNS, LATER_RUNS)
+    for path in folder.iterdir()
+    if path.is_dir()
+)
 
 
 @pytest.fixture
@@ -36,10 +44,14 @@ def old_runs(own_folder: Path) -> Path:
     return own_folder
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stored", EVERY_RUN)
 def test_it_loads_samples_evaluates_and_goes_on(
-    name: str, old_runs: Path, capsys: pytest.CaptureFixture[str]
+    stored: str, old_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    name = Path(stored).name
+    if stored.startswith(LATER_RUNS.name):
+        shutil.rmtree(name, ignore_errors=True)
+        shutil.copytree(LATER_RUNS / name, name)
     family = load_model(name, "auto", torch.device("cpu")).family
     if family.generates:
         genlab("sample", f"ckpt={name}", "n=2", "run_dir=sampled")
@@ -49,7 +61,7 @@ def test_it_loads_samples_evaluates_and_goes_on(
     assert all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
     genlab("resume", f"run={name}", "trainer.steps=24")
     assert "going on from" in capsys.readouterr().err
-    before = checkpoint.load(OLD_RUNS / name / "checkpoints/step-00000020.pt")
+    before = checkpoint.load(OLD_RUNS.parent / stored / "checkpoints/step-00000020.pt")
     after = checkpoint.find(name)[1]
     assert after["step"] == 24
     changed = {
