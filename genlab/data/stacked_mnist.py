@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genlab.config.datasets import StackedMNISTConfig
 from genlab.data.dataset import Dataset, pixels_of
+from genlab.data.modes import modes
 from genlab.data.stream import Levels, Source
 from genlab.data.torchvision_sets import MNIST
 from genlab.rng import derive_seed
@@ -63,12 +64,6 @@ def choose(split: str, images: int, digits: int) -> Tensor:
         return torch.empty(0, 3, dtype=torch.int64)
     generator = torch.Generator().manual_seed(derive_seed(_SEED, "stacked_mnist", split))
     return torch.randint(digits, (images, 3), generator=generator)
-
-
-def modes(digits: Tensor) -> Tensor:
-    """(N, 3) int64 digits 0..9 of the red, green and blue channel to (N,) int64 modes 0..999."""
-    red, green, blue = digits.unbind(1)
-    return 100 * red + 10 * green + blue
 
 
 class Stacked:

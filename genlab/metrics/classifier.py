@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genlab.data.dataset import Dataset
-from genlab.data.stacked_mnist import modes
+from genlab.data.modes import modes
 from genlab.errors import DataError
 from genlab.log import log
 from genlab.metrics import cache

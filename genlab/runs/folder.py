@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -178,14 +179,13 @@ def last_validation(run: Path, step: int) -> dict[str, float]:
 def describe_environment() -> dict[str, Any]:
     """What a reader needs to reproduce a run's numbers and times."""
     import torch
-    import torchvision
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "genlab": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": metadata.version("torchvision"),  # to import it takes a second
         "cuda": torch.version.cuda if gpus else None,
         "gpus": gpus,
         "processor": _processor(),

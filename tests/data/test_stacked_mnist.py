@@ -18,6 +18,7 @@ from genlab import registry
 from genlab.config.schema import from_plain
 from genlab.data import stacked_mnist
 from genlab.data.dataset import Dataset
+from genlab.data.modes import modes
 from genlab.data.torchvision_sets import MNIST
 from genlab.errors import ConfigError, DataError
 
@@ -105,7 +106,7 @@ def test_the_choice_neither_reads_nor_disturbs_the_run_s_random_numbers() -> Non
 def test_digits_are_uniform_and_the_channels_independent() -> None:
     table = stacked_mnist.choose("train", 128000, 10)
     assert table.shape == (128000, 3)
-    counts = stacked_mnist.modes(table).bincount(minlength=1000).double()
+    counts = modes(table).bincount(minlength=1000).double()
     assert counts.min() > 0
     chi_squared = ((counts - 128) ** 2 / 128).sum().item()
     assert abs(chi_squared - 999) < 5 * (2 * 999) ** 0.5  # mean and deviation of chi squared, 999 degrees
