@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genlab import plugins, registry
 from genlab.cli import main as main_module
 from genlab.cli.composing import Job
 from genlab.cli.main import main
@@ -26,6 +30,29 @@ def on_cpu(*words: str) -> tuple[str, ...]:
         return words
     key = "trainer.device=" if verb == "train" else "device="
     return words if any(word.startswith(key) for word in words) else (*words, f"{key}cpu")
+
+
+@contextlib.contextmanager
+def as_a_process() -> Iterator[None]:
+    """What is registered, or imported from the working folder, is gone afterwards, as when a process ends."""
+    kinds = (registry.FAMILIES, registry.DATASETS)
+    before, modules, path, named = (
+        [dict(kind) for kind in kinds],
+        set(sys.modules),
+        [*sys.path],
+        [*plugins._named],
+    )
+    try:
+        yield
+    finally:
+        for kind, entries in zip(kinds, before, strict=True):
+            kind.clear()
+            kind.update(entries)
+        for name in set(sys.modules) - modules:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(Path.cwd()):
+                del sys.modules[name]
+        sys.path[:], plugins._named[:] = path, named
+        plugins._generated_folder.cache_clear()
 
 
 def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
