@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.checkout import CHECKOUT
-from helpers.command_line import genlab
+from helpers.command_line import as_a_process, genlab
 
 from genlab import registry
+from genlab.cli.main import main
 from genlab.config.schema import setting
 from genlab.errors import ConfigError
 from genlab.registry import register_dataset, register_family
@@ -63,7 +67,27 @@ def run(
     return done.stdout + done.stderr
 
 
-def test_a_module_is_taken_by_every_command(own_folder: Path) -> None:
+def run_here(folder: Path, *argv: str, code: int = 0, variables: dict[str, str] | None = None) -> str:
+    """One command in this process, which forgets what it registers; what it printed."""
+    printed = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(folder),
+        as_a_process(),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        patch.delenv("GENLAB_MODULES", raising=False)
+        for name, value in (variables or {}).items():
+            patch.setenv(name, value)
+        assert main([*argv]) == code, printed.getvalue()
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "run", [run_here, pytest.param(run, marks=pytest.mark.slow)], ids=["one process", "processes"]
+)
+def test_a_module_is_taken_by_every_command(run: Callable[..., str], own_folder: Path) -> None:
     shutil.copy(PLUGINS / "my_models.py", own_folder)
     module = ("--module", "my_models")
     listing = run(own_folder, "list", *module)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.command_line import genlab
+from helpers.command_line import as_a_process, genlab
 from helpers.runs import assert_same_run, metric_rows, read_json
 from torch import Tensor, nn
 
@@ -93,10 +93,12 @@ COMMAND = [
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
-    monkeypatch.setitem(registry.FAMILIES, "tiny_game", f"{__name__}:TinyGame")
+def registered(own_folder: Path) -> Iterator[None]:
     (own_folder / "mine" / "model").mkdir(parents=True)
     (own_folder / "mine" / "model" / "tiny_game.yaml").write_text(MODEL)
+    with as_a_process():
+        registry.FAMILIES["tiny_game"] = f"{__name__}:TinyGame"
+        yield
 
 
 def test_trains_resumes_samples_and_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:

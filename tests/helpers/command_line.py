@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.hydra import Hydra
+from hydra.types import RunMode
 
+from genlab import plugins, registry
 from genlab.cli import main as main_module
 from genlab.cli.composing import Job
 from genlab.cli.main import main
@@ -28,6 +34,29 @@ def on_cpu(*words: str) -> tuple[str, ...]:
     return words if any(word.startswith(key) for word in words) else (*words, f"{key}cpu")
 
 
+@contextlib.contextmanager
+def as_a_process() -> Iterator[None]:
+    """What is registered, or imported from the working folder, is gone afterwards, as when a process ends."""
+    kinds = (registry.FAMILIES, registry.DATASETS)
+    before, modules, path, named = (
+        [dict(kind) for kind in kinds],
+        set(sys.modules),
+        [*sys.path],
+        [*plugins._named],
+    )
+    try:
+        yield
+    finally:
+        for kind, entries in zip(kinds, before, strict=True):
+            kind.clear()
+            kind.update(entries)
+        for name in set(sys.modules) - modules:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(Path.cwd()):
+                del sys.modules[name]
+        sys.path[:], plugins._named[:] = path, named
+        plugins._generated_folder.cache_clear()
+
+
 def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Returns the one line that answers a mistake, after which nothing is written."""
     before = sorted(Path().rglob("*"))
@@ -41,6 +70,10 @@ def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def composed(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[dict[str, Any]]:
     """Returns the plain configurations of one `genlab train` command, without run_dir; nothing is trained."""
     jobs: list[Job] = []
-    monkeypatch.setattr(main_module, "perform", lambda verb, job, run_dir: jobs.append(job))
-    assert main(["train", *words]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(main_module, "perform", lambda verb, job, run_dir: jobs.append(job))
+        if not any(word.startswith("sweep=") for word in words):
+            # Hydra composes everything once more only to see whether a file asks for a sweep
+            patch.setattr(Hydra, "get_mode", lambda *_, **__: RunMode.RUN)
+        assert main(["train", *words]) == 0
     return [{k: v for k, v in job.plain.items() if k != "run_dir"} for job in jobs]
