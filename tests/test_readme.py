@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from helpers.checkout import CHECKOUT, TEST_DATA, config_names, narrowed, read_c
 from helpers.command_line import as_a_process, genlab
 from helpers.documents import PAGES, Snippet, snippets
 from helpers.pictures import write_picture
+from helpers.runs import read_json
 from torch import Tensor
 
 import genlab as genlab_package
@@ -293,3 +295,20 @@ def test_what_a_page_says_runs(snippet: Snippet, folder_of: Callable[[Snippet], 
 def test_files_that_a_page_shows_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:\s]+)[)#\s]", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    notebook = read_json(CHECKOUT / "docs" / "python.ipynb")
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    with as_a_process():
+        for cell in cells:
+            exec(compile(cell, "cell", "exec"), names)
+    assert len(cells) > 4
+    assert names["images"].shape == (64, 1, 8, 8)
+    assert names["codes"].shape[0] == 64
+    assert names["numbers"]["elbo_nats"] > 0
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
