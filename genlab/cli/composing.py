@@ -160,8 +160,7 @@ def hydra_jobs(
         except Exception as error:  # raised further down: Hydra would print a page of its own
             problems.append(error)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), _raising_hydra():
         warnings.simplefilter("ignore")
         settings = [*_HYDRA_SETTINGS, f"hydra.sweep.dir='{scratch}'"]
         if more_folders:
@@ -178,6 +177,20 @@ def hydra_jobs(
         except Exception as error:
             raise ConfigError(explain.explain(error, ready)) from error
     return jobs
+
+
+@contextlib.contextmanager
+def _raising_hydra() -> Iterator[None]:
+    """Hydra hands exceptions on, instead of printing them, where this variable is set."""
+    name = "HYDRA_FULL_ERROR"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -18,10 +18,11 @@ from genlab.errors import ConfigError, storage_errors
 from genlab.log import log_to_console
 from genlab.report.pictures import write_pictures
 from genlab.runs.folder import create_folder
+from genlab.trained.comparison import Comparison, reading_of
 from genlab.trained.evaluation import evaluate
 from genlab.trained.model import LoadedModel, check_split, load_model
 from genlab.trained.numbers import numbers_of_images
-from genlab.trained.ruler import Comparison, readable, reading_of
+from genlab.trained.ruler import readable
 
 
 def main(plain: Mapping[str, Any]) -> None:

@@ -12,9 +12,10 @@ from genlab.config.commands import EvaluateConfig
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigError
 from genlab.log import log
+from genlab.trained.comparison import Comparison, reading_of
 from genlab.trained.model import LoadedModel, dataset_of
 from genlab.trained.numbers import evaluate_samples, mean_numbers, numbers_of_images, values_of_split
-from genlab.trained.ruler import Comparison, check_generates, generate, reading_of
+from genlab.trained.ruler import check_generates, generate
 
 
 @dataclass(frozen=True)
