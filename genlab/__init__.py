@@ -5,7 +5,7 @@
 >>> model = genlab.load(run)
 >>> images = model.sample(64, seed=3)
 
-Nothing here imports torch before a function is called.
+torch is not imported before a function is called.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is asked for."""
+    """Imports a public name at its first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

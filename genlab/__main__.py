@@ -1,4 +1,4 @@
-"""`python -m genlab`, and `torchrun ... -m genlab`."""
+"""The entry point of `python -m genlab` and `torchrun ... -m genlab`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, seeds, determinism, and the processes of a group."""
+"""The device of a run: precision, seeds, determinism, and the processes of a distributed group."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from genlab.rng import derive_seed
 
 
 def resolve(name: str, key: str = "trainer.device") -> torch.device:
-    """The device that a user means by `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+    """Returns the device that `auto`, `cpu`, `cuda`, `cuda:1` or `mps` stands for.
 
     Raises:
-        ConfigError: no such device, or not on this machine.
+        ConfigError: the name is unknown, or this machine does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,7 +29,7 @@ def resolve(name: str, key: str = "trainer.device") -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"{key}={name}: no such device; there is auto, cpu, cuda, cuda:1 and mps")
+        raise ConfigError(f"{key}={name}: no such device; use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"{key}={name}: this machine has no GPU that torch can use; use {key}=cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -42,30 +42,30 @@ def resolve(name: str, key: str = "trainer.device") -> torch.device:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Refuses, or allows again, operations whose result may differ from run to run."""
+    """Forbids, or allows again, operations whose result may differ from run to run."""
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 for matrix products and convolutions; needs no loss scaling, since bf16 has the range of fp32."""
+    """Returns a context that computes in bf16, which needs no loss scaling: it has the range of fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
 def seed_initialization(seed: int) -> None:
-    """The weights' first values: the same on every process."""
+    """Seeds the initialization of the weights: the same on every process."""
     torch.manual_seed(derive_seed(seed, "initialization"))
 
 
 def seed_training(seed: int, rank: int) -> None:
-    """Noise drawn by the steps: different on every process."""
+    """Seeds the noise drawn by training steps: different on every process."""
     torch.manual_seed(derive_seed(seed, "training", rank))
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """State of torch's default generators, as tensors on the CPU."""
+    """Returns the state of torch's default generators, as tensors on the CPU."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -75,7 +75,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """The inverse of `random_state`; a generator that the checkpoint does not hold stays as it is."""
+    """Restores the state from `random_state`; a generator that is not in it keeps its own state."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -84,22 +84,22 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
 
 
 NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
-"""Of an intermediate result computed in parts: 2 MiB, which a processor's cache holds; a GPU wants more."""
+"""Size of an intermediate result that is computed in parts: 2 MiB, to fit a CPU's cache; a GPU uses more."""
 
 
 def numbers_at_once(like: Tensor) -> int:
-    """How many numbers of an intermediate result to compute at a time, on the device of a tensor."""
+    """Returns how many numbers of an intermediate result to compute at a time, on the device of a tensor."""
     return NUMBERS_AT_ONCE.get(like.device.type, NUMBERS_AT_ONCE["cuda"])
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The group of processes that train one model together, started by torchrun; a group of one without it.
+    """The group of processes that train one model together, started by torchrun; without it, a group of one.
 
     Attributes:
-        rank: number of this process; process 0 chooses the run folder and writes.
-        world: how many there are.
-        device: of this process.
+        rank: the number of this process; process 0 chooses the run folder and writes.
+        world: the number of processes.
+        device: the device of this process.
     """
 
     rank: int
@@ -111,7 +111,7 @@ class Processes:
         return self.rank == 0
 
     def mean_(self, tensors: list[Tensor]) -> None:
-        """Replaces tensors by their mean over the group, all in one flat all-reduce."""
+        """Replaces tensors by their mean over the group, with a single all-reduce."""
         if self.world == 1 or not tensors:
             return
         flat = torch.cat([t.reshape(-1) for t in tensors])
@@ -121,12 +121,12 @@ class Processes:
             tensor.copy_(part.view_as(tensor))
 
     def broadcast_(self, tensors: list[Tensor]) -> None:
-        """Gives every process the tensors of process 0."""
+        """Sends the tensors of process 0 to every process."""
         for tensor in tensors if self.world > 1 else ():
             dist.broadcast(tensor, src=0)
 
     def gather(self, value: Any) -> list[Any]:
-        """One small value of each process, in the order of their ranks."""
+        """Collects one small value from each process, in the order of their ranks."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -136,7 +136,7 @@ class Processes:
 
 @contextlib.contextmanager
 def processes(device_name: str) -> Iterator[Processes]:
-    """Joins the group that torchrun started, if it did, and leaves it in the end."""
+    """Joins the group that torchrun started, if any, and leaves it at the end."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = resolve(device_name)
     if world == 1:

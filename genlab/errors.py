@@ -1,6 +1,6 @@
-"""Errors that end a command, and the exit codes a script can rely on.
+"""Errors that end a command, and the exit codes that scripts can rely on.
 
-0 done, 2 a mistake of the user's, 3 a loss that is not finite, 75 interrupted and ready to resume.
+0 success, 2 a user error, 3 a loss that is not finite, 75 interrupted and ready to resume.
 """
 
 import contextlib
@@ -10,25 +10,25 @@ from pathlib import Path
 
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: what batch systems read as "run me again"
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: batch systems run such a job again
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line: the key, the value and the remedy."""
+    """An error that the user can fix. The message is one line: the key, the value and the remedy."""
 
     exit_code = EXIT_USER_ERROR
 
 
 class ConfigError(UserError):
-    """A configuration that names an unknown key, a wrong type or a value out of range."""
+    """An error in the configuration: an unknown key, a wrong type or a value out of range."""
 
 
 class DataError(UserError):
-    """A dataset that is missing, damaged or unfit for the model."""
+    """A dataset that is missing, damaged or not suitable for the model."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing, damaged, foreign or of a newer format."""
+    """A checkpoint that is missing, damaged, not written by genlab or of a newer format."""
 
 
 class StorageError(UserError):
@@ -42,14 +42,14 @@ class DivergedError(UserError):
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop. Not an `Exception`, so that no handler takes it for a failure."""
+    """A signal that asked the run to stop. It is not an `Exception`, so no handler treats it as a failure."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager
 def storage_errors(where: Path) -> Iterator[None]:
-    """Turns a full disk or a read-only folder into one line."""
+    """Turns the error of a full disk or a read-only folder into one line."""
     try:
         yield
     except OSError as error:

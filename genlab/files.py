@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> None:
-    """Replaces a file in one stroke: a reader, or a crash, sees the old content or the new, never a part.
+    """Replaces a file atomically: a reader, or a crash, finds the old content or the new, never a part of it.
 
     Raises:
-        OSError: nothing was replaced, and no half-written file stays behind.
+        OSError: nothing was replaced, and no partial file remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> Non
             file.flush()
             os.fsync(file.fileno())
         if verify and temporary.read_bytes() != content:
-            raise OSError(None, "what was read back differs from what was written")
+            raise OSError(None, "the file's content differs from the data written")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -29,7 +29,7 @@ def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> Non
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a rename outlast a power cut, where the system lets a folder be opened."""
+    """Makes a rename survive a power failure, on systems where a folder can be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

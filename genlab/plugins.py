@@ -1,7 +1,7 @@
-"""Families and datasets of the user's own: modules that are named on the command line, and their files.
+"""Plug-ins: the user's own modules of families and datasets, and their configuration files.
 
-A configuration is data, and nothing is imported because a file names it. What a user types (`--module`), sets
-(`GENLAB_MODULES`) or installs (entry points, see `genlab.registry`) is imported.
+A configuration is data: a name in a file never imports anything. Only modules that a user types (`--module`),
+sets (`GENLAB_MODULES`) or installs (entry points, see `genlab.registry`) are imported.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from genlab.config.schema import to_plain
 from genlab.errors import ConfigError, UserError
 
 VARIABLE = "GENLAB_MODULES"
-"""Names of modules, separated by commas: as `--module`, for every command."""
+"""An environment variable with names of modules, separated by commas: like `--module`, for every command."""
 
 CONFIGS_GROUP = "genlab.configs"
-"""Entry points of installed packages that bring configurations: the value names their folder, as
-`package.folder`, which is laid out like the shipped one. Nothing is imported to find it."""
+"""Entry points of installed packages with configurations: the value names their folder, as `package.folder`,
+which is structured like the shipped one. Nothing is imported to find it."""
 
 
 _named: list[str] = []
@@ -37,20 +37,20 @@ _named: list[str] = []
 
 
 def flag() -> str:
-    """Returns ` --module NAMES` for a command to type next; nothing without modules of the command line."""
+    """Returns ` --module NAMES` for the next command to type; an empty string without such modules."""
     return f" --module {','.join(_named)}" if _named else ""
 
 
 def import_modules(names: str | None) -> None:
     """Imports the modules that a user names, which register families and datasets.
 
-    A module is looked for where Python looks, and last in the working folder.
+    Python's search path comes first, the working folder last.
 
     Args:
-        names: the value of `--module`: names separated by commas; the variable's are added.
+        names: the value of `--module`: names separated by commas; those in GENLAB_MODULES are added.
 
     Raises:
-        ConfigError: there is no such module, or it fails as it is imported.
+        ConfigError: a module does not exist, or its import fails.
     """
     for source, value in ((VARIABLE, os.environ.get(VARIABLE)), ("--module", names)):
         for name in (value or "").split(","):
@@ -80,16 +80,16 @@ def _import(name: str, typed: str) -> None:
 
 
 def config_folders(shipped: list[Path]) -> list[Path]:
-    """Returns the folders of configurations that plug-ins have.
+    """Returns the folders of configurations that plug-ins bring.
 
     First those of installed packages, then one of generated files: `GROUP/NAME.yaml` with the default of
-    every setting, for each registered name that has no file anywhere.
+    every setting, for each registered name that has no file.
 
     Args:
-        shipped: the folders where there may be files for them already.
+        shipped: the folders that may already contain files for those names.
 
     Raises:
-        ConfigError: an installed package announces a folder that it does not have.
+        ConfigError: an installed package announces a folder that does not exist.
     """
     folders = [_installed_folder(point.value, point.name) for point in entry_points(group=CONFIGS_GROUP)]
     folders += [_generated_folder()] if _generate([*shipped, *folders]) else []
@@ -114,7 +114,7 @@ def _generated_folder() -> Path:
 
 
 def _generate(folders: list[Path]) -> bool:
-    """Writes the missing files, in the place of those of an earlier command; returns whether there is any."""
+    """Writes the missing files and removes those of an earlier command; returns whether there are any."""
     missing = [
         (group, name)
         for group in ("model", "dataset")
@@ -133,7 +133,7 @@ def _generate(folders: list[Path]) -> bool:
 
 
 def _defaults(group: str, name: str) -> str:
-    """Returns a configuration file with the default of every setting, ??? where there is none."""
+    """Returns a configuration file with the default of every setting, ??? for those without a default."""
     kind = registry.look_up(registry.FAMILIES if group == "model" else registry.DATASETS, name, group)
     lines = [f"# {(kind.__doc__ or name).strip().splitlines()[0]}"]
     for field in dataclasses.fields(kind.Config):

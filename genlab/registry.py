@@ -1,8 +1,8 @@
-"""The dispatcher: a name in the configuration becomes a family, a dataset, an optimizer or a schedule.
+"""The registry: turns a name in the configuration into a family, dataset, optimizer or schedule.
 
-A name is looked up in the dictionaries of this module: what is shipped, what installed packages announce
-through the entry points `genlab.families` and `genlab.datasets`, and what `register_family` and
-`register_dataset` were told. No dotted path of a configuration is ever imported.
+Names are looked up in the dictionaries of this module: classes of genlab, those that installed packages
+announce through the entry points `genlab.families` and `genlab.datasets`, and those of `register_family` and
+`register_dataset`. A dotted path in a configuration is never imported.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 
 class Shipped(NamedTuple):
-    """Where a class of genlab's own is, as `module:name`, and its settings, which need no torch."""
+    """A class of genlab: its location as `module:name`, and its settings, which need no torch."""
 
     target: str
     config: str
 
 
 Entry = Shipped | str | type
-"""A class, or where it is: imported when it is asked for."""
+"""A class, or its location: the class is imported at its first use."""
 
 FAMILIES: dict[str, Entry] = {
     "gated_pixelcnn": Shipped(
@@ -99,7 +99,7 @@ FAMILIES: dict[str, Entry] = {
         "genlab.families.bilinear_game:BilinearGame", "genlab.config.adversarial:BilinearGameConfig"
     ),
 }
-"""model.name -> the family's class, or where it is; imported when it is asked for."""
+"""model.name -> the family's class or its location."""
 
 DATASETS: dict[str, Entry] = {
     "digits": Shipped("genlab.data.digits:Digits", "genlab.config.datasets:DigitsConfig"),
@@ -129,7 +129,7 @@ DATASETS: dict[str, Entry] = {
     "swiss_roll": Shipped("genlab.data.points:SwissRoll", "genlab.config.datasets:SwissRollConfig"),
     "none": Shipped("genlab.data.nothing:Nothing", "genlab.config.datasets:NothingConfig"),
 }
-"""dataset.name -> the source's class: `Config`, and `load(config) -> Dataset`."""
+"""dataset.name -> the source's class: it has `Config`, and `load(config) -> Dataset`."""
 
 OPTIMIZERS: dict[str, Entry] = {
     "adam": AdamConfig,
@@ -153,29 +153,29 @@ _NAME = re.compile(r"[A-Za-z]\w*")
 
 
 def register_family(name: str, family: type) -> None:
-    """Adds a model family of one's own, which every command then takes as `model=NAME`.
+    """Adds a model family, which every command then accepts as `model=NAME`.
 
-    Registering a name again replaces the class, e.g. when a cell of a notebook is run again.
+    Registering a name again replaces the class, e.g. when a notebook cell is run again.
 
     Args:
         name: a word of letters, digits and underscores.
         family: a subclass of `genlab.families.base.Family` with a `Config`.
 
     Raises:
-        ConfigError: genlab itself has a family of this name, or the class is not one.
+        ConfigError: genlab already has a family of this name, or the class is not a family.
     """
     _register(FAMILIES, "model", name, family, needs=("Config", "players", "step"))
 
 
 def register_dataset(name: str, source: type) -> None:
-    """Adds a dataset of one's own, which every command then takes as `dataset=NAME`.
+    """Adds a dataset, which every command then accepts as `dataset=NAME`.
 
     Args:
         name: a word of letters, digits and underscores.
         source: a class with a `Config`, and `load(config)`, which returns a `genlab.data.dataset.Dataset`.
 
     Raises:
-        ConfigError: genlab itself has a dataset of this name, or the class is not one.
+        ConfigError: genlab already has a dataset of this name, or the class is not a dataset.
     """
     _register(DATASETS, "dataset", name, source, needs=("Config", "load"))
 
@@ -201,18 +201,18 @@ def kinds(group: str) -> Mapping[str, Entry]:
 
 
 def own_names(key: str) -> list[str]:
-    """Returns the names of key "model" or "dataset" that are not genlab's own."""
+    """Returns the names of key "model" or "dataset" that are registered by plug-ins."""
     read_entry_points()
     return sorted(_POLYMORPHIC[key].keys() - _SHIPPED[key])
 
 
 @functools.cache
 def read_entry_points() -> None:
-    """Adds what installed packages announce, once; a class is imported when it is asked for."""
+    """Registers the classes that installed packages announce, once; each is imported at its first use."""
     for group, registry in (("genlab.families", FAMILIES), ("genlab.datasets", DATASETS)):
         for point in entry_points(group=group):
             if point.name in registry:
-                log.warning("%s: %s of an installed package has a name that is taken; left out", group, point)
+                log.warning("%s: %s of an installed package has a name already in use; ignored", group, point)
             else:
                 registry[point.name] = point.value
 
@@ -221,7 +221,7 @@ def look_up(registry: Mapping[str, Entry], name: Any, key: str) -> Any:
     """Returns the class that is registered under a name.
 
     Raises:
-        ConfigError: no such name, or an installed package's class that cannot be imported.
+        ConfigError: the name is unknown, or an installed package's class cannot be imported.
     """
     if name not in registry:
         read_entry_points()
@@ -233,7 +233,7 @@ def look_up(registry: Mapping[str, Entry], name: Any, key: str) -> Any:
 
 
 def config_of(registry: Mapping[str, Entry], name: Any, key: str) -> type:
-    """Returns the dataclass of the settings of what is registered under a name; torch only for plug-ins.
+    """Returns the dataclass of the settings of a registered name; imports torch only for plug-ins.
 
     Raises:
         ConfigError: as `look_up`.
@@ -246,7 +246,7 @@ def config_of(registry: Mapping[str, Entry], name: Any, key: str) -> type:
 
 
 def _imported(entry: str | type, given: str) -> Any:
-    """Returns a class, or what `module:name` says where it is."""
+    """Returns a class, importing it if only its location `module:name` is given."""
     if not isinstance(entry, str):
         return entry
     module, _, attribute = entry.partition(":")
@@ -262,27 +262,27 @@ def _imported(entry: str | type, given: str) -> Any:
 
 
 def check_known(key: str, part: Any, checkpoint: object) -> None:
-    """Refuses a checkpoint of a model or dataset that is not registered.
+    """Refuses a checkpoint whose model or dataset is not registered.
 
     Args:
         key: "model" or "dataset".
-        part: what the checkpoint's configuration says of it.
-        checkpoint: the file, for the message.
+        part: the checkpoint's configuration of it.
+        checkpoint: the checkpoint file, for the message.
 
     Raises:
-        CheckpointError: no such name; most often a plug-in is missing.
+        CheckpointError: the name is unknown, most often because a plug-in is missing.
     """
     read_entry_points()
     name = part.get("name") if isinstance(part, Mapping) else None
     if isinstance(name, str) and name not in _POLYMORPHIC[key]:
         raise CheckpointError(
-            f"ckpt={checkpoint}: needs {key}={name}, which is not here; add --module NAME, or install the "
-            "package that brings it"
+            f"ckpt={checkpoint}: needs {key}={name}, which is not registered; add --module NAME or "
+            "install the package that provides it"
         )
 
 
 def parse(plain: Mapping[str, Any]) -> TrainConfig:
-    """Returns a whole run's configuration, each part through the one door; brings no torch but for plug-ins.
+    """Returns the configuration of a run, checked by `from_plain`; imports torch only for plug-ins.
 
     Raises:
         ConfigError: see `genlab.config.schema.from_plain`.
@@ -305,10 +305,10 @@ def parse(plain: Mapping[str, Any]) -> TrainConfig:
 
 
 def train_config(plain: Mapping[str, Any]) -> TrainConfig:
-    """Returns a whole run's configuration, and asks the family whether its parts go together.
+    """Returns the configuration of a run, and lets the family check that its parts fit together.
 
     Raises:
-        ConfigError: see `parse`; also settings that do not go together.
+        ConfigError: see `parse`; also if settings do not fit together.
     """
     config = parse(plain)
     family_class = look_up(FAMILIES, config.model.name, "model")
@@ -322,12 +322,12 @@ def train_config(plain: Mapping[str, Any]) -> TrainConfig:
 
 
 def family(config: Any, spec: DataSpec) -> Family:
-    """The model that `config` names, for images of `spec`, on the CPU."""
+    """Builds the model that `config` names, for images of `spec`, on the CPU."""
     return look_up(FAMILIES, config.name, "model")(config, spec)
 
 
 def dataset(config: Any) -> Dataset:
-    """The dataset that `config` names, read from disk or downloaded."""
+    """Loads the dataset that `config` names, from disk or by download."""
     return look_up(DATASETS, config.name, "dataset").load(config)
 
 

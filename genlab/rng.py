@@ -9,22 +9,22 @@ from torch import Tensor
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose, e.g. `derive_seed(seed, "batch", 17)`; purposes do not overlap."""
+    """Derives a 63-bit seed for a purpose, e.g. `derive_seed(seed, "batch", 17)`; purposes do not overlap."""
     text = ":".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 class SampleRng:
-    """One stream of random numbers for each sample: row k depends on (seed, purpose, indices[k]) alone.
+    """Independent streams of random numbers: row k depends only on (seed, purpose, indices[k]).
 
-    So sample 5 of seed 3 is the same picture whether it is drawn alone or among 10,000, on a CPU or a GPU.
+    So sample 5 of seed 3 is the same image whether it is drawn alone or among 10,000, on a CPU or a GPU.
     The streams are segments of one Philox sequence (Salmon et al. 2011), 2**192 draws apart.
 
     Args:
         seed: any whole number >= 0.
         indices: the samples' numbers, >= 0.
         device: where the numbers are put. They are always drawn on the CPU.
-        purpose: keeps streams of the same seed apart, e.g. "sample" and "evaluate".
+        purpose: separates streams of the same seed, e.g. "sample" and "evaluate".
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class SampleRng:
         return len(self._streams)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, (n, *shape), float32."""
+        """Draws standard normal numbers, (n, *shape), float32."""
         return self._stack([g.standard_normal(shape, dtype=np.float32) for g in self._streams], shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Numbers uniform over [0, 1), (n, *shape), float32."""
+        """Draws numbers uniform over [0, 1), (n, *shape), float32."""
         return self._stack([g.random(shape, dtype=np.float32) for g in self._streams], shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """Whole numbers uniform over 0..high-1, (n, *shape), int64."""
+        """Draws integers uniform over 0..high-1, (n, *shape), int64."""
         return self._stack([g.integers(high, size=shape) for g in self._streams], shape)
 
     def _stack(self, rows: list, shape: tuple[int, ...]) -> Tensor:

@@ -157,7 +157,7 @@ def test_mistakes_are_user_errors_of_one_line(load: dict[str, TrainedModel], own
         "did you mean model.latent": lambda: genlab.compose("model=vae", "+model.latnt=3"),
         "modle=vae": lambda: genlab.train("modle=vae"),
         "several runs at once|several values": lambda: genlab.train("seed=0,1"),
-        "no flag of Python's": lambda: genlab.compose("-m", "seed=0,1"),
+        "this flag has no effect from Python": lambda: genlab.compose("-m", "seed=0,1"),
         "encodes no images": lambda: load["gan"].encode(images),
         "completes no images": lambda: load["vae"].complete(images, torch.ones(8, 8)),
         "has no likelihood": lambda: load["gan"].score(images),

@@ -138,4 +138,4 @@ def test_a_family_without_numbers_of_an_image_is_refused(
     gan: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = one_line(capsys, "evaluate", f"ckpt={gan}", "images=10", "per_image=true", "run_dir=out")
-    assert line == "genlab: per_image=true: gan gives no number for an image; leave per_image out"
+    assert line == "genlab: per_image=true: gan has no metric of single images; leave per_image out"

@@ -188,14 +188,14 @@ def test_experiment_over_recipe_and_command_line_over_both(performed: list, tmp_
 
 MISTAKES = {
     "tran": "tran: no such command; did you mean train?",
-    "seed=1": "say what to do first",
+    "seed=1": "missing command before seed=1",
     "train --mutirun": "did you mean --multirun?",
     "train --cfg": "--cfg: needs a value",
     "train --cfg jab": "not one of job, hydra, all",
     "train --config-dir nowhere": "no such folder",
     "train --config-name nowhere": "nowhere: no such configuration",
     "train --experimental-rerun=x.pickle": "no such flag",
-    "train -m --cfg job": "--multirun: does not go with --cfg",
+    "train -m --cfg job": "--multirun: cannot be combined with --cfg",
     "train --resolve": "add --cfg job",
     "train model": "did you mean model=",
     "train model.latent = 3": "model.latent: expected key=value",
@@ -210,17 +210,17 @@ MISTAKES = {
     "train recipe=nothing_like_it": "recipe=nothing_like_it: no such recipe",
     "train recipe=null,none -m": "cannot be swept over",
     "train experiment=nothing_like_it": "no such experiment",
-    "train ++model=vae": "++model=vae: a group is chosen without ++",
+    "train ++model=vae": "++model=vae: choose a group without ++",
     "train +paper.name=x": "paper: unknown key for genlab train",
     "train dataset@other=mnist": "dataset@other",
     "train hydra/launcher=joblib": "hydra/launcher=joblib",
     "train hydra.nothing=1": "hydra.nothing",
     "train model.latnt=3": "model.latnt: unknown key for vae; did you mean model.latent?",
-    "train +model.latent=3": "+model.latent: there is one already; leave out the +",
-    "train ~model.latnt": "~model.latnt: there is nothing to take away",
+    "train +model.latent=3": "+model.latent: the key already exists; leave out the +",
+    "train ~model.latnt": "~model.latnt: cannot delete: no such key",
     "train ~model": "model",
-    "train model.latent=[1,2": "model.latent=[1,2: the value cannot be read",
-    "train dataset.root=a=b": "dataset.root=a=b: the value cannot be read; put it in two pairs of quotes",
+    "train model.latent=[1,2": "model.latent=[1,2: the value cannot be parsed",
+    "train dataset.root=a=b": "dataset.root=a=b: the value cannot be parsed; put it in two pairs of quotes",
     "train model.latent=1,2": "model.latent=1,2: several values; add -m",
     "train seed=range(1,3)": "add -m",
     "train hydra.job.name=a,b -m": "cannot be swept",
@@ -272,9 +272,9 @@ MISTAKES = {
     "resume": "run: missing; add run=outputs/train/...",
     "resume run=nowhere": "run=nowhere: no such folder",
     "resume run=. -m": "--multirun",
-    "resume run=.": "run=.: no config.yaml in it",
+    "resume run=.": "run=.: has no config.yaml",
     "completion": "bash, zsh, fish",
-    "completion bsh": "bsh: no completion for it; did you mean bash?",
+    "completion bsh": "bsh: no completion for this shell; did you mean bash?",
 }
 
 
@@ -489,7 +489,7 @@ def test_no_sweep_in_a_group_of_processes(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["train", "-m", "seed=0,1"]) == 2
-    assert "start torchrun once for each job" in capsys.readouterr().err
+    assert "start torchrun separately for each job" in capsys.readouterr().err
 
 
 # Help, list, completion, imports
@@ -519,7 +519,7 @@ def test_help_pages_teach(verb: str, capsys: pytest.CaptureFixture[str]) -> None
     assert main([verb, "--help"]) == 0
     page = capsys.readouterr().out
     assert page.count(f"\n  genlab {verb}") >= 2 or "eval" in page
-    assert "exit codes: 0 done, 2" in page
+    assert "exit codes: 0 success, 2" in page
     assert max(map(len, page.splitlines())) <= 120
     if verb == "train":
         assert "model=        vae" in page

@@ -165,7 +165,7 @@ def test_pictures_that_are_noisy_already_get_no_noise_and_no_ratio(
 
 
 MISTAKES = {
-    "noise=none level=0.1": "level=0.1: does not go with noise=none; leave it out",
+    "noise=none level=0.1": "level=0.1: cannot be combined with noise=none; leave it out",
     "level=1.5": "level=1.5: salt_and_pepper sets a share of the pixels; use a number up to 1",
     "noise=masking level=2": "level=2: masking sets a share of the pixels",
     "noise=salt": "noise=salt: ",

@@ -280,9 +280,9 @@ def test_one_s_own_pictures(vae: str, drawn: list[tuple], capsys: pytest.Capture
 MISTAKES = {
     "images=nowhere": "images=nowhere: no such picture or folder",
     "images=one.png map=tsne": "images=one.png: 1 there, 4 are needed; give a folder of more",
-    "images=one.png dataset=npz": "dataset=npz: does not go with images=one.png; leave one out",
-    "count=3 map=tsne": "map=tsne: of 3 images, it takes 4; use map=pca",
-    "dataset.flip=true": "dataset.flip: the data stay as in training",
+    "images=one.png dataset=npz": "dataset=npz: cannot be combined with images=one.png; leave one out",
+    "count=3 map=tsne": "map=tsne: has 3 images, needs at least 4; use map=pca",
+    "dataset.flip=true": "dataset.flip: dataset settings are fixed by the checkpoint",
     "dataset=ring": "dataset=ring: has no images; choose another",
     "dataset=none": "dataset=none: has no images; choose another",
     "dataset=npz": "dataset.path: missing; add dataset.path=...",

@@ -111,7 +111,7 @@ def test_a_model_of_one_image_has_no_spread_of_codes(
     verb, *more = words.split()
     line = one_line(capsys, verb, f"ckpt={ae}", *more)
     assert line.startswith(f"genlab: {given}")
-    assert "trained on one image, whose code has no spread" in line
+    assert "trained on one image: its codes have no spread" in line
 
 
 def test_what_to_type_next_works(ae: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,8 +206,8 @@ def test_left_halves_say_that_they_do_not_look_ahead(run: str, capsys: pytest.Ca
     genlab("complete", f"ckpt={run}", "count=2", "n=3", "keep=left", "run_dir=one")
     out, err = capsys.readouterr()
     assert [line for line in err.splitlines() if line.startswith("keep=")] == [
-        "keep=left: known pixels that come later in the scan are not looked ahead to; "
-        "resample=16 comes closer"
+        "keep=left: a pixel is drawn without regard to known pixels later in the scan; "
+        "resample=16 reduces the error"
     ]
     assert out.splitlines()[-1] == f"next: genlab complete ckpt={run} keep=left resample=16"
     assert facts_of("one")["exact"] is False
@@ -275,8 +275,8 @@ def test_labels_are_the_user_s_the_image_s_or_drawn(labelled: str) -> None:
 
 def mistakes() -> dict[str, str]:
     return {
-        "keep=tpo": "keep=tpo: no such picture of a mask; did you mean keep=top?",
-        "keep=nowhere.png": "keep=nowhere.png: no such picture of a mask; use keep=top or keep=left",
+        "keep=tpo": "keep=tpo: no such mask image; did you mean keep=top?",
+        "keep=nowhere.png": "keep=nowhere.png: no such mask image; use keep=top or keep=left",
         "keep=text.png": "keep=text.png: cannot be read (cannot identify image file",
         "keep=wide.png": "keep=wide.png: a mask of 8x10 pixels (height x width), the images have 8x8; resize",
         "keep=white.png": "keep=white.png: keeps every pixel",
@@ -293,7 +293,7 @@ def mistakes() -> dict[str, str]:
         "temperature=0": "temperature=0.0: must be above 0",
         "count=0": "count=0: must be at least 1",
         "split=tset": "did you mean split=test?",
-        "dataset.flip=true": "dataset.flip: the data stay as in training",
+        "dataset.flip=true": "dataset.flip: dataset settings are fixed by the checkpoint",
         "run_dir=mixed": "run_dir=mixed: holds files already",
     }
 

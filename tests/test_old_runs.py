@@ -60,7 +60,7 @@ def test_it_loads_samples_evaluates_and_goes_on(
     numbers = read_json("evaluated/evaluation.json")
     assert all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
     genlab("resume", f"run={name}", "trainer.steps=24")
-    assert "going on from" in capsys.readouterr().err
+    assert "resuming from" in capsys.readouterr().err
     before = checkpoint.load(OLD_RUNS.parent / stored / "checkpoints/step-00000020.pt")
     after = checkpoint.find(name)[1]
     assert after["step"] == 24

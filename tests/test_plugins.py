@@ -100,7 +100,7 @@ def test_a_module_is_taken_by_every_command(run: Callable[..., str], own_folder:
     trained = run(own_folder, "train", *module, *chosen, *SMALL, "run_dir=run")
     assert "next: genlab sample ckpt=run --module my_models" in trained
     line = run(own_folder, "sample", "ckpt=run", "n=4", code=2)
-    assert line.strip().endswith("add --module NAME, or install the package that brings it")
+    assert line.strip().endswith("add --module NAME or install the package that provides it")
     assert "model=my_mixture" in line
     variable = {"GENLAB_MODULES": "my_models"}
     run(own_folder, "sample", "ckpt=run", "n=4", "run_dir=samples", variables=variable)

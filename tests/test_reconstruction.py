@@ -106,7 +106,7 @@ MISTAKES = {
     "images=wide.png": "images=wide.png: 8x10 pixels (height x width), the model's images have 8x8",
     "count=0": "count=0: must be at least 1",
     "split=tset": "did you mean split=test?",
-    "dataset.flip=true": "dataset.flip: the data stay as in training",
+    "dataset.flip=true": "dataset.flip: dataset settings are fixed by the checkpoint",
     "run_dir=full": "run_dir=full: holds files already",
 }
 

@@ -117,7 +117,7 @@ def test_mean_and_standard_error_by_hand(run: Path) -> None:
 
 
 def test_evaluate_refuses_other_data(run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"dataset\.flip: the data stay as in training"):
+    with pytest.raises(ConfigError, match=r"dataset\.flip: dataset settings are fixed by the checkpoint"):
         evaluate.main({"ckpt": "run", "dataset": {"flip": True}})
 
 

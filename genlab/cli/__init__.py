@@ -1,1 +1,1 @@
-"""The command line: verbs in front of Hydra's grammar. Nothing here imports torch before a verb needs it."""
+"""The command line: verbs in front of Hydra's grammar. torch is imported only when a verb needs it."""

@@ -1,4 +1,4 @@
-"""The Python door to the command line: `genlab.train` and `genlab.compose`."""
+"""The Python interface to the command line: `genlab.train` and `genlab.compose`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genlab.errors import ConfigError
 
 
 def compose(*typed: str) -> dict[str, Any]:
-    """Composes the configuration of a run and does nothing else: what `--cfg job` prints.
+    """Composes the configuration of a run without running it, as `--cfg job` does.
 
     Args:
         typed: the words of the command line after `genlab train`, e.g. "model=vae", "trainer.steps=500".
@@ -23,7 +23,7 @@ def compose(*typed: str) -> dict[str, Any]:
         nested dictionaries of plain values: model, dataset, optimizer, schedule, trainer, seed, run_dir.
 
     Raises:
-        UserError: a word is wrong; the line that the command line would print.
+        UserError: a word is wrong; the message is the one that the command line would print.
     """
     plain = _job(typed).plain
     registry.parse({key: value for key, value in plain.items() if key != "run_dir"})
@@ -41,10 +41,10 @@ def train(*typed: str, run_dir: str | os.PathLike[str] | None = None) -> Path:
         the run folder, for `genlab.load`.
 
     Raises:
-        UserError: a word is wrong, or the dataset is not there; nothing was written.
+        UserError: a word is wrong, or the dataset is missing; nothing was written.
         DivergedError: a loss was not finite.
     """
-    from genlab.commands import train as command  # brings torch
+    from genlab.commands import train as command  # imports torch
 
     job = _job(typed)
     plain = {key: value for key, value in job.plain.items() if key != "run_dir"}
@@ -56,7 +56,7 @@ def _job(typed: tuple[str, ...]) -> Job:
     command = words.sort(["train", *typed])
     if command.flags.keys() - {"--config-dir", "--module"}:
         flag = min(command.flags.keys() - {"--config-dir", "--module"})
-        raise ConfigError(f"{flag}: no flag of Python's; use the command line for it")
+        raise ConfigError(f"{flag}: this flag has no effect from Python; use the command line for it")
     plugins.import_modules(command.modules)
     jobs = compose_jobs(command, words.config_folders(command, configs_folder()))
     if len(jobs) > 1 or jobs[0].swept:

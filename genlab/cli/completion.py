@@ -1,7 +1,7 @@
-"""Completion of words in the shell: scripts to evaluate, and the answers that they ask for.
+"""Shell completion: the scripts that a shell evaluates, and the completions that they ask for.
 
-The scripts call `genlab -sc query=SHELL` with the line in COMP_LINE, as Hydra's own do. Keys of settings are
-those of the configuration that the words before them compose.
+The scripts call `genlab -sc query=SHELL` with the line in COMP_LINE, as Hydra's own scripts do. The keys of
+settings are those of the configuration that the preceding words compose.
 """
 
 from __future__ import annotations
@@ -50,26 +50,26 @@ complete -c genlab -f -a '(__genlab_complete)'"""
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 _PATH_KEYS = ("run", "run_dir", "dataset.root", "dataset.path", "dataset.ckpt")
-"""Keys of train and resume, and of datasets, that take a path."""
+"""Keys of train, resume and datasets whose value is a path."""
 
 
 def script(shell: str | None) -> str:
-    """What a shell has to evaluate.
+    """Returns the completion script that a shell must evaluate.
 
     Raises:
-        ConfigError: no such shell.
+        ConfigError: the shell is not supported.
     """
     if shell is None:
-        raise ConfigError(f"completion: say for which shell: {', '.join(_SCRIPTS)}")
+        raise ConfigError(f"completion: missing the name of a shell; add one of: {', '.join(_SCRIPTS)}")
     if shell not in _SCRIPTS:
-        raise ConfigError(f"{shell}: no completion for it{suggest(shell, _SCRIPTS)}")
+        raise ConfigError(f"{shell}: no completion for this shell{suggest(shell, _SCRIPTS)}")
     return _SCRIPTS[shell]
 
 
 def answer(shell: str, shipped: Path) -> int:
-    """Prints the words that may stand where the cursor is, a line each; none where anything is unclear."""
+    """Prints the words that fit at the cursor, one per line; prints nothing if the line cannot be parsed."""
     if shell not in _SCRIPTS:
-        raise ConfigError(f"query={shell}: no completion for it{suggest(shell, _SCRIPTS)}")
+        raise ConfigError(f"query={shell}: no completion for this shell{suggest(shell, _SCRIPTS)}")
     line = os.environ.get("COMP_LINE", "")
     with contextlib.suppress(ValueError):
         line = line[: int(os.environ.get("COMP_POINT", ""))]
@@ -79,7 +79,7 @@ def answer(shell: str, shipped: Path) -> int:
 
 
 def candidates(line: str, shipped: Path) -> list[str]:
-    """The words that may complete the last one of a line; the line starts with the program's name."""
+    """Returns the words that may complete the last word of a line that starts with the program's name."""
     typed = line.split()
     last = typed.pop() if typed and not line[-1].isspace() else ""
     program = next((k for k, word in enumerate(typed) if os.path.basename(word) == "genlab"), 0)

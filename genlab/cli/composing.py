@@ -1,7 +1,7 @@
-"""Composing configurations: all that the bench asks of Hydra.
+"""Composition of configurations: everything that genlab uses Hydra for.
 
-Hydra composes and is done before the work starts, so that errors are raised as they are and a failing job of
-a sweep stops no other.
+Hydra has finished composing before the work starts. So errors are raised unchanged, and a failing job of a
+sweep does not stop the others.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Job:
     """One composed configuration.
 
     Attributes:
-        plain: resolved, without Hydra's own part.
-        overrides: the words behind it, as typed.
-        swept: it is one of a sweep's.
-        recipe: the name of the recipe that is part of it; None without one.
+        plain: the resolved configuration, without Hydra's own part.
+        overrides: the words that produced it, as typed.
+        swept: whether it is one job of a sweep.
+        recipe: the name of the recipe that is part of it; None if there is none.
     """
 
     plain: dict[str, Any]
@@ -52,23 +52,23 @@ class Job:
 
 
 def configs_folder() -> Path:
-    """The shipped configurations: inside an installed package, beside the package in a checkout."""
+    """Returns the folder of shipped configurations: inside an installed package, else beside the package."""
     packaged = Path(__file__).parents[1] / "configs"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 def compose(command: words.Command, folders: list[Path]) -> list[Job]:
-    """Composes the configuration of each job; none when Hydra only had something to show.
+    """Composes the configuration of each job; returns no jobs if Hydra only printed information.
 
     Raises:
-        ConfigError: the words do not make a configuration.
+        ConfigError: the words do not form a valid configuration.
     """
     flags = command.flags
     ready = words.for_hydra(command, folders)
     stored = None
     if command.verb == "resume":
         if refused := {"--multirun", "--config-name", "--config-path"} & flags.keys():
-            raise ConfigError(f"{min(refused)}: genlab resume goes on with one run and its own configuration")
+            raise ConfigError(f"{min(refused)}: genlab resume continues one run as configured; leave it out")
         stored = words.stored_config(command.value("run"))
         ready = {word: typed for word, typed in ready.items() if not typed.startswith("run=")}
     more = words.plugin_folders(command, folders)
@@ -83,7 +83,7 @@ def compose(command: words.Command, folders: list[Path]) -> list[Job]:
         )
     there = {path.stem for folder in folders for path in (folder / "recipe").glob("*.yaml")}
     jobs = [job if job.recipe in there else dataclasses.replace(job, recipe=None) for job in jobs]
-    # a key of sweep/*.yaml may be given again by hand, and then comes more than once
+    # A key of sweep/*.yaml may be given again on the command line, and then appears more than once.
     jobs = [job for k, job in enumerate(jobs) if job.plain not in [other.plain for other in jobs[:k]]]
     if shown:
         _show(jobs, flags.get("--package"))
@@ -96,7 +96,7 @@ def compose(command: words.Command, folders: list[Path]) -> list[Job]:
 
 
 def _over_recipe(jobs: list[Job], without_recipe: list[Job], chosen: list[str]) -> list[Job]:
-    """A group that the user chose by name, e.g. trainer=smoke, is taken as it stands, without a recipe."""
+    """Gives a group that the user chose by name, e.g. trainer=smoke, priority over the recipe's settings."""
 
     def but_recipe(job: Job) -> tuple[str, ...]:
         return tuple(word for word in job.overrides if not word.startswith("recipe="))
@@ -109,7 +109,7 @@ def _over_recipe(jobs: list[Job], without_recipe: list[Job], chosen: list[str]) 
 
 
 def _show(jobs: list[Job], package: str | bool | None) -> None:
-    """Prints what would run, or one part of it, as YAML."""
+    """Prints the configurations that would run, or one part of them, as YAML."""
     import yaml
 
     for job in jobs:
@@ -130,14 +130,14 @@ def hydra_jobs(
     stored: Mapping[str, Any] | None = None,
     more_folders: Sequence[Path] = (),
 ) -> list[Job]:
-    """Lets Hydra do with `argv` what it does, and collects what it composes.
+    """Passes `argv` to Hydra and collects the configurations that it composes.
 
     Args:
-        name: of the primary configuration.
+        name: the name of the primary configuration.
         argv: flags and overrides for Hydra.
-        ready: those overrides that stand for another word, see `genlab.cli.words.for_hydra`.
-        stored: a primary configuration that is not among the shipped ones.
-        more_folders: of configurations, beside the shipped one and that of --config-dir.
+        ready: the overrides that replace a typed word, see `genlab.cli.words.for_hydra`.
+        stored: a primary configuration that is not among the shipped ones; None to use `name`.
+        more_folders: folders of configurations, beside the shipped one and that of --config-dir.
     """
     import hydra
     from hydra.core.config_store import ConfigStore
@@ -157,7 +157,7 @@ def hydra_jobs(
             task: Any = OmegaConf.to_container(chosen.overrides.task, resolve=False)
             overrides = words.originals(task, ready)
             jobs.append(Job(plain, overrides, swept, chosen.runtime.choices.get("recipe")))
-        except Exception as error:  # raised further down: Hydra would print a page of its own
+        except Exception as error:  # raised again below: Hydra would print a long message of its own
             problems.append(error)
 
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), _raising_hydra():
@@ -173,7 +173,7 @@ def hydra_jobs(
                 raise problems[0]
         except SystemExit as error:
             if error.code:
-                raise ConfigError("Hydra does not take these flags together; see genlab --help") from error
+                raise ConfigError("these flags cannot be combined; see genlab --help") from error
         except Exception as error:
             raise ConfigError(explain.explain(error, ready)) from error
     return jobs
@@ -195,7 +195,7 @@ def _raising_hydra() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _arguments(words_for_hydra: list[str]) -> Iterator[None]:
-    """hydra.main reads sys.argv."""
+    """Replaces sys.argv for a while, because hydra.main reads it."""
     before = sys.argv
     sys.argv = [before[0], *words_for_hydra]
     try:

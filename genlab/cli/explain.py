@@ -1,6 +1,6 @@
-"""What Hydra, OmegaConf and YAML raise, in one line that names the key, the value and the remedy.
+"""Explanations of errors of Hydra, OmegaConf and YAML, in one line that names the key, value and remedy.
 
-They are told apart by what they carry, so that this module need not import them.
+The errors are recognised by their attributes, so that this module need not import those libraries.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from genlab.config.schema import suggest
 
 
 def explain(error: BaseException, ready: Mapping[str, str]) -> str:
-    """One line for a configuration that does not compose.
+    """Returns one line that explains why a configuration does not compose.
 
     Args:
-        error: as raised while Hydra composes.
-        ready: see `genlab.cli.words.for_hydra`; gives back the words as typed.
+        error: the exception that was raised while Hydra composed.
+        ready: see `genlab.cli.words.for_hydra`; it maps Hydra's words back to the words as typed.
     """
     override = getattr(error, "override", None)
     if isinstance(override, str):
@@ -32,14 +32,14 @@ def explain(error: BaseException, ready: Mapping[str, str]) -> str:
 def _unreadable(word: str) -> str:
     key, _, value = word.partition("=")
     inner = value.replace("'", "")
-    return f"{word}: the value cannot be read; put it in two pairs of quotes: '{key}=\"{inner}\"'"
+    return f"{word}: the value cannot be parsed; put it in two pairs of quotes: '{key}=\"{inner}\"'"
 
 
 def _missing_config(error: BaseException) -> str:
     missing = getattr(error, "missing_cfg_file", None) or "config"
     group, _, option = missing.rpartition("/")
     if not group:
-        return f"{missing}: no such configuration file; look into --config-dir and --config-name"
+        return f"{missing}: no such configuration file; check --config-dir and --config-name"
     options = getattr(error, "options", None) or []
     named_in = re.match(r"In '([^']+)'", str(error))
     where = f" (named in {named_in[1]})" if named_in and "/" in named_in[1] else ""
@@ -50,21 +50,21 @@ def _missing_config(error: BaseException) -> str:
 _PATTERNS = (
     (
         r"Ambiguous value for argument '(.*?)'\n",
-        "{0}: several values; add -m for a run each, or [] around a list",
+        "{0}: several values; add -m to run one job for each, or [] around a list",
     ),
-    (r"Sweep parameters '(.*)' requires", "{0}: several values; add -m for a run each"),
+    (r"Sweep parameters '(.*)' requires", "{0}: several values; add -m to run one job for each"),
     (r"Sweeping over Hydra's .*'(.*)'", "{0}: Hydra's own settings cannot be swept; give one value"),
-    (r"An item is already at '(.*?)'", "+{0}: there is one already; leave out the +"),
-    (r"not delete from config. '(.*?)' does not exist", "~{0}: there is nothing to take away; see --cfg job"),
-    (r"Could not delete '(.*?)'. No match", "~{0}: there is nothing to take away; see --cfg job"),
+    (r"An item is already at '(.*?)'", "+{0}: the key already exists; leave out the +"),
+    (r"not delete from config. '(.*?)' does not exist", "~{0}: cannot delete: no such key; see --cfg job"),
+    (r"Could not delete '(.*?)'. No match", "~{0}: cannot delete: no such key; see --cfg job"),
     (r"not delete from config. The value of '(.*?)' is (.*) and not", "~{0}: its value is {1}; leave it out"),
     (r"Could not override '(.*?)'", "{0}: no such group or key here; see --help and genlab list"),
     (r"config group override, but config group '(.*?)'", "{0}: no such group; see genlab list"),
-    (r"force-add of config groups is not supported: '(.*?)'", "{0}: a group is chosen without ++"),
+    (r"force-add of config groups is not supported: '(.*?)'", "{0}: choose a group without ++"),
     (r"Multiple values for (.*?)\.", "{0}: given twice; leave one out"),
     (
         r"override must be a string or a list. Got (\w+)",
-        "a group is chosen by a name, not a {0}; see genlab list",
+        "choose a group by a name, not by a {0}; see genlab list",
     ),
 )
 
@@ -79,7 +79,7 @@ def _composition(error: BaseException, ready: Mapping[str, str]) -> str:
         cause = cause.__cause__
     if merging := re.match(r"Error merging override (.*)", text):
         reason = _first_line(error.__cause__ or error)
-        return f"{ready.get(merging[1], merging[1])}: does not fit what is there ({reason}); see --cfg job"
+        return f"{ready.get(merging[1], merging[1])}: does not fit here ({reason}); see --cfg job"
     key = re.search(r"full_key: (\S+)", str(cause))
     return f"{key[1] if key else 'configuration'}: {_first_line(cause)}; see --cfg job and --info defaults"
 

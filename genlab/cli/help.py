@@ -1,4 +1,4 @@
-"""The help pages, and `genlab list`: what there is to choose from, read from the configuration folders."""
+"""Help pages and `genlab list`, both read from the configuration folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LISTED = {
 }
 
 GROUPS = tuple(_LISTED.values())
-"""The groups of `genlab list`, in the plural."""
+"""The names of the groups in `genlab list`, in the plural."""
 
 _DEFAULTS = {
     "model": "vae", "dataset": "digits", "optimizer": "adam", "schedule": "constant", "trainer": "default",
@@ -43,39 +43,39 @@ usage: genlab VERB [key=value ...] [flags]
 
 start with:
   genlab train                                   a VAE on small digits, a few minutes on a laptop
-  genlab sample ckpt=outputs/train/...           then images; training ends with the folder's name
-  genlab train --help                            what can be changed"""
+  genlab sample ckpt=outputs/train/...           draw images; training prints the run folder's name
+  genlab train --help                            show all that can be changed"""
 
 _TRAIN = """\
 groups (group=option; the first of each line is the default):
 {groups}
-  recipe=       the settings of MODEL_DATASET come by themselves, recipe=none leaves them out; see
+  recipe=       settings for a pair MODEL_DATASET, used automatically; recipe=none leaves them out; see
                 genlab list recipes
 
 keys used most:
-  seed=0                       every random number follows from it
-  run_dir=PATH                 where the run goes; outputs/train/DATE-TIME-MODEL-DATASET without it
-  trainer.steps=4000           length of the run
+  seed=0                       determines all random numbers
+  run_dir=PATH                 the run folder; default outputs/train/DATE-TIME-MODEL-DATASET
+  trainer.steps=4000           number of training steps
   trainer.batch_size=128       images of one update
   trainer.device=auto          auto, cpu, cuda, cuda:1, mps
   trainer.precision=fp32       fp32 or bf16
   optimizer.lr=0.001           learning rate
-  dataset.root=PATH            where the data are, or go; the variable GENLAB_DATA without it
-  model.latent=16              and so on: genlab train model=vae --help lists all settings of a model"""
+  dataset.root=PATH            the folder of the data; default the environment variable GENLAB_DATA
+  model.latent=16              one setting of a model; genlab train model=vae --help lists them all"""
 
 _FLAGS = """\
 flags, anywhere among the words:
-  -h, --help                   this page; with model=NAME, dataset=NAME and so on also their settings
-  -m, --multirun               a sweep: a run for every combination of values given with commas
+  -h, --help                   print this page; with model=NAME, dataset=NAME etc. also their settings
+  -m, --multirun               run a sweep: one run for every combination of comma-separated values
   -c, --cfg job                print the configuration and exit
-  -cd, --config-dir PATH       a folder with your own configurations, laid out like the shipped one
-  --module NAME                a module of your own that registers families or datasets; also GENLAB_MODULES
-  -i, --info defaults          where the configuration comes from
+  -cd, --config-dir PATH       add a folder of your own configurations, with the shipped one's structure
+  --module NAME                import a module that registers families or datasets; also GENLAB_MODULES
+  -i, --info defaults          print the configuration files that are used
 """
 
 _EXIT_CODES = """\
-exit codes: 0 done, 2 a mistake in the command (one line says which), 3 a loss was not finite,
-75 interrupted by a signal and ready to resume. GENLAB_TRACEBACK=1 shows where an error was raised."""
+exit codes: 0 success, 2 user error (one line explains it), 3 the loss is not finite,
+75 interrupted by a signal and ready to resume. GENLAB_TRACEBACK=1 prints the traceback of an error."""
 
 
 def page(verb: str | None, folders: list[Path], chosen: Sequence[tuple[str, str]] = ()) -> str:
@@ -83,11 +83,11 @@ def page(verb: str | None, folders: list[Path], chosen: Sequence[tuple[str, str]
 
     Args:
         verb: None for the overview.
-        folders: of the configurations.
-        chosen: (group, option) whose settings are listed too, e.g. ("model", "vae").
+        folders: the folders of the configurations.
+        chosen: pairs (group, option) whose settings are listed too, e.g. ("model", "vae").
 
     Raises:
-        ConfigError: no such option.
+        ConfigError: the option does not exist.
     """
     if verb is None:
         verbs = "\n".join(f"  {name:11} {row.summary}" for name, row in VERBS.items())
@@ -108,7 +108,7 @@ def page(verb: str | None, folders: list[Path], chosen: Sequence[tuple[str, str]
 
 
 def _settings_of_option(group: str, option: str, folders: list[Path]) -> str:
-    """Returns the settings of a model, dataset, optimizer, schedule or trainer, a line each."""
+    """Returns the settings of a model, dataset, optimizer, schedule or trainer, one per line."""
     found = options(folders, group)
     if option not in found:
         raise ConfigError(f"{group}={option}: no such {group}{suggest(option, found, f'{group}=')}")
@@ -122,7 +122,7 @@ def _settings_of_option(group: str, option: str, folders: list[Path]) -> str:
 
 
 def _name_in(file: Path) -> str | None:
-    """Returns the registered name that a file sets: optimizer=gan_adam is an adam."""
+    """Returns the registered name that a configuration file sets: that of optimizer=gan_adam is adam."""
     import yaml
 
     plain = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -161,14 +161,14 @@ def _group_lines(folders: list[Path]) -> str:
 
 
 def listing(folders: list[Path], wanted: str | None = None) -> str:
-    """Returns what `genlab list` prints: each group's options with the first comment line of their files.
+    """Returns the text of `genlab list`: each group's options with the first comment line of their files.
 
     Args:
-        folders: of the configurations.
+        folders: the folders of the configurations.
         wanted: one group, in the singular or the plural; None for all.
 
     Raises:
-        ConfigError: no such group.
+        ConfigError: the group does not exist.
     """
     known = [*_LISTED, *(group for group in groups(folders) if group not in _LISTED)]
     plural = {_LISTED.get(group, group): group for group in known}
@@ -188,7 +188,7 @@ def listing(folders: list[Path], wanted: str | None = None) -> str:
 
 
 def describe(file: Path) -> str:
-    """The first comment line of a YAML file that is not Hydra's `@package`."""
+    """Returns the first comment line of a YAML file that is not Hydra's `@package`."""
     for line in file.read_text(encoding="utf-8").splitlines():
         text = line.lstrip("# ").strip()
         if not line.startswith("#"):
@@ -199,7 +199,7 @@ def describe(file: Path) -> str:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows in columns as wide as they need."""
+    """Formats rows as a table whose columns are as wide as their longest entry."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""Dispatch: words in, an exit code out."""
+"""The entry point: parses the words of the command line, runs the verb and returns an exit code."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: the words after `genlab`; None for the process's own.
+        argv: the words after `genlab`; None for those of the process.
 
     Returns:
-        the exit code: 0 done, 1 an error in genlab, 2 a mistake of the user's, 3 diverged, 75 interrupted.
+        the exit code: 0 success, 1 an error in genlab, 2 a user error, 3 diverged, 75 interrupted.
     """
     return _guarded(lambda: _dispatch(sys.argv[1:] if argv is None else argv))[0]
 
 
 def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
-    """Does it; an error becomes an exit code and one line, which is also printed."""
+    """Runs an action; turns an error into an exit code and one line, which is also printed."""
     try:
         return action() or 0, "done"
     except (UserError, Interrupted) as error:
@@ -41,7 +41,7 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
         code = error.exit_code
     except KeyboardInterrupt:
         line, code = "interrupted", 130
-    except BrokenPipeError:  # who reads our words, e.g. `head`, has seen enough; nothing is lost by it
+    except BrokenPipeError:  # the reader of our output, e.g. `head`, has closed it; this is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141, "its output was closed"
     except Exception as error:
@@ -59,7 +59,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"genlab {__version__}")
         return 0
     if command.verb is None and command.words:
-        raise ConfigError(f"{command.words[0]}: say what to do first, e.g. genlab train {command.words[0]}")
+        raise ConfigError(f"missing command before {command.words[0]}; try genlab train {command.words[0]}")
     if command.verb is not None and command.verb not in VERBS:
         raise ConfigError(f"{command.verb}: no such command{suggest(command.verb, VERBS)}")
     plugins.import_modules(command.modules)
@@ -88,11 +88,11 @@ def _work(verb: str, jobs: list[Job]) -> int:
 
 
 def perform(verb: str, job: Job, run_dir: str | None) -> None:
-    """The verb's work. Its module is imported here, since it brings torch."""
+    """Runs a verb for one job. Imports the verb's module here, since it imports torch."""
     plain = dict(job.plain)
     if verb == "train":
         plain.pop("run_dir", None)
-        registry.parse(plain)  # a mistake shows before torch is loaded, here and below
+        registry.parse(plain)  # reports an error before torch is loaded, here and below
         check_unused(run_dir, verb)
 
         from genlab.commands import train

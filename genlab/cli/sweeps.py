@@ -1,4 +1,4 @@
-"""A sweep: one job after another, and a table at the end."""
+"""Sweeps: jobs that run one after another, with a summary table."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from genlab.errors import ConfigError, DivergedError, Interrupted, storage_error
 
 
 def sweep(verb: str, jobs: list[Job], perform: Callable[[Job, str], tuple[int, str]]) -> int:
-    """One job after another; one that fails stops no other. Ends with a table.
+    """Runs jobs one after another and prints a table; a failing job does not stop the others.
 
     Args:
-        perform: does a job in a folder, and gives back its exit code and its one line.
+        perform: runs a job in a folder, and returns its exit code and its one-line message.
 
     Returns:
-        the exit code of the first job that failed, 0 if none did.
+        the exit code of the first failed job; 0 if none failed.
     """
     from genlab.runs.folder import create_folder
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("--multirun: a sweep runs in one process; start torchrun once for each job")
+        raise ConfigError("--multirun: a sweep runs in one process; start torchrun separately for each job")
     if len({job.run_dir for job in jobs}) > 1:
         raise ConfigError("run_dir: one folder for a whole sweep; job 0 goes to run_dir/0, and so on")
     folder = create_folder(verb, jobs[0].run_dir, "sweep")
@@ -34,7 +34,7 @@ def sweep(verb: str, jobs: list[Job], perform: Callable[[Job, str], tuple[int, s
         print(f"job {number} ({len(jobs)} in all): {' '.join(overrides)}", file=sys.stderr, flush=True)
         path = folder / str(number)
         code, line = perform(job, str(path))
-        gc.collect()  # a model in a reference cycle would hold its GPU memory through the next job
+        gc.collect()  # otherwise a model in a reference cycle would keep its GPU memory during the next job
         status = {0: "done", DivergedError.exit_code: "diverged", Interrupted.exit_code: "interrupted"}
         rows.append((str(number), " ".join(overrides), str(path), status.get(code, f"failed: {line}")))
         codes.append(code)
@@ -45,7 +45,7 @@ def sweep(verb: str, jobs: list[Job], perform: Callable[[Job, str], tuple[int, s
             break
     print(help.table(rows))
     if verb == "train":
-        from genlab import registry  # all bring torch
+        from genlab import registry  # all import torch
         from genlab.commands.base import finish
         from genlab.commands.next import to_show
         from genlab.report.summary import write_summary
@@ -54,7 +54,7 @@ def sweep(verb: str, jobs: list[Job], perform: Callable[[Job, str], tuple[int, s
             write_summary(folder / "summary.csv", runs)
         done = [k for k, code in enumerate(codes) if code == 0 and jobs[k].plain["dataset"]["name"] != "none"]
         then = []
-        if done:  # and has data: a game without has nothing to sample
+        if done:  # and has data: a game without data has no samples
             family = registry.look_up(registry.FAMILIES, jobs[done[0]].plain["model"]["name"], "model")
             then.append(to_show(family, folder / str(done[0])))
         finish(folder, "summary.csv, and a folder for each job", *then)

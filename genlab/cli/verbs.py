@@ -1,4 +1,4 @@
-"""The verbs: a row each, read by dispatch, help, completion and the check of words."""
+"""The table of verbs, used by dispatch, help, completion and the check of words."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Verb:
     """One command.
 
     Attributes:
-        summary: one line, for the overview and the head of its page.
-        examples: commands without `genlab VERB`, each with a remark after two blanks or more, or without.
-        config: the dataclass of a verb on a trained model, whose module `genlab.commands.NAME` has a
-            `main(plain)`; None for the verbs that `genlab.cli.main` treats by name.
-        usage: what may stand after the verb, a line for each way.
-        notes: what else a reader of the page must know.
-        other_datasets: it also takes dataset=NAME, which is short for dataset.name=NAME.
+        summary: one line, for the overview and the top of the verb's help page.
+        examples: commands without `genlab VERB`; an optional remark follows after two or more blanks.
+        config: the dataclass of a verb for trained models, whose module `genlab.commands.NAME` has a
+            `main(plain)`; None for the verbs that `genlab.cli.main` handles by name.
+        usage: the arguments that may follow the verb, one line for each form.
+        notes: further information for the help page.
+        other_datasets: whether dataset=NAME is accepted as short for dataset.name=NAME.
     """
 
     summary: str
@@ -40,12 +40,12 @@ class Verb:
 
     @property
     def settings(self) -> list[Setting]:
-        """The settings of a verb on a trained model; none for the others."""
+        """Returns the settings of a verb for trained models; none for the others."""
         return settings_of(self.config) if self.config else []
 
     @property
     def keys(self) -> list[str]:
-        """The words that may stand before `=` without a dot, for a verb on a trained model."""
+        """Returns the keys without a dot that a verb for trained models accepts."""
         return [each.key for each in self.settings if each.key != "dataset" or self.other_datasets]
 
 
@@ -54,31 +54,31 @@ _PIXELCNN = "ckpt=outputs/train/20260101-120000-gated_pixelcnn-digits"
 
 VERBS = {
     "train": Verb(
-        "train a model; leaves a run folder with checkpoints, sample grids and metrics",
+        "train a model; writes a run folder with checkpoints, sample grids and metrics",
         (
             "model=vae dataset=mnist optimizer=adam schedule=warmup_cosine",
-            "model=vqvae dataset=emoji                            colour, with nothing to download",
+            "model=vqvae dataset=emoji                            colour images, no download needed",
             "model=gated_pixelcnn dataset=codes dataset.ckpt=RUN  a prior over the codes of a VQ-VAE",
-            "-m model=vae model.latent=2,8,32 seed=0,1            a sweep: a run for each combination",
+            "-m model=vae model.latent=2,8,32 seed=0,1            a sweep: one run for each combination",
             "--config-dir mine model=my                           with your own mine/model/my.yaml",
             "--module my_models model=my                          a family of your own, in my_models.py",
         ),
         usage=("[group=option ...] [key=value ...] [flags]",),
     ),
     "resume": Verb(
-        "continue a run from its newest whole checkpoint, as if it had never stopped, or for longer",
+        "continue a run from its newest valid checkpoint, as if it had never stopped, or train it longer",
         (
             "run=outputs/train/20260101-120000-vae-digits",
             "run=outputs/train/20260101-120000-vae-digits trainer.steps=20000",
-            "run=outputs/train/20260101-120000-vae-digits --cfg job     shows its configuration",
+            "run=outputs/train/20260101-120000-vae-digits --cfg job     prints its configuration",
         ),
         usage=("run=PATH [key=value ...] [flags]",),
         notes="""\
-run=PATH is the run folder. Free to change: all of trainer but the batch size (trainer.steps is the length of
-the whole run), optimizer.lr, and where the data are (dataset.root, dataset.path, dataset.ckpt).""",
+run=PATH is the run folder. These settings may change: all of trainer except batch_size (trainer.steps is the
+length of the whole run), optimizer.lr, and where the data are (dataset.root, dataset.path, dataset.ckpt).""",
     ),
     "sample": Verb(
-        "draw images from a trained model: a grid, a PNG for each, and arrays on request",
+        "draw images from a trained model: a grid, one PNG per image, and arrays on request",
         (
             _VAE,
             f"{_VAE} n=1000 seed=3 npz=true",
@@ -87,7 +87,7 @@ the whole run), optimizer.lr, and where the data are (dataset.root, dataset.path
         SampleConfig,
     ),
     "complete": Verb(
-        "draw the unknown pixels of images, with an autoregressive model",
+        "fill in the unknown pixels of images, with an autoregressive model",
         (
             f"{_PIXELCNN} keep=top",
             f"{_PIXELCNN} keep=left resample=16 n=4",
@@ -95,8 +95,8 @@ the whole run), optimizer.lr, and where the data are (dataset.root, dataset.path
         ),
         CompleteConfig,
         notes="""\
-Pixels are drawn row by row. Where the known pixels come first (keep=top), completions are exact draws of the
-model given them; elsewhere resample=... comes closer, the more candidates the closer.""",
+Pixels are drawn row by row. Where the known pixels come first (keep=top), completions are exact draws
+from the model given them; otherwise resample=... approximates this, more closely with more candidates.""",
     ),
     "reconstruct": Verb(
         "encode and decode images, and measure the reconstruction error",
@@ -105,7 +105,7 @@ model given them; elsewhere resample=... comes closer, the more candidates the c
         notes="""\
 An image is decoded from the mean of its code, without noise. The peak signal-to-noise ratio of images in
 [0, 1] is 10 log10(1 / mean squared error), in decibels. A model that takes labels is given the dataset's;
-your own pictures get the class that the model finds likeliest.""",
+for your own images, the class with the highest likelihood is used.""",
     ),
     "encode": Verb(
         "compute latent codes of images, a map of them, and a linear probe of their classes",
@@ -118,13 +118,13 @@ your own pictures get the class that the model finds likeliest.""",
         notes="""\
 Writes codes.npz (codes, labels, index, split; also train_codes and train_labels), map.png and encoding.json.
 The linear probe is a multinomial logistic regression on standardised codes of 10,000 training images, its
-penalty chosen on validation images; its accuracy is that on test images. Beside it stand as many principal
-components of the pixels, and the reconstruction error of both. Another dataset keeps its own settings, e.g.
-dataset=folder dataset.path=mine dataset.size=28 dataset.channels=1.""",
+penalty chosen on validation images; its accuracy is measured on test images. For comparison, the same is done
+for as many principal components of the pixels, and the reconstruction error of both is given. Another dataset
+keeps its own settings, e.g. dataset=folder dataset.path=mine dataset.size=28 dataset.channels=1.""",
         other_datasets=True,
     ),
     "interpolate": Verb(
-        "decode the way between two latents, of images or samples: a row for each pair",
+        "interpolate between two latents, of images or samples, and decode: one row for each pair",
         (
             f"{_VAE} between=images",
             "ckpt=outputs/train/20260101-120000-gan-digits path=spherical seed=3",
@@ -132,7 +132,7 @@ dataset=folder dataset.path=mine dataset.size=28 dataset.channels=1.""",
         ),
         InterpolateConfig,
         notes="""\
-The samples are those of genlab sample with the same seed; between images, the ends are reconstructions.""",
+Samples are those of genlab sample with the same seed; for images, the ends are reconstructions.""",
     ),
     "traverse": Verb(
         "change one dimension of a latent at a time, or move from one class towards another",
@@ -143,9 +143,10 @@ The samples are those of genlab sample with the same seed; between images, the e
         ),
         TraverseConfig,
         notes="""\
-In the row of a dimension its number is replaced; in that of a direction the latent moves along it. A latent
-of two dimensions also gives manifold.png: 20 x 20 latents, evenly spaced in the prior's probability. Of a
-categorical latent, each variable has a row, and each of its classes an image.""",
+In the row of a dimension, the latent's value in that dimension is replaced; in the row of a direction, the
+latent moves along the direction. A two-dimensional latent space also gives manifold.png: 20 x 20 latents,
+evenly spaced in the prior's probability. For a categorical latent, each variable has a row with one image for
+each class.""",
     ),
     "denoise": Verb(
         "remove noise from images with a model that reconstructs them, and compare with a median filter",
@@ -156,12 +157,12 @@ categorical latent, each variable has a row, and each of its classes an image.""
         ),
         DenoiseConfig,
         notes="""\
-Noise is added first, but for noise=none. The peak signal-to-noise ratios of the noisy image, of the restored
-one and of a 3x3 median filter's are compared. A model trained without noise (vae, ae) restores what is near
-its own images.""",
+Noise is added first, except with noise=none. The peak signal-to-noise ratios of the noisy image, the denoised
+image and the result of a 3x3 median filter are compared. A model trained without noise (vae, ae) works only
+on images similar to its training images.""",
     ),
     "evaluate": Verb(
-        "compute the numbers of a trained model on a data split, and compare its samples with data",
+        "evaluate a trained model on a data split, and compare its samples with data",
         (
             _VAE,
             f"{_VAE} split=validation images=500",
@@ -177,11 +178,11 @@ its own images.""",
         notes="""\
 measure compares samples with data by Fréchet and kernel distance, precision, recall, density and coverage of
 features. Extractors: pixels, random_conv, lenet (a classifier of the dataset), lite0, inception, dinov2, or
-auto for the one that suits the images; frechet_lenet for a single number.""",
+auto for the extractor that fits the images; frechet_lenet for a single metric.""",
         other_datasets=True,
     ),
     "list": Verb(
-        "list the models, datasets, optimizers, schedules, recipes and sweeps, a line each",
+        "list the models, datasets, optimizers, schedules, recipes and sweeps, one per line",
         (
             "",
             "models               one group",
@@ -190,12 +191,12 @@ auto for the one that suits the images; frechet_lenet for a single number.""",
         usage=("[GROUP] [flags]",),
     ),
     "completion": Verb(
-        "print the script by which a shell completes genlab's words with the TAB key",
+        "print the script that makes a shell complete genlab's words with the TAB key",
         (),
         usage=("bash|zsh|fish",),
         notes="""\
-eval "$(genlab completion bash)"                                      now; in ~/.bashrc for always
-eval "$(genlab completion zsh)"                                       now; in ~/.zshrc for always
-genlab completion fish > ~/.config/fish/completions/genlab.fish       for always""",
+eval "$(genlab completion bash)"                                      this session; in ~/.bashrc for all
+eval "$(genlab completion zsh)"                                       this session; in ~/.zshrc for all
+genlab completion fish > ~/.config/fish/completions/genlab.fish       all sessions""",
     ),
 }

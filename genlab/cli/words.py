@@ -1,6 +1,6 @@
-"""The words of a command: verb, flags and overrides told apart, checked, and made ready for Hydra's grammar.
+"""The words of a command: sorted into verb, flags and overrides, checked, and prepared for Hydra's grammar.
 
-Imports neither torch nor hydra, so that a mistyped word is answered at once.
+This module imports neither torch nor hydra, so that an error in a word is reported at once.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ FLAGS = (*_SWITCHES, *_WITH_VALUE)
 
 @dataclass
 class Command:
-    """What a user typed, sorted.
+    """The words of a command, sorted.
 
     Attributes:
-        verb: the first word that is neither a flag nor key=value; None without one.
-        flags: Hydra's flags by their long names; True for a switch, else the value.
-        words: everything else, in order and as typed.
+        verb: the first word that is neither a flag nor key=value; None if there is none.
+        flags: Hydra's flags by their long names; True for a switch, otherwise the value.
+        words: all other words, in order and as typed.
     """
 
     verb: str | None = None
@@ -49,24 +49,24 @@ class Command:
     words: list[str] = field(default_factory=list)
 
     def hydra_flags(self, *but: str) -> list[str]:
-        """The flags as words, without those named and `--module`, which is not Hydra's."""
+        """Returns the flags for Hydra as words, without those in `but` and without `--module`."""
         kept = {name: value for name, value in self.flags.items() if name not in (*but, "--module")}
         return [name if value is True else f"{name}={value}" for name, value in kept.items()]
 
     @property
     def modules(self) -> str | None:
-        """The names of `--module`, separated by commas."""
+        """Returns the value of `--module`: names separated by commas."""
         names = self.flags.get("--module")
         return None if names is None else str(names)
 
     def value(self, key: str) -> str | None:
-        """The last value typed for a bare key, without quotes around it."""
+        """Returns the last value typed for a bare key, without quotes around it."""
         values = [word.partition("=")[2] for word in self.words if word.partition("=")[0] == key]
         return values[-1].strip("'\"") if values else None
 
 
 def sort(argv: list[str]) -> Command:
-    """Tells verb, flags and overrides apart. Flags may stand anywhere.
+    """Sorts words into verb, flags and overrides. Flags may stand anywhere.
 
     Raises:
         ConfigError: an unknown flag, or one without its value.
@@ -93,15 +93,15 @@ def sort(argv: list[str]) -> Command:
             raise ConfigError(f"{word}: no such flag{suggest(name, FLAGS)}")
     ways = [name for name in ("--run", "--multirun", "--cfg", "--info") if name in command.flags]
     if len(ways) > 1:
-        raise ConfigError(f"{ways[0]}: does not go with {ways[1]}; leave one out")
+        raise ConfigError(f"{ways[0]}: cannot be combined with {ways[1]}; leave one out")
     if "--resolve" in command.flags and "--cfg" not in command.flags:
-        raise ConfigError("--resolve: goes with --cfg only; add --cfg job")
+        raise ConfigError("--resolve: works only with --cfg; add --cfg job")
     return command
 
 
 def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
     choices = _CHOICES.get(name)
-    if value is None and name == "--info":  # the only flag whose value may be left out
+    if value is None and name == "--info":  # the only flag whose value is optional
         value = rest.pop(0) if rest and choices and rest[0] in choices else "all"
     elif value is None:
         if not rest:
@@ -117,10 +117,10 @@ def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
 
 
 def config_folders(command: Command, shipped: Path) -> list[Path]:
-    """Where configurations are looked for: the shipped ones, those of plug-ins, then the user's own.
+    """Returns the folders of configurations: the shipped ones, those of plug-ins, then the user's own.
 
     Raises:
-        ConfigError: a file of the user's has a shipped one's name, so that Hydra would pass over it.
+        ConfigError: a file of the user's has a shipped one's name, so that Hydra would ignore it.
     """
     main = Path(str(command.flags.get("--config-path", shipped)))
     own = [Path(str(command.flags["--config-dir"]))] if "--config-dir" in command.flags else []
@@ -128,17 +128,17 @@ def config_folders(command: Command, shipped: Path) -> list[Path]:
     for folder in folders[1:]:
         for file in sorted(folder.rglob("*.yaml")):
             if folder != main and (main / file.relative_to(folder)).is_file():
-                raise ConfigError(f"{file}: there is a shipped file of this name, which wins; rename yours")
+                raise ConfigError(f"{file}: a shipped file of this name takes precedence; rename yours")
     return folders
 
 
 def plugin_folders(command: Command, folders: list[Path]) -> list[Path]:
-    """Those of `config_folders` that Hydra does not know from the flags."""
+    """Returns those of `config_folders` that Hydra does not know from the flags."""
     return [folder for folder in folders[1:] if str(folder) != command.flags.get("--config-dir")]
 
 
 def options(folders: list[Path], group: str) -> dict[str, Path]:
-    """The choices of a group: name to file, e.g. "vae" to configs/model/vae.yaml."""
+    """Returns the options of a group: name to file, e.g. "vae" to configs/model/vae.yaml."""
     found: dict[str, Path] = {}
     for folder in folders:
         for file in sorted((folder / group).glob("*.yaml")):
@@ -147,14 +147,14 @@ def options(folders: list[Path], group: str) -> dict[str, Path]:
 
 
 def groups(folders: list[Path]) -> list[str]:
-    """Names of the config groups."""
+    """Returns the names of the config groups."""
     return sorted(
         {p.name for folder in folders for p in folder.iterdir() if p.is_dir() and any(p.glob("*.yaml"))}
     )
 
 
 def bare_keys(verb: str, folders: list[Path]) -> list[str]:
-    """The words that may stand before `=` without a dot."""
+    """Returns the keys without a dot that a verb accepts."""
     if verb == "train":
         return [*groups(folders), "seed", "run_dir"]
     if verb == "resume":
@@ -167,13 +167,13 @@ _WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value
 
 
 def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
-    """Overrides made ready for Hydra: word for Hydra to the word as typed.
+    """Prepares overrides for Hydra; returns a dictionary from the word for Hydra to the word as typed.
 
-    Hydra refuses a key that the composed configuration does not have, in words of its own. Dotted keys are
-    therefore forced in (`a.b=c` becomes `++a.b=c`), so that every mistyped key reaches the one door.
+    Hydra refuses a key that the composed configuration does not have, with a message of its own. Dotted keys
+    are therefore forced in (`a.b=c` becomes `++a.b=c`), so that `from_plain` reports every mistyped key.
 
     Raises:
-        ConfigError: a word that is no key=value, or an unknown bare key.
+        ConfigError: a word is not of the form key=value, or a bare key is unknown.
     """
     verb = command.verb or ""
     ready = {}
@@ -194,7 +194,7 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
         if prefix is None and plain_key and "--config-name" not in command.flags:
             _check_bare(verb, word, key, value, folders)
         if verb == "train" and prefix is None and key in _OPTIONAL_GROUPS and value in ("null", "none"):
-            # Hydra takes no null for a group; a recipe is optional, so a name without a file does.
+            # Hydra accepts no null for a group; a recipe is optional, so a name without a file does the same.
             ready["recipe=none" if key == "recipe" else f"~{key}"] = word
             continue
         if VERBS[verb].other_datasets and prefix is None and key == "dataset":
@@ -219,10 +219,10 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
     names, choices = value.split(","), list(options(folders, key))
     if key in _OPTIONAL_GROUPS:
         if len(names) > 1 and {"null", "none"} & set(names):
-            raise ConfigError(f"{word}: none cannot be swept over; make a run without {key} by itself")
+            raise ConfigError(f"{word}: none cannot be swept over; run the job without {key} separately")
         choices.append("none")
     for name in names:
-        # What Hydra would answer with a riddle; a recipe is optional, so it would pass over a mistyped one.
+        # Hydra's own message would be unclear, and it would ignore a mistyped recipe, which is optional.
         riddle = name == "null" or key == "recipe" or re.fullmatch(r"[\d.]+", name)
         riddle = riddle or VERBS[verb].other_datasets  # where Hydra is not asked for a file of that name
         if riddle and name not in choices and not (name == "null" and key in _OPTIONAL_GROUPS):
@@ -230,7 +230,7 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
 
 
 def originals(words: list[str], ready: Mapping[str, str]) -> list[str]:
-    """A job's overrides as the user would type them: the last of each key, without `for_hydra`'s ++."""
+    """Returns a job's overrides as the user would type them: the last of each key, without the ++ added."""
     forced = {word.partition("=")[0] for word, typed in ready.items() if word == f"++{typed}"}
     by_key = {}
     for word in words:
@@ -245,10 +245,10 @@ _RUN_KEYS = ("model", "dataset", "optimizer", "schedule", "trainer", "seed")
 
 
 def stored_config(run: str | None) -> dict[str, Any]:
-    """The configuration in a run folder.
+    """Returns the configuration that is stored in a run folder.
 
     Raises:
-        ConfigError: no run folder, or its config.yaml is not one of a run.
+        ConfigError: there is no run folder, or its config.yaml is not that of a run.
     """
     if run is None:
         raise ConfigError("run: missing; add run=outputs/train/...")
@@ -257,13 +257,13 @@ def stored_config(run: str | None) -> dict[str, Any]:
     try:
         plain = yaml.safe_load((Path(run) / "config.yaml").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"run={run}: no config.yaml in it; give a folder of genlab train") from None
+        raise ConfigError(f"run={run}: has no config.yaml; give a run folder of genlab train") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(f"run={run}: its config.yaml cannot be read ({reason}); restore it") from None
     if not isinstance(plain, dict):
-        raise ConfigError(f"run={run}: its config.yaml holds no settings; restore it")
+        raise ConfigError(f"run={run}: its config.yaml has no settings; restore it")
     for key in plain:
-        if key not in _RUN_KEYS:  # a `hydra` key of a stranger's file could name code to run
-            raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; take it out")
+        if key not in _RUN_KEYS:  # a `hydra` key in a file not written by genlab could name code to run
+            raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; remove it")
     return with_present_names(plain)

@@ -1,4 +1,4 @@
-"""What the verbs share: opening a trained model, the images they are given, and how they end."""
+"""Shared parts of the verbs: opening a trained model, reading the given images, and finishing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _OnCheckpoint(Protocol):
 
 
 class _OnImages(Protocol):
-    """The settings of a verb that takes a user's pictures or some of a split."""
+    """The settings of a verb that works on a user's images or on images of a split."""
 
     @property
     def images(self) -> str | None: ...
@@ -43,14 +43,14 @@ C = TypeVar("C", bound=_OnCheckpoint)
 
 
 def open_model(kind: type[C], plain: Mapping[str, Any]) -> tuple[C, LoadedModel]:
-    """Begins a verb: returns its settings and the model of its `ckpt`, on its device.
+    """Begins a verb: returns its settings, and the model of its `ckpt` on the right device.
 
     Args:
         kind: the verb's dataclass.
         plain: its settings, as composed.
 
     Raises:
-        UserError: a setting is wrong, or there is no such checkpoint.
+        UserError: a setting is wrong, or the checkpoint does not exist.
     """
     log_to_console()
     config = from_plain(kind, plain)
@@ -58,7 +58,7 @@ def open_model(kind: type[C], plain: Mapping[str, Any]) -> tuple[C, LoadedModel]
 
 
 def images_for(config: _OnImages, model: LoadedModel, count: int, at_least: int = 1) -> Given:
-    """Returns the images that a verb works on: the user's, or `count` of a split.
+    """Returns the images that a verb works on: the user's, or `count` images of a split.
 
     Raises:
         UserError: see `genlab.trained.given.given_images`.
@@ -75,22 +75,22 @@ def images_for(config: _OnImages, model: LoadedModel, count: int, at_least: int 
 
 
 def name_of_images(config: _OnImages, model: LoadedModel) -> str:
-    """Returns where the images of a verb are from, for its file of results."""
+    """Returns the source of a verb's images, for its file of results."""
     return config.images or f"{model.spec.name}, {config.split} split"
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Writes a file of results."""
+    """Writes a file of results in JSON."""
     path.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def finish(folder: Path, files: str, *then: str) -> None:
-    """Ends a verb: prints what it wrote, and what to type next.
+    """Ends a verb: prints which files it wrote and the next commands to type.
 
     Args:
-        folder: of the run.
-        files: what is in it, in words.
-        then: commands; the modules that `--module` named are added to each.
+        folder: the run folder.
+        files: its content, in words.
+        then: commands; the modules of `--module` are added to each.
     """
     print(f"wrote {folder}: {files}")
     if then:
@@ -98,10 +98,10 @@ def finish(folder: Path, files: str, *then: str) -> None:
 
 
 def for_json(number: float) -> float | None:
-    """A number as JSON knows it: None for one that is not finite."""
+    """Returns a number for JSON: None for one that is not finite."""
     return number if math.isfinite(number) else None
 
 
 def table(**columns: list[Any]) -> list[dict[str, Any]]:
-    """Columns of one length as a list of rows."""
+    """Returns columns of equal length as a list of rows."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

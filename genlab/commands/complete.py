@@ -1,4 +1,4 @@
-"""Completing images: what is known stays, an autoregressive model draws the rest."""
+"""Image completion: known pixels are kept, an autoregressive model draws the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SUGGESTED_CANDIDATES = 16
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab complete`: writes completions.png, a PNG for each completion, and completions.json."""
+    """Runs `genlab complete`: writes completions.png, a PNG for each completion, and completions.json."""
     config, model = open_model(CompleteConfig, plain)
     family = completing_family(model, f"ckpt={config.ckpt}")
     if config.labels is not None:
@@ -46,8 +46,8 @@ def main(plain: Mapping[str, Any]) -> None:
     )  # fmt: skip
     if candidates == 1 and not prefix:
         log.info(
-            "keep=%s: known pixels that come later in the scan are not looked ahead to; resample=%d comes "
-            "closer",
+            "keep=%s: a pixel is drawn without regard to known pixels later in the scan; resample=%d reduces "
+            "the error",
             config.keep, _SUGGESTED_CANDIDATES,
         )  # fmt: skip
     done = complete(
@@ -91,10 +91,10 @@ def main(plain: Mapping[str, Any]) -> None:
 
 
 def read_mask(keep: str, spec: DataSpec) -> Tensor:
-    """What is known of every image: (H, W), true for the upper or the left half, or where a picture is white.
+    """Returns the mask of known pixels, (H, W): the upper or left half, or the white pixels of an image.
 
     Raises:
-        ConfigError: no such picture, one of another size, or a mask that leaves nothing to do.
+        ConfigError: the image does not exist or has another size, or the mask keeps all pixels or none.
     """
     mask = torch.zeros(spec.height, spec.width, dtype=torch.bool)
     if keep == "top":
@@ -106,8 +106,8 @@ def read_mask(keep: str, spec: DataSpec) -> Tensor:
     path = Path(keep).expanduser()
     if not path.is_file():
         hint = suggest(keep, ("top", "left"), "keep=")
-        hint = hint if "mean" in hint else "; use keep=top or keep=left, or make one: white is kept"
-        raise ConfigError(f"keep={keep}: no such picture of a mask{hint}")
+        hint = hint if "mean" in hint else "; use keep=top or keep=left, or make one: white pixels are kept"
+        raise ConfigError(f"keep={keep}: no such mask image{hint}")
     white = read_picture(path, "keep", 1)[0] > 127
     if white.shape != mask.shape:
         raise ConfigError(
@@ -121,7 +121,7 @@ def read_mask(keep: str, spec: DataSpec) -> Tensor:
 
 
 def labels_of(config: CompleteConfig, known: Given, model: LoadedModel) -> Tensor | None:
-    """The label of each completion, (N, n): the user's in turn, else the image's own, else drawn evenly."""
+    """Returns each completion's label, (N, n): the user's in turn, else the image's, else drawn evenly."""
     if not model.family.takes_labels:
         return None
     shape = (len(known.images), config.n)
@@ -134,7 +134,7 @@ def labels_of(config: CompleteConfig, known: Given, model: LoadedModel) -> Tenso
 
 
 def write_table(path: Path, images: Tensor, mask: Tensor, completed: Tensor) -> None:
-    """A row for each image: itself, what is known of it with the rest grey, its completions."""
+    """Writes a row for each image: the image, its known pixels with the rest grey, and its completions."""
     images = images[:_PICTURED_IMAGES].cpu()
     completed = completed[:_PICTURED_IMAGES, :_PICTURED_COMPLETIONS]
     kept = torch.where(mask, images, _GREY)
@@ -145,7 +145,7 @@ def write_table(path: Path, images: Tensor, mask: Tensor, completed: Tensor) -> 
 def describe(
     files: list[str], names: list[str], labels: Tensor | None, done: Completions, candidates: int
 ) -> list[dict[str, Any]]:
-    """What completions.json says of each completion."""
+    """Returns the entries of completions.json, one for each completion."""
     columns: dict[str, list[Any]] = {
         "file": [f"images/{file}" for file in files],
         "image": [name for name in names for _ in range(done.images.shape[1])],

@@ -1,4 +1,4 @@
-"""Taking noise out of images with a model that reconstructs them, beside a median filter."""
+"""Denoising of images with a model that reconstructs them, compared with a median filter."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _DEFAULT_NOISE, _DEFAULT_LEVEL = "gaussian", 0.3
 
 
 def median_filter(images: Tensor) -> Tensor:
-    """Each number as the median of the 3x3 around it, mirrored at the border; (N, C, H, W), the same out."""
+    """Returns the median of the 3x3 neighbourhood of each pixel, mirrored at the border; (N, C, H, W)."""
     from scipy.ndimage import median_filter  # comes with scikit-learn, and is slow to import
 
     return torch.from_numpy(np.asarray(median_filter(images.numpy(), size=(1, 1, 3, 3), mode="reflect")))
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab denoise`: writes denoised.png, a PNG for each restored image, and denoised.json."""
+    """Runs `genlab denoise`: writes denoised.png, a PNG for each denoised image, and denoised.json."""
     config, model = open_model(DenoiseConfig, plain)
     family = check_has(model, config.ckpt, "encodes", "decodes")
     noise, level = noise_of(config, model)
@@ -48,10 +48,10 @@ def main(plain: Mapping[str, Any]) -> None:
         noisy = corrupt(clean, noise, level, SampleRng(config.seed, given.numbers, purpose="denoise"))
     labels = labels_of(model, given._replace(images=noisy), config.batch_size, config.seed)
     restored = reconstruct(family, noisy, config.batch_size, labels)
-    shown = noisy.clamp(0, 1)  # what a picture can hold
+    shown = noisy.clamp(0, 1)  # the range of an image file
     versions = {"noisy": shown, "restored": restored, "median_filter": median_filter(shown)}
     psnr, bands = {}, versions
-    if noise != "none":  # else nobody knows the clean images
+    if noise != "none":  # otherwise the clean images are unknown
         psnr = {name: psnr_db(mean_squared_error(clean, version)) for name, version in versions.items()}
         bands = {"clean": clean} | versions
     facts = model.describe() | {
@@ -81,14 +81,14 @@ def main(plain: Mapping[str, Any]) -> None:
 
 
 def noise_of(config: DenoiseConfig, model: LoadedModel) -> tuple[NoiseKind | Literal["none"], float]:
-    """The user's; what is left out as the model was trained with, else Gaussian noise of 0.3.
+    """Returns kind and level of the noise: the user's, else those of training, else Gaussian noise of 0.3.
 
     Raises:
-        ConfigError: a share over 1, or a level of no noise.
+        ConfigError: a share above 1, or a level for noise=none.
     """
     if config.noise == "none":
         if config.level is not None:
-            raise ConfigError(f"level={config.level:g}: does not go with noise=none; leave it out")
+            raise ConfigError(f"level={config.level:g}: cannot be combined with noise=none; leave it out")
         return "none", 0.0
     own = getattr(model.config.model, "noise", None)
     noise = cast(NoiseKind, config.noise or own or _DEFAULT_NOISE)

@@ -1,4 +1,4 @@
-"""Codes of images: a file of them, a map, and what a straight line reads off them."""
+"""Latent codes of images: a file of codes, a map, and a linear probe of the classes."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from genlab.trained.latent_space import (
 from genlab.trained.model import LoadedModel, check_split, dataset_of
 
 _NEIGHBOURED = 2000
-"""Images of a map by t-SNE, whose time grows with their number: about a minute on a slow core."""
+"""Maximum number of images of a t-SNE map: it takes about a minute on a slow core."""
 
 _LEAST_NEIGHBOURED = 4
 _PROBED_PIXELS = 1024
-"""Most numbers of an image whose pixels themselves are probed, in seconds."""
+"""Maximum size of an image whose pixels are probed directly; such a probe takes seconds."""
 
 _AS_IN_TRAINING = ("binarize", "threshold", "dequantize", "size", "channels", "root", "download")
-"""Settings that another dataset takes from the model's own, where it has them and they are not null."""
+"""Settings of the model's dataset that another dataset also gets, if it has them and they are not null."""
 
 
 class Features(NamedTuple):
-    """Images of one split, and what stands for them.
+    """Images of one split and their codes.
 
     images: (N, C, H, W) in [0, 1].
     codes: (N, L) float32.
@@ -64,11 +64,11 @@ class Features(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the table: a representation, how well it is read, and what is lost by it.
+    """A row of the table: a representation, its probe accuracy and its reconstruction error.
 
-    mean_squared_error: of the test images and what comes back of them, over all numbers of an image; None
-        where nothing comes back.
-    explained_variance: 1 - that error / that of the training images' mean, at most 1.
+    mean_squared_error: reconstruction error of the test images, over all numbers of an image; None without a
+        reconstruction.
+    explained_variance: 1 - that error / the error of the training images' mean, at most 1.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab encode`: writes codes.npz, map.png and encoding.json."""
+    """Runs `genlab encode`: writes codes.npz, map.png and encoding.json."""
     config, model = open_model(EncodeConfig, plain)
     check_has(model, config.ckpt, "encodes")
     if config.images is not None:
@@ -89,10 +89,10 @@ def main(plain: Mapping[str, Any]) -> None:
 
 
 def _encode_pictures(config: EncodeConfig, model: LoadedModel) -> None:
-    """Of a user's own pictures: their codes and a map, without labels and without a probe."""
+    """Writes codes and a map of a user's own images, without labels and without a probe."""
     if "name" in config.dataset:
         name = config.dataset["name"]
-        raise ConfigError(f"dataset={name}: does not go with images={config.images}; leave one out")
+        raise ConfigError(f"dataset={name}: cannot be combined with images={config.images}; leave one out")
     least = _LEAST_NEIGHBOURED if config.map == "tsne" else 1
     given = read_images(str(config.images), model, least)
     folder = create_folder("encode", config.run_dir, model.label)
@@ -110,7 +110,7 @@ def _encode_dataset(config: EncodeConfig, model: LoadedModel) -> None:
     index = dataset.rows(config.split, config.count)
     total = len(index)
     if config.map == "tsne" and total < _LEAST_NEIGHBOURED:
-        raise ConfigError(f"map=tsne: of {total} images, it takes {_LEAST_NEIGHBOURED}; use map=pca")
+        raise ConfigError(f"map=tsne: has {total} images, needs at least {_LEAST_NEIGHBOURED}; use map=pca")
     folder = create_folder("encode", config.run_dir, f"{model.config.model.name}-{dataset.spec.name}")
     name = f"{dataset.spec.name}, {config.split} split"
     log.info("encoding %d images (%s) with the %s weights of %s", total, name, model.weights, model.path)
@@ -174,14 +174,14 @@ def factors_of(dataset: Dataset, split: str, limit: int | None) -> Tensor:
 
 
 def other_dataset(model: LoadedModel, changes: Mapping[str, Any], split: str) -> Dataset:
-    """The dataset that a model was trained on, or another whose images are of the same shape.
+    """Returns the dataset that a model was trained on, or another one with images of the same shape.
 
     Args:
-        changes: settings of the dataset; with a `name`, those of that one.
-        split: one that is wanted of it.
+        changes: settings of the dataset; with a `name`, those of the dataset of that name.
+        split: a split that the dataset must have.
 
     Raises:
-        UserError: its images are not like the model's; see also `genlab.trained.model.dataset_of`.
+        UserError: its images differ in shape from the model's; see also `genlab.trained.model.dataset_of`.
     """
     stored = model.config.dataset
     name = changes.get("name", stored.name)
@@ -206,7 +206,7 @@ def other_dataset(model: LoadedModel, changes: Mapping[str, Any], split: str) ->
         )
     if own.levels == 2 != spec.levels:
         raise DataError(
-            f"dataset={name}: its pixels have {spec.levels} levels, the model's are black or white; "
+            f"dataset={name}: its pixels have {spec.levels} levels, the model's images are binary; "
             "add dataset.binarize=threshold"
         )
     check_split(dataset, split)
@@ -220,9 +220,9 @@ def compare(
     validation: Features | None,
     batch_size: int,
 ) -> list[Row]:
-    """The model's codes beside as many principal components of the pixels, and the pixels themselves.
+    """Compares the model's codes with as many principal components of the pixels, and with the pixels.
 
-    Components are fitted to the training images, and images made of them clamped to [0, 1].
+    Components are fitted to the training images; their reconstructions are clamped to [0, 1].
     """
     from sklearn.decomposition import PCA
 
@@ -266,20 +266,20 @@ def compare(
 
 
 def probed(train: Features) -> bool:
-    """Whether there are classes to tell apart."""
+    """Returns whether there are at least two classes to classify."""
     return train.labels is not None and len(train.labels.unique()) > 1
 
 
 def places_of(codes: Tensor, method: str, seed: int) -> tuple[Tensor, tuple[str, str], float | None]:
-    """Where codes (N, L) are on a map.
+    """Returns the positions of codes (N, L) on a map.
 
     Args:
         method: "pca" or "tsne" (van der Maaten and Hinton 2008), perplexity 30, or less for few codes.
-        seed: of t-SNE.
+        seed: the seed of t-SNE.
 
     Returns:
-        (N, 2); names of the two axes; and the share of the codes' variance that is seen, where it is known.
-        A latent of two dimensions is shown as it is, and the second axis of one of a single dimension is 0.
+        (N, 2); names of the two axes; and the share of the codes' variance that is shown, if known.
+        A two-dimensional latent is shown as it is; for a one-dimensional latent the second axis is 0.
     """
     if method == "tsne":
         from sklearn.manifold import TSNE
@@ -294,7 +294,7 @@ def places_of(codes: Tensor, method: str, seed: int) -> tuple[Tensor, tuple[str,
     centred = codes.double() - codes.double().mean(0)
     _, sizes, directions = torch.linalg.svd(centred, full_matrices=False)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    places = centred @ (directions * largest.sign())[:2].T  # of the two signs, one for all machines
+    places = centred @ (directions * largest.sign())[:2].T  # fixes the sign, which depends on the machine
     places = torch.nn.functional.pad(places, (0, 2 - places.shape[1]))  # a single image has one axis
     share = sizes[:2].square().sum() / sizes.square().sum()
     return places.float(), ("principal component 1", "principal component 2"), share.item()

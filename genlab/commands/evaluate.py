@@ -1,4 +1,4 @@
-"""`genlab evaluate`: the numbers of a trained model, or of pictures of any origin."""
+"""`genlab evaluate`: the metrics of a trained model, or of images from any source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from genlab.trained.ruler import readable
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab evaluate`: writes evaluation.json and the family's pictures."""
+    """Runs `genlab evaluate`: writes evaluation.json and the family's pictures."""
     log_to_console()
     config = from_plain(EvaluateConfig, plain)
     torch_device = device.resolve(config.device, "device")
@@ -61,7 +61,7 @@ def _evaluate_model(config: EvaluateConfig, model: LoadedModel) -> None:
 
 
 def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> None:
-    """The numbers of pictures of any origin, beside a dataset's split or other pictures."""
+    """Evaluates images from any source by comparison with a dataset's split or other images."""
     samples = str(config.samples)
     dataset, reading = None, {}
     if config.against is None:
@@ -69,9 +69,7 @@ def _evaluate_pictures(config: EvaluateConfig, torch_device: torch.device) -> No
         dataset_config = from_plain(kind, config.dataset, "dataset")
         dataset, reading = registry.dataset(dataset_config), reading_of(dataset_config)
         if dataset.spec.kind != "images":
-            raise ConfigError(
-                f"dataset={dataset.spec.name}: holds no images to compare samples={samples} with"
-            )
+            raise ConfigError(f"dataset={dataset.spec.name}: has no images to compare samples={samples} with")
         check_split(dataset, config.split)
     measured = Comparison(config, dataset, torch_device, reading=reading)
     levels = measured.given
@@ -99,7 +97,7 @@ def _report(
     on: str,
     then: str,
 ) -> None:
-    """Writes evaluation.json and prints the numbers, what they were taken on, and what was written."""
+    """Writes evaluation.json; prints the metrics, their data and the names of the written files."""
     with storage_errors(folder):
         write_json(folder / "evaluation.json", {**facts, "setting": dict(setting), **numbers})
     printed = [name for name in numbers if not name.endswith("_standard_error")]
@@ -116,7 +114,7 @@ def _report(
 def write_per_image(
     path: Path, rows: torch.Tensor, columns: dict[str, torch.Tensor], labels: torch.Tensor | None
 ) -> None:
-    """Writes a line for each image: index in the split, label if there are labels, and its numbers.
+    """Writes a line for each image: index in the split, label if there are labels, and its metrics.
 
     Args:
         rows: (N,), the indices.

@@ -1,4 +1,4 @@
-"""Interpolating between latents: along a straight line, or along a great circle."""
+"""Interpolation between latents: along a straight line or along a great circle."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from genlab.trained.model import LoadedModel
 
 _PICTURED_PAIRS = 40
 _LEAST_SINE = 1e-4
-"""Of an angle; below it, latents count as parallel or opposite."""
+"""Smallest angle at which latents do not count as parallel or opposite."""
 
 
 class Pairs(NamedTuple):
     """n pairs of latents.
 
     ends: (n, 2, L).
-    names: two words for each pair that say where its ends are from.
-    labels: (n, 2), the classes of images that were encoded with them; else None.
+    names: two texts for each pair that name the sources of its ends.
+    labels: (n, 2), the classes with which the images were encoded; else None.
     """
 
     ends: Tensor
@@ -39,7 +39,7 @@ class Pairs(NamedTuple):
 
 
 def straight(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """(1 - t) start + t end.
+    """Returns (1 - t) start + t end.
 
     Args:
         start, end: (B, L).
@@ -52,10 +52,10 @@ def straight(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
 
 
 def spherical(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """[sin((1 - t) a) start + sin(t a) end] / sin a, where a is the angle between the two (White 2016, 2.1).
+    """Returns [sin((1 - t) a) start + sin(t a) end] / sin a, a the angle between both (White 2016, 2.1).
 
-    Latents of one norm keep it on the way. Where they are parallel, or opposite, so that no great circle is
-    theirs alone, the way is straight.
+    Latents of equal norm keep it on the way. Where they are parallel or opposite, so that they determine no
+    single great circle, the interpolation is linear.
 
     Args:
         start, end: (B, L).
@@ -65,7 +65,7 @@ def spherical(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
         (B, S, L).
     """
     one, other = (F.normalize(end_point.double(), dim=1) for end_point in (start, end))
-    # exact for small angles too, of which a cosine knows little
+    # accurate for small angles too, unlike the arc cosine
     angle = 2 * torch.atan2((one - other).norm(dim=1), (one + other).norm(dim=1))[:, None]
     t = shares.double()[None]
     round_about = angle.sin().abs() >= _LEAST_SINE
@@ -78,7 +78,7 @@ def spherical(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
 
 
 def _mixed(start: Tensor, end: Tensor, of_start: Tensor, of_end: Tensor) -> Tensor:
-    """Weights (S,) or (B, S)."""
+    """Returns the weighted sum of start and end, with weights (S,) or (B, S)."""
     mixed = of_start[..., None] * start.double()[:, None] + of_end[..., None] * end.double()[:, None]
     return mixed.to(start.dtype)
 
@@ -87,15 +87,15 @@ PATHS = {"straight": straight, "spherical": spherical}
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab interpolate`: writes interpolations.png, a PNG for each step, and interpolations.json."""
+    """Runs `genlab interpolate`: writes interpolations.png, a PNG for each step, and interpolations.json."""
     config, model = open_model(InterpolateConfig, plain)
     family = check_has(model, config.ckpt, "decodes")
     if config.labels is not None:
         check_labels(config.labels, model)
     if config.path == "spherical" and family.latent_classes > 0:
         raise ConfigError(
-            f"path=spherical: the latents of {model.config.model.name} are probabilities, which lie on no "
-            "sphere; use path=straight"
+            f"path=spherical: the latents of {model.config.model.name} are probabilities, which do not lie "
+            "on a sphere; use path=straight"
         )
     pairs = pairs_of(config, model)
     n = len(pairs.ends)
@@ -128,7 +128,7 @@ def main(plain: Mapping[str, Any]) -> None:
             "norms": latents.norm(dim=2).tolist(),
         }
         if labels is not None and pairs.labels is not None and config.labels is None:
-            columns["labels"] = labels.tolist()  # a row's end has the class of another image
+            columns["labels"] = labels.tolist()  # the end of a row has the class of another image
         elif labels is not None:
             columns["label"] = labels[:, 0].tolist()
         write_json(folder / "interpolations.json", facts | {"pairs": table(**columns)})
@@ -137,7 +137,7 @@ def main(plain: Mapping[str, Any]) -> None:
 
 
 def pairs_of(config: InterpolateConfig, model: LoadedModel) -> Pairs:
-    """The ends: codes of images 0 and 1, 2 and 3 and so on, or the latents of these samples.
+    """Returns the ends: the codes of images 0 and 1, 2 and 3 and so on, or the latents of these samples.
 
     Raises:
         ConfigError: the model has no encoder, or no prior, or there are fewer than two images.
@@ -172,10 +172,10 @@ def pairs_of(config: InterpolateConfig, model: LoadedModel) -> Pairs:
 def labels_of_steps(
     config: InterpolateConfig, model: LoadedModel, pairs: Pairs, shares: Tensor
 ) -> Tensor | None:
-    """The class of each image, (n, S): the user's in turn, else the nearer end's, else one drawn for a pair.
+    """Returns each image's class, (n, S): the user's in turn, else the nearer end's, else one drawn per pair.
 
     Args:
-        shares: (S,), how far each is on its way.
+        shares: (S,), the position of each image between the ends, in [0, 1].
     """
     if not model.family.takes_labels:
         return None

@@ -1,4 +1,4 @@
-"""What to type next: commands that make sense for a model, by what its family can do."""
+"""Suggestions of the next command to type, chosen by the abilities of a model's family."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genlab.families.vqvae import VQVAE
 
 
 def after_training(family: Family, run: Path) -> list[str]:
-    """Returns what to do after training, most often commands to type, the most telling first.
+    """Returns what to do after training, mostly commands to type, the most informative first.
 
     Args:
         run: the run folder.
@@ -51,10 +51,10 @@ def after_training(family: Family, run: Path) -> list[str]:
 
 
 def to_show(family: type[Family], ckpt: str | Path) -> str:
-    """Returns the command that shows what a trained model of a family can do."""
+    """Returns the command that shows the abilities of a trained model of a family."""
     if issubclass(family, VQVAE):
         return f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={ckpt}"
-    if issubclass(family, StackedDAE):  # a mixture takes long to fit to codes of hundreds of units
+    if issubclass(family, StackedDAE):  # fitting a mixture to codes of hundreds of units is slow
         return f"genlab reconstruct ckpt={ckpt}"
     if family.generates:
         return f"genlab sample ckpt={ckpt}"
@@ -69,7 +69,7 @@ def _sample_fitted(family: type[Family], ckpt: str | Path) -> str:
 
 
 def _after_game(family: BilinearGame, run: Path) -> list[str]:
-    """Returns the newest figure, and the same game under the next dynamics: there is nothing to sample."""
+    """Returns the newest figure, and the command for the next dynamics: the game has no samples."""
     names = get_args(Dynamics)
     other = names[(names.index(family.config.dynamics) + 1) % len(names)]
     figure = max((run / "samples").glob("step-*.png"))

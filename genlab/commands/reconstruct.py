@@ -1,4 +1,4 @@
-"""Reconstructing images: what a model with an encoder keeps of them."""
+"""Reconstruction of images by a model with an encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PICTURED_IMAGES = 200
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab reconstruct`: writes reconstructions.png, a PNG for each image, and reconstructions.json."""
+    """Runs `genlab reconstruct`: writes reconstructions.png, a PNG for each image, reconstructions.json."""
     config, model = open_model(ReconstructConfig, plain)
     family = check_has(model, config.ckpt, "encodes", "decodes")
     given = images_for(config, model, config.count)

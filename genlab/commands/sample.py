@@ -1,4 +1,4 @@
-"""Images out of a trained model: one seed for each image, grids, files."""
+"""Sampling from a trained model: grids, image files and arrays; image k depends on seed and k alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genlab.trained.sampling import sampler_of
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab sample`: writes a grid, one PNG for each image, and samples.npz on request.
+    """Runs `genlab sample`: writes a grid, one PNG for each image, and samples.npz on request.
 
     Points are drawn over their true density, and written as points.csv.
     """
@@ -68,7 +68,7 @@ def main(plain: Mapping[str, Any]) -> None:
 
 
 def _warn_of_validation(model: LoadedModel) -> None:
-    """Says what the run's last validation found wrong, where its folder has the numbers."""
+    """Repeats the warnings of the run's last validation, if its folder has the metrics."""
     if numbers := last_validation(model.path.parents[1], model.step):
         for line in model.family.validation_warnings(numbers).values():
             log.warning("%s", line)

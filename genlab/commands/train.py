@@ -1,4 +1,4 @@
-"""`genlab train` and `genlab resume`: open a run folder, train, and say what to type next."""
+"""`genlab train` and `genlab resume`: open a run folder, train, and print the next commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIXED_ON_RESUME = {"trainer.batch_size"}
 def start(
     plain: Mapping[str, Any], overrides: list[str], run_dir: str | None, recipe: str | None = None
 ) -> Path:
-    """`genlab train`: a new run.
+    """Runs `genlab train`: trains a new run.
 
     Args:
         plain: the composed configuration: model, dataset, optimizer, schedule, trainer, seed.
@@ -44,9 +44,9 @@ def start(
         the run folder.
 
     Raises:
-        UserError: the configuration, the dataset or the folder is not as it should be; nothing was written.
+        UserError: the configuration, the dataset or the folder is not valid; nothing was written.
         DivergedError: a loss is not finite.
-        Interrupted: a signal came; the run is saved.
+        Interrupted: a signal arrived; the run is saved.
     """
     log_to_console()
     config = registry.train_config(plain)
@@ -63,7 +63,7 @@ def start(
 
 
 def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> Path:
-    """`genlab resume`: goes on from the newest whole checkpoint, or from the beginning if there is none yet.
+    """Runs `genlab resume`: continues from the newest valid checkpoint, or from the beginning without one.
 
     Args:
         run: the run folder.
@@ -71,13 +71,13 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
         overrides: the words the user typed, for the record.
 
     Raises:
-        as `start`; also ConfigError for a change that would make it another run.
+        as `start`; also ConfigError for a change that would make it a different experiment.
     """
     log_to_console()
     path, saved = Path(run), None
     if checkpoint.list_checkpoints(path / "checkpoints"):
         found, saved = checkpoint.find(path)
-        log.info("going on from %s", found)
+        log.info("resuming from %s", found)
         plain = plain or saved["config"]
     if plain is None:
         raise CheckpointError(f"run={path}: no checkpoint and no config.yaml in it; start with genlab train")
@@ -106,7 +106,7 @@ def _train_in(
     saved: Mapping[str, Any] | None,
     recipe: str | None = None,
 ) -> None:
-    """Opens the run folder, trains, and says what to type next; only the first process of a group writes."""
+    """Opens the run folder and trains; only the first process of a group writes and prints."""
     if saved is not None:
         state.restore(saved)
     if not state.group.first:
@@ -140,27 +140,27 @@ def _train_in(
 
 
 def _ruler(state: TrainingState) -> Ruler | None:
-    """Returns the ruler that measures samples, on the one process that does."""
+    """Returns the object that measures samples; None on all processes but the first."""
     if not state.group.first:
         return None
     return ruler_of_run(state.config, state.family, state.dataset, state.group.device)
 
 
 def _warn_of_micro_batches(state: TrainingState) -> None:
-    """Says what is computed over a batch and now is over a part of it."""
+    """Warns that what the model computes over a batch is computed over each micro-batch."""
     trainer = state.config.trainer
     parts, names = trainer.micro_batch_size, state.family.batch_statistics()
     if parts is None or parts >= trainer.batch_size or not names:
         return
     log.warning(
-        "trainer.micro_batch_size=%d: %s see %d images at a time instead of %d, so that the model trains "
-        "otherwise than with whole batches; leave it out, or use a larger one",
+        "trainer.micro_batch_size=%d: %s see %d images at a time instead of %d, so that training differs "
+        "from training with whole batches; leave it out, or use a larger one",
         parts, " and ".join(names), parts, trainer.batch_size,
     )  # fmt: skip
 
 
 def _announce(state: TrainingState, run: Run) -> None:
-    """Says what is going to be trained, and shows the data, if any: samples/real.png."""
+    """Logs what is going to be trained, and writes samples/real.png if there are images."""
     config, spec = state.config, state.dataset.spec
     weights = sum(p.numel() for p in state.family.parameters())
     if spec.kind == "none":
@@ -186,7 +186,7 @@ def _announce(state: TrainingState, run: Run) -> None:
 
 
 def refuse_another_run(before: TrainConfig, after: TrainConfig) -> None:
-    """A resumed run may go on longer, elsewhere or at another rate; it may not become another experiment.
+    """Refuses changes that make a resumed run a different experiment; length, device and rate may change.
 
     Raises:
         ConfigError: names the first setting that may not change.

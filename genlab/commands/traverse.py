@@ -1,4 +1,4 @@
-"""Walking through a latent space: along its dimensions, between the codes of two classes, over the whole."""
+"""Traversal of a latent space: along dimensions, between the mean codes of two classes, over all of it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from genlab.trained.latent_space import (
 from genlab.trained.model import LoadedModel
 
 _DIMENSIONS = 16
-"""Rows where the user names no dimensions."""
+"""Number of rows if the user names no dimensions."""
 
 _MANIFOLD = 20
 _SIGMAS = {"normal": 1.0, "uniform": 1 / math.sqrt(3)}
 
 
 class Space(NamedTuple):
-    """Where a model's latents lie, in each dimension.
+    """Centre and scale of a model's latents, in each dimension.
 
-    middle, sigma: mean and standard deviation, (L,): the prior's; of the codes of training images for a
-        family without one.
+    middle, sigma: mean and standard deviation, (L,): those of the prior; those of the codes of training
+        images for a family without a prior.
     """
 
     middle: Tensor
@@ -48,11 +48,11 @@ class Space(NamedTuple):
 
 
 def along_dimensions(centre: Tensor, dimensions: list[int], deviations: Tensor, space: Space) -> Tensor:
-    """The centre with one of its numbers set to middle + deviation * sigma.
+    """Returns the centre with one of its numbers set to middle + deviation * sigma.
 
     Args:
         centre: (L,).
-        dimensions: R of them.
+        dimensions: R dimensions.
         deviations: (S,), in standard deviations.
 
     Returns:
@@ -65,19 +65,19 @@ def along_dimensions(centre: Tensor, dimensions: list[int], deviations: Tensor, 
 
 
 def along_direction(centre: Tensor, direction: Tensor, deviations: Tensor, space: Space) -> Tensor:
-    """The centre moved along a direction (L,), by standard deviations of that direction: (1, S, L)."""
+    """Returns the centre moved along a direction (L,), by standard deviations along it: (1, S, L)."""
     unit = direction / direction.norm()
     sigma = (unit * space.sigma).norm()
     return (centre + deviations[:, None] * sigma * unit)[None]
 
 
 def over_classes(centre: Tensor, variables: list[int], classes: int) -> Tensor:
-    """The centre with one of its categorical variables set to each class in turn.
+    """Returns the centre with one of its categorical variables set to each class in turn.
 
     Args:
         centre: (L,), the classes of each variable one after the other.
-        variables: R of them.
-        classes: S of each.
+        variables: R variables.
+        classes: S, the number of classes of each variable.
 
     Returns:
         (R, S, L).
@@ -89,7 +89,7 @@ def over_classes(centre: Tensor, variables: list[int], classes: int) -> Tensor:
 
 
 def manifold(prior: str, side: int = _MANIFOLD) -> Tensor:
-    """Latents of two dimensions, evenly spaced in the prior's probability (Kingma and Welling 2014, fig. 4).
+    """Returns 2-D latents evenly spaced in the prior's probability (Kingma and Welling 2014, fig. 4).
 
     The first dimension grows to the right, the second downwards; quantiles (k + 1/2) / side.
 
@@ -103,9 +103,9 @@ def manifold(prior: str, side: int = _MANIFOLD) -> Tensor:
 
 
 def main(plain: Mapping[str, Any]) -> None:
-    """`genlab traverse`: writes traversal.png, a PNG for each step and traversal.json.
+    """Runs `genlab traverse`: writes traversal.png, a PNG for each step and traversal.json.
 
-    Of a latent of two dimensions also manifold.png.
+    For a two-dimensional latent space it also writes manifold.png.
     """
     config, model = open_model(TraverseConfig, plain)
     check(config, model)
@@ -165,7 +165,7 @@ def main(plain: Mapping[str, Any]) -> None:
 
 
 def check(config: TraverseConfig, model: LoadedModel) -> None:
-    """Refuses what the model cannot be asked.
+    """Refuses settings that the model does not support.
 
     Raises:
         ConfigError: see the messages.
@@ -199,10 +199,10 @@ def check(config: TraverseConfig, model: LoadedModel) -> None:
 
 
 def start(config: TraverseConfig, model: LoadedModel) -> tuple[Tensor, str, Space, int | None]:
-    """The latent to walk from, (L,), where it is from, the space around it, and the class of all images.
+    """Returns the latent to start from, (L,), its source, the space around it, and the class of all images.
 
     Raises:
-        ConfigError: the space is that of codes, and there is only one.
+        ConfigError: the space is that of codes, and there is only one code.
     """
     family, number = latent_family(model), config.number
     sigma = _SIGMAS.get(str(family.latent_prior))
@@ -210,8 +210,7 @@ def start(config: TraverseConfig, model: LoadedModel) -> tuple[Tensor, str, Spac
         codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed)
         if len(codes) < 2 and family.latent_classes == 0:
             raise ConfigError(
-                f"ckpt={config.ckpt}: trained on one image, whose code has no spread to walk by; "
-                "see genlab reconstruct"
+                f"ckpt={config.ckpt}: trained on one image: its codes have no spread; see genlab reconstruct"
             )
         space = Space(codes.mean(0), codes.std(0))
     else:
@@ -241,10 +240,10 @@ def start(config: TraverseConfig, model: LoadedModel) -> tuple[Tensor, str, Spac
 
 
 def dimensions_of(config: TraverseConfig, latent: int) -> list[int]:
-    """The user's; without any the first few, or none beside a direction.
+    """Returns the user's dimensions; by default the first few, or none if there is a direction.
 
     Raises:
-        ConfigError: an empty list, or one that the latent does not have.
+        ConfigError: the list is empty, or has a dimension that the latent does not have.
     """
     if config.dimensions is None:
         return [] if config.direction is not None else list(range(min(latent, _DIMENSIONS)))
@@ -257,10 +256,10 @@ def dimensions_of(config: TraverseConfig, latent: int) -> list[int]:
 
 
 def between_classes(config: TraverseConfig, model: LoadedModel) -> Tensor:
-    """From the mean code of one class of the training images to that of another, (L,).
+    """Returns the vector from one class's mean code to another's, over training images, (L,).
 
     Raises:
-        ConfigError: no training image is of such a class, or both have the same mean.
+        ConfigError: no training image has such a class, or both have the same mean.
     """
     assert config.direction is not None
     codes, labels = codes_of_training(model, config.dataset, config.batch_size, config.seed)
@@ -276,10 +275,10 @@ def between_classes(config: TraverseConfig, model: LoadedModel) -> Tensor:
 
 
 def label_of(config: TraverseConfig, model: LoadedModel, own: Tensor | None = None) -> int | None:
-    """The class of all images, for a family that takes labels: the user's, else the image's own, else drawn.
+    """Returns the class of all images, for a family with labels: the user's, else the image's, else drawn.
 
     Args:
-        own: (1,), of the image that the latent is from.
+        own: (1,), the label of the image that the latent comes from.
     """
     if not model.family.takes_labels:
         return None

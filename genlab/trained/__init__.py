@@ -1,1 +1,1 @@
-"""Checkpoints put to use."""
+"""Trained models: loading, sampling, encoding and evaluation."""

@@ -1,4 +1,4 @@
-"""The Python door to trained models: `genlab.load` and what it returns."""
+"""The Python interface to trained models: `genlab.load` and the model that it returns."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from genlab.trained.model import LoadedModel, load_model
 from genlab.trained.sampling import sampler_of
 
 _KINDS = {"nll_nats": "exact", "importance_weighted_nats": "importance_weighted", "elbo_nats": "elbo"}
-"""Name of a number of `Family.evaluate` to the kind of likelihood, the tightest first."""
+"""Name of a metric of `Family.evaluate` to the kind of likelihood, the tightest first."""
 
 
 class Score(NamedTuple):
     """The negative log-likelihood of each image: lower is better.
 
     nats: (N,), -log p(x), or an upper bound on it.
-    kind: "exact"; "elbo", the negative evidence lower bound, by one sample of the posterior; or
+    kind: "exact"; "elbo", the negative evidence lower bound, with one sample of the posterior; or
         "importance_weighted", a tighter bound.
     """
 
@@ -46,31 +46,31 @@ class Score(NamedTuple):
 class TrainedModel(LoadedModel):
     """A trained model in Python, as `genlab.load` returns it.
 
-    Images are float32 (N, C, H, W) in [0, 1]; uint8 images in [0, 255] are taken too. What methods return is
-    on the CPU. A method that the model's family lacks raises `genlab.UserError`, with the line that the
-    command line would print.
+    Images are float32 (N, C, H, W) in [0, 1]; uint8 images in [0, 255] are accepted too. Methods return
+    tensors on the CPU. A method that the model's family lacks raises `genlab.UserError`, with the message
+    that the command line would print.
 
     Attributes:
         config: the run's configuration: `config.model`, `config.dataset`, `config.trainer` and so on.
         spec: the shape of the images, their levels and classes.
         weights: "average" (the moving average of the weights) or "raw".
         path: the checkpoint file.
-        step, images: of training, when it was written.
+        step, images: training steps and training images at the time of the checkpoint.
     """
 
     @property
     def module(self) -> Family:
-        """The torch module, in evaluation mode and without gradients, to take into other code."""
+        """Returns the torch module, in evaluation mode and without gradients, for use in other code."""
         return self.family
 
     @property
     def classes(self) -> int:
-        """How many classes the dataset has; 0 without labels."""
+        """Returns the number of classes of the dataset; 0 without labels."""
         return self.spec.classes
 
     @property
     def labels(self) -> range:
-        """The classes that methods take as `labels`; empty for a model that takes none."""
+        """Returns the classes that methods accept as `labels`; empty for a model without labels."""
         return range(self.spec.classes if self.family.takes_labels else 0)
 
     def sample(
@@ -86,12 +86,12 @@ class TrainedModel(LoadedModel):
         """Draws images: those of `genlab sample` with the same settings.
 
         Args:
-            n: how many; None for one of each of `labels`, else 64.
+            n: number of images; None for one of each of `labels`, else 64.
             seed: image k depends on the seed and k alone.
             labels: a class for each image, repeated as needed.
-            temperature: below 1 keeps to what is likely; autoregressive models.
+            temperature: below 1 favours likely values; autoregressive models only.
             prior: "fit" draws from Gaussians fitted to the codes of training images, for models that encode.
-            batch_size: images at a time; no effect on them.
+            batch_size: images at a time; does not change the images.
 
         Returns:
             (n, C, H, W) float32 in [0, 1]; points, (n, D, 1, 1), have no bounds.
@@ -117,11 +117,11 @@ class TrainedModel(LoadedModel):
     def encode(
         self, images: Tensor, labels: Sequence[int] | Tensor | None = None, *, batch_size: int = 256
     ) -> Tensor:
-        """Returns the latent codes of images: a posterior's mean where there is one.
+        """Returns the latent codes of images: the posterior's mean if the model has a posterior.
 
         Args:
             images: (N, C, H, W).
-            labels: (N,), for models that take labels; None lets the model find the likeliest.
+            labels: (N,), for models that take labels; None chooses the class with the highest likelihood.
             batch_size: images at a time.
 
         Returns:
@@ -138,7 +138,7 @@ class TrainedModel(LoadedModel):
 
         Args:
             codes: (N, L).
-            labels: (N,), for models that take labels, which need them here.
+            labels: (N,), required for models that take labels.
             batch_size: images at a time.
 
         Returns:
@@ -184,11 +184,11 @@ class TrainedModel(LoadedModel):
         Args:
             images: (N, C, H, W); unknown pixels may have any value.
             mask: (H, W) bool, true where a pixel is known.
-            n: completions of each image.
-            seed: a completion depends on the seed, its place and `resample`.
-            labels: (N,), for models that take labels, which need them here.
-            resample: candidates of a completion: one is chosen by the likelihood of the known pixels.
-            temperature: below 1 keeps to what is likely.
+            n: number of completions of each image.
+            seed: a completion depends on the seed, its position and `resample`.
+            labels: (N,), required for models that take labels.
+            resample: candidates per completion: one is chosen by the likelihood of the known pixels.
+            temperature: below 1 favours likely values.
             batch_size: candidates at a time.
 
         Returns:
@@ -225,16 +225,16 @@ class TrainedModel(LoadedModel):
         seed: int = 0,
         batch_size: int = 256,
     ) -> Score:
-        """Returns the negative log-likelihood of each image, or a bound on it, and which of the two.
+        """Returns the negative log-likelihood of each image, or an upper bound on it, and which of the two.
 
-        A model of binary images takes a pixel over 1/2 for white, one of fewer than 256 levels the nearest
-        level. The density of dequantised values is taken at the images as they are.
+        A model of binary images treats a pixel above 1/2 as white, one of fewer than 256 levels uses the
+        nearest level. The density of dequantised values is evaluated at the images without added noise.
 
         Args:
             images: (N, C, H, W).
             labels: (N,), for models that take labels.
-            importance_samples: of the posterior, for a tighter bound.
-            seed: of these samples.
+            importance_samples: number of posterior samples, for a tighter bound.
+            seed: the seed of these samples.
             batch_size: images at a time.
         """
         family, name = self.family, self.config.model.name
@@ -261,18 +261,18 @@ class TrainedModel(LoadedModel):
         return Score(torch.cat(parts), _KINDS[str(kind)])
 
     def evaluate(self, split: str = "test", **settings: Any) -> dict[str, float]:
-        """Returns the numbers of `genlab evaluate`, name with its unit to value.
+        """Returns the metrics of `genlab evaluate`, name with its unit to value.
 
         Args:
             split: "train", "validation" or "test".
-            settings: others of `genlab evaluate`, e.g. images=1000, measure=["lenet"], importance_samples=50,
-                dataset={"root": "where the files are now"}.
+            settings: other settings of `genlab evaluate`, e.g. images=1000, measure=["lenet"],
+                importance_samples=50, dataset={"root": "where the files are now"}.
         """
         plain = {"ckpt": str(self.path), "split": split, **settings}
         return evaluation.evaluate(self, from_plain(EvaluateConfig, plain)).numbers
 
     def _images(self, images: Tensor) -> Tensor:
-        """Checks images, and returns them at the levels of the model's own."""
+        """Checks images, and returns them with the number of levels of the model's images."""
         if not isinstance(images, Tensor) or images.shape[1:] != self.spec.shape:
             shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             channels, height, width = self.spec.shape
@@ -302,7 +302,7 @@ class TrainedModel(LoadedModel):
     def _classes(
         self, images: Tensor, labels: Sequence[int] | Tensor | None, batch_size: int
     ) -> Tensor | None:
-        """Returns the classes with which a family encodes: given, or the likeliest."""
+        """Returns the classes with which a family encodes: the given ones, or the most likely."""
         given = self._given(labels, len(images))
         own = Given(images, given, [""] * len(images), list(range(len(images))))
         return latent_space.labels_of(self, own, batch_size, seed=0)
@@ -316,15 +316,15 @@ def load(
 ) -> TrainedModel:
     """Loads a trained model.
 
-    The file is read as data: nothing in it is run, and nothing is imported because it names it.
+    The file is read as data: no code in it is run, and a name in it imports nothing.
 
     Args:
-        path: a run folder, whose newest whole checkpoint is taken, or one checkpoint file.
-        weights: "auto" for the moving average where there is one, "average" or "raw".
-        device: "auto" for a GPU where there is one, else as torch names them: "cpu", "cuda:1".
+        path: a run folder, whose newest valid checkpoint is used, or one checkpoint file.
+        weights: "auto" for the moving average if there is one, "average" or "raw".
+        device: "auto" for a GPU if there is one, else a name as in torch: "cpu", "cuda:1".
 
     Raises:
-        UserError: there is none, it is damaged, or of a family that is not registered.
+        UserError: the checkpoint is missing, damaged, or of a family that is not registered.
     """
     log_to_console()
     loaded = load_model(str(Path(path)), weights, devices.resolve(device, "device"))

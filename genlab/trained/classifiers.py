@@ -15,12 +15,12 @@ from genlab.metrics.classifier import Classifier, load_or_train
 
 
 def of_digits(mnist_config: Any, torch_device: torch.device, *, folder: Path | None = None) -> Classifier:
-    """The classifier of one MNIST, see `load_or_train`.
+    """Returns the classifier of an MNIST dataset, see `load_or_train`.
 
-    The digits are taken as they were published, whatever binarisation or noise the configuration asks for.
+    The digits are used as published, without the configuration's binarisation or noise.
 
     Args:
-        mnist_config: of a dataset of 28x28 grey digits; of Stacked MNIST, the MNIST that it is made of.
+        mnist_config: of a dataset of 28x28 grey digits; for Stacked MNIST, the MNIST that it is made of.
 
     Raises:
         ConfigError: the dataset is not one of 28x28 grey digits.

@@ -1,4 +1,4 @@
-"""The codes that a VQ-VAE gives to the images it was trained on, for a prior over them."""
+"""Code maps of a VQ-VAE for its training dataset, on which a prior is trained."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from genlab.rng import SampleRng
 from genlab.trained.model import LoadedModel, dataset_of, load_model, relocated
 
 _SEED = 0
-"""Of what the images' dataset draws: a binarisation is drawn once, and the same for every prior."""
+"""Seed of the dataset's random numbers: a binarisation is drawn once, and the same for every prior."""
 
 _BATCH_SIZE = 500
 
 
 class Codes:
-    """Maps of codes of all splits, with the labels of the images; by the averaged weights where there are."""
+    """Code maps of all splits, with the images' labels, encoded with the averaged weights if possible."""
 
     Config = CodesConfig
 
     @classmethod
     def load(cls, config: CodesConfig) -> CodeMaps:
-        """Opens the VQ-VAE and its dataset; a split's images are encoded when they are first asked for.
+        """Opens the VQ-VAE and its dataset; a split's images are encoded at the first access.
 
         Raises:
-            UserError: no such checkpoint, one of another model, or its dataset is not where it was.
+            UserError: the checkpoint is missing or of another model, or its dataset has moved.
         """
         model = load_vqvae(config)
         return CodeMaps(config, model, images_of(config, model))
 
 
 class CodeMaps(Dataset):
-    """Images (1, h, w) whose values are code / (K - 1), as those of K levels are.
+    """Images (1, h, w) whose values are code / (K - 1), like those of images with K levels.
 
     Args:
-        config: of the codes.
+        config: the settings of the codes.
         model: the VQ-VAE, on the device of the codes.
-        images: what it was trained on, on the CPU.
+        images: the dataset that it was trained on, on the CPU.
     """
 
     def __init__(self, config: CodesConfig, model: LoadedModel, images: Dataset) -> None:
@@ -86,18 +86,18 @@ class CodeMaps(Dataset):
         return Decoder(self.model)(images)
 
     def more_numbers(self, values: dict[str, Tensor], split: str, batch_size: int) -> dict[str, Tensor]:
-        """What prior and VQ-VAE together say of a split's images.
+        """Returns metrics of the prior and the VQ-VAE together, for a split's images.
 
-        They are a model with latents, and the posterior is sure of these: log p(x) is at least
-        log p(x | codes) + log p(codes), the second by the prior.
+        Together they are a latent variable model whose posterior is a point mass on the codes: log p(x) is at
+        least log p(x | codes) + log p(codes), the second term by the prior.
 
         Args:
-            values: the prior's, with nll_nats, -log p(codes), (N,), in the order of `rows(split, N)`.
+            values: those of the prior, with nll_nats, -log p(codes), (N,), in the order of `rows(split, N)`.
 
         Returns:
-            elbo_nats: an upper bound on -log p(x), lower is better. elbo_bits_per_dim: of the images' stored
-            levels, see `genlab.distributions.likelihoods`. reconstruction_nats: the part that is not the
-            codes'.
+            elbo_nats: an upper bound on -log p(x), lower is better. elbo_bits_per_dim: for the images' stored
+            levels, see `genlab.distributions.likelihoods`. reconstruction_nats: the part without that of the
+            codes.
         """
         family, nll = vqvae_of(self.model), values["nll_nats"]
         device = next(family.parameters()).device
@@ -112,11 +112,11 @@ class CodeMaps(Dataset):
         return bound | bits_per_dim("elbo", bound["elbo_nats"], family.likelihood, family.spec)
 
     def setting(self) -> dict[str, Any]:
-        """What a reader must know of `more_numbers`."""
+        """Returns the conditions under which `more_numbers` holds."""
         images = self.images.spec
         drawn = " drawn once" if images.binarization == "dynamic" or images.dequantized else ""
         return {
-            "bound": "negative ELBO of prior and vqvae together, posterior sure of its codes",
+            "bound": "negative ELBO of prior and vqvae together, point-mass posterior at the codes",
             "reconstruction": self.model.family.facts()["likelihood"],
             "images": f"{images.name}, {images.levels} levels, binarization {images.binarization}{drawn}",
             "vqvae": str(self.model.path),
@@ -124,7 +124,7 @@ class CodeMaps(Dataset):
 
 
 class Encoded:
-    """The codes of one split, int16, on the device of the VQ-VAE, made when they are first asked for."""
+    """The codes of one split, int16, on the device of the VQ-VAE, encoded at the first access."""
 
     def __init__(self, model: LoadedModel, images: Dataset, split: str) -> None:
         self._model, self._images, self._split = model, images, split
@@ -158,44 +158,44 @@ class Encoded:
 
 
 def load_vqvae(config: CodesConfig, device: torch.device | str = "cpu") -> LoadedModel:
-    """The VQ-VAE whose codes `config` names.
+    """Loads the VQ-VAE that `config` names.
 
     Raises:
-        UserError: no such checkpoint, or one of another model.
+        UserError: the checkpoint is missing, or of another model.
     """
     try:
         model = load_model(config.ckpt, "auto", torch.device(device))
     except CheckpointError as error:
-        if not Path(config.ckpt).exists():  # perhaps moved, and nobody typed where it was
+        if not Path(config.ckpt).exists():  # perhaps it was moved, and the user did not type this path
             raise CheckpointError(
-                f"dataset.ckpt={config.ckpt}: no such run folder or checkpoint file; say where the vqvae is "
-                "by dataset.ckpt=RUN"
+                f"dataset.ckpt={config.ckpt}: no such run folder or checkpoint file; give the vqvae's "
+                "new location by dataset.ckpt=RUN"
             ) from error
         raise CheckpointError(f"dataset.{error}") from error
     if not isinstance(model.family, VQVAE):
         raise ConfigError(
-            f"dataset.ckpt={config.ckpt}: {model.config.model.name} has no codes; train one that has, e.g. "
-            "genlab train model=vqvae"
+            f"dataset.ckpt={config.ckpt}: {model.config.model.name} has no codes; train a model with "
+            "codes, e.g. genlab train model=vqvae"
         )
     return model
 
 
 def images_of(config: CodesConfig, model: LoadedModel) -> Dataset:
-    """The images that a VQ-VAE was trained on, where `config` says that their files are."""
+    """Loads the dataset that a VQ-VAE was trained on, from the location in `config`."""
     moved = {key: value for key in ("root", "path") if (value := getattr(config, key)) is not None}
     return dataset_of(model, moved, "train")
 
 
 def vqvae_of(model: LoadedModel) -> VQVAE:
-    """Its family."""
+    """Returns the model's family as a `VQVAE`."""
     assert isinstance(model.family, VQVAE)
     return model.family
 
 
 def fingerprint(family: Family) -> str:
-    """SHA-256 of a family's weights and buffers, in hexadecimal: the same wherever they are kept.
+    """Returns the SHA-256 of a family's weights and buffers, in hexadecimal; it is the same on any device.
 
-    The decoder's offset has no part where it is 0: a VQ-VAE of an older version has none, and stays the same.
+    A decoder's offset of 0 is left out, so that an older VQ-VAE, which has none, keeps its fingerprint.
     """
     digest = hashlib.sha256()
     for name, value in sorted(family.state_dict().items()):
@@ -208,7 +208,7 @@ def fingerprint(family: Family) -> str:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Makes images of maps of codes.
+    """A decoder from maps of codes to images.
 
     Attributes:
         model: the VQ-VAE.
@@ -217,7 +217,7 @@ class Decoder:
     model: LoadedModel
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """The images (N, C, H, W) in [0, 1] of maps (N, 1, h, w), as `CodeMaps` has them."""
+        """Returns the images (N, C, H, W) in [0, 1] of maps (N, 1, h, w), as stored in `CodeMaps`."""
         family = vqvae_of(self.model)
         codes = (maps[:, 0] * (family.config.codes - 1)).round().long()
         with torch.no_grad():
@@ -225,13 +225,13 @@ class Decoder:
 
 
 def decoder_of(prior: LoadedModel, changes: Mapping[str, Any], device: torch.device) -> Decoder:
-    """What makes images of a prior's samples.
+    """Returns the decoder of a prior's samples.
 
     Args:
-        changes: settings of the dataset that say where the VQ-VAE is now: `ckpt`.
+        changes: settings of the dataset that give the VQ-VAE's present location: `ckpt`.
 
     Raises:
-        UserError: it is not there, or not the same any more.
+        UserError: the VQ-VAE is missing or has changed.
     """
     config = relocated(prior.config.dataset, changes)
     model = load_vqvae(config, device)

@@ -20,27 +20,27 @@ from genlab.report.pictures import save_grid
 from genlab.trained.ruler import MOST_IMAGES, Ruler, count_name, parse, with_confidence
 
 _SHOWN = 16
-"""How many of the likeliest copies are shown."""
+"""Number of the most likely copies that are shown."""
 
 
 def reading_of(dataset: Any) -> dict[str, str]:
-    """How a dataset's configuration says that pictures of a folder are read; nothing but for `folder`."""
+    """Returns the settings with which images of a folder are read; empty for all datasets but `folder`."""
     keys = ("background", "resampling")
     return {key: getattr(dataset, key) for key in keys if hasattr(dataset, key)}
 
 
 class Comparison:
-    """What `genlab evaluate` measures of pictures, as its settings say.
+    """The comparison of images that `genlab evaluate` makes, by its settings.
 
     Args:
-        config: of the command.
-        dataset: whose split is the reference, or whose shape the pictures of `against` get; None for folders
-            alone.
-        reading: `background` and `resampling` of folders, where a run has its own; see `reading_of`.
+        config: settings of the command.
+        dataset: its split is the reference, or its shape is that of the images of `against`; None if there
+            are only folders.
+        reading: `background` and `resampling` of folders, if a run has its own; see `reading_of`.
 
     Attributes:
-        reference: the pictures that samples are compared with.
-        count: how many samples are wanted.
+        reference: the images that samples are compared with.
+        count: number of samples needed.
         labels: those of the reference, if they are known.
     """
 
@@ -87,12 +87,12 @@ class Comparison:
 
     @property
     def given(self) -> Tensor:
-        """The pictures of samples=FOLDER, (N, C, H, W) uint8, at the levels of the dataset."""
+        """Returns the images of samples=FOLDER, (N, C, H, W) uint8, at the levels of the dataset."""
         assert self._given is not None
         return to_levels(self._given.levels.float() / 255, self._spec)
 
     def numbers(self, levels: Tensor) -> dict[str, float]:
-        """The numbers of generated pictures (N, C, H, W) uint8."""
+        """Returns the metrics of generated images (N, C, H, W) uint8."""
         found: dict[str, float] = {}
         if self._ruler is not None:
             config = self._config
@@ -104,24 +104,24 @@ class Comparison:
         return found
 
     def setting(self, levels: Tensor) -> dict[str, Any]:
-        """What a reader must know of `numbers`."""
+        """Returns the conditions of `numbers`."""
         found = {} if self._ruler is None else self._ruler.setting(len(levels))
         return found | ({} if self._memory is None else self._memory.setting(len(levels)))
 
     def write_pictures(self, levels: Tensor, folder: Path) -> list[str]:
-        """Writes what there is to see; gives the files' names."""
+        """Writes the pictures of the comparison; returns the files' names."""
         return [] if self._memory is None else self._memory.write_pictures(levels, folder)
 
 
 class Memory:
-    """Whether pictures are copies of a dataset's training images; see `genlab.metrics.memorisation`.
+    """A test for copies of training images; see `genlab.metrics.memorisation`.
 
     Args:
-        dataset: of images, with some held out: validation images, else test images.
-        torch_device: where they are compared.
+        dataset: of images, with a held-out split: validation images, else test images.
+        torch_device: the device of the comparison.
 
     Raises:
-        DataError: none are held out.
+        DataError: there is no held-out split.
     """
 
     def __init__(self, dataset: Dataset, torch_device: torch.device) -> None:
@@ -129,15 +129,15 @@ class Memory:
         split = next((split for split in ("validation", "test") if dataset.size(split)), None)
         if split is None:
             raise DataError(
-                f"memorisation=true: {dataset.spec.name} holds no images out to compare samples with"
+                f"memorisation=true: {dataset.spec.name} has no held-out images to compare samples with"
             )
         self._training = set_of_split(dataset, "train")
         self._held_out = set_of_split(dataset, split, MOST_IMAGES)
         self._last: tuple[Tensor, Closest] | None = None
 
     def numbers(self, levels: Tensor) -> dict[str, float]:
-        """The shares of pictures and of held-out images that are nearer to a training image than all but the
-        nearest hundredth of the held-out ones are, and the p-value of "no nearer than held-out images"."""
+        """Returns the shares of generated and held-out images nearer to a training image than the 1% quantile
+        of held-out images, and the p-value of "no nearer than held-out images"."""
         held_out = self._closest(self._held_out.levels)
         found = copying(self._closest(levels), held_out)
         return {
@@ -147,7 +147,7 @@ class Memory:
         }
 
     def setting(self, generated: int) -> dict[str, Any]:
-        """What a reader must know of `numbers`."""
+        """Returns the conditions of `numbers`."""
         held, training = len(self._held_out.levels), len(self._training.levels)
         return {
             "memorisation": f"{generated} samples and {held} images of {self._held_out.name}, beside "
@@ -155,7 +155,7 @@ class Memory:
         }
 
     def write_pictures(self, levels: Tensor, folder: Path) -> list[str]:
-        """nearest.png: the likeliest copies, each in a row with its nearest training images."""
+        """Writes nearest.png: the likeliest copies, each in a row with its nearest training images."""
         pairs = likeliest_copies(self._closest(levels), _SHOWN)
         samples, training = levels[pairs.samples.cpu()], self._training.levels[pairs.training.cpu()]
         rows = torch.cat([samples.unsqueeze(1), training], 1)

@@ -1,4 +1,4 @@
-"""Completing images: known pixels stay, an autoregressive model draws the others."""
+"""Image completion: known pixels are kept, an autoregressive model draws the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Completions(NamedTuple):
     images: (N, n, C, H, W) in [0, 1].
     log_prob_known: (N, n) float64, nats: log p of each known pixel given those before it in the completion,
         summed.
-    effective: (N, n) float64, of the candidates' weights: 1 / sum w^2, their number where all weigh the same.
+    effective: (N, n) float64, effective sample size of the weights: 1 / sum w^2, at most their number.
     """
 
     images: Tensor
@@ -43,23 +43,24 @@ def complete(
     batch_size: int = 256,
     progress: bool = False,
 ) -> Completions:
-    """Draws the unknown pixels in scan order, the known ones held in their places.
+    """Draws the unknown pixels in scan order, with the known ones fixed.
 
-    Where the known pixels are a prefix of the scan that is the model's conditional, exactly. Elsewhere a
-    pixel is drawn without regard to known ones that come later. With p(x) = prod_i p(x_i | x_<i), such a
-    draw has the density q = prod over unknown i, and p(unknown | known) is proportional to q w, where w =
-    prod over known i is what the scan multiplies up. So of `resample` candidates one is drawn in proportion
-    to w: sampling-importance-resampling (Rubin 1988), which approaches the conditional as they become many.
+    Where the known pixels are a prefix of the scan this is exactly the model's conditional distribution.
+    Otherwise a pixel is drawn without regard to known ones later in the scan. With p(x) = prod_i p(x_i |
+    x_<i), such a draw has the density q = prod over unknown i, and p(unknown | known) is proportional to q w,
+    where w = prod over known i, which the scan accumulates. So one of `resample` candidates is drawn in
+    proportion to w: sampling-importance-resampling (Rubin 1988), which converges to the conditional as their
+    number grows.
 
     Completion j of image i depends on seed, i, j and `resample`, not on n or the batch size.
 
     Args:
-        images: (N, C, H, W) in [0, 1]; what unknown pixels are set to makes no difference.
+        images: (N, C, H, W) in [0, 1]; the values of unknown pixels are ignored.
         mask: (H, W), true where a pixel is known.
-        n: completions of each image.
+        n: number of completions of each image.
         labels: (N, n), for a class-conditional family: all candidates of a completion have its label.
-        resample: candidates of a completion; 1 for a prefix, where all weigh the same.
-        temperature: of the draws; weights are the model's own.
+        resample: candidates per completion; 1 for a prefix, where all have equal weight.
+        temperature: of the draws; the weights are computed at temperature 1.
         batch_size: candidates at a time.
     """
     candidates = 1 if is_prefix(mask) else resample
@@ -94,12 +95,12 @@ def complete(
 
 
 def stream(image: int, completion: int, candidate: int = 0) -> int:
-    """The number of a candidate's stream of random numbers; completions and candidates are below 2^16."""
+    """Returns the index of a candidate's random stream; completions and candidates are below 2^16."""
     return (image << 32) + (completion << 16) + candidate
 
 
 def choose(pixels: Tensor, log_weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One of K candidates in proportion to its weight.
+    """Draws one of K candidates in proportion to its weight.
 
     Args:
         pixels: (B, K, ...).
@@ -118,7 +119,7 @@ def choose(pixels: Tensor, log_weights: Tensor, uniform: Tensor) -> tuple[Tensor
 
 
 def is_prefix(mask: Tensor) -> bool:
-    """Whether no known pixel of a mask (H, W) comes after an unknown one, row by row from the top left."""
+    """Returns whether no known pixel of a mask (H, W) follows an unknown one, in raster-scan order."""
     in_order = mask.flatten()
     return bool(in_order[: int(in_order.sum())].all())
 
@@ -130,7 +131,7 @@ def completing_family(model: LoadedModel, given: str) -> Autoregressive:
         given: the model as the user named it, for the message.
 
     Raises:
-        ConfigError: it draws no pixels one after another, or is a model of codes.
+        ConfigError: the model is not autoregressive, or is a model of codes.
     """
     if not isinstance(model.family, Autoregressive):
         raise ConfigError(
@@ -139,12 +140,12 @@ def completing_family(model: LoadedModel, given: str) -> Autoregressive:
         )
     if model.spec.kind == "codes":
         raise ConfigError(
-            f"{given}: a model of codes, no pixel of which is known; use one of images, or see genlab sample"
+            f"{given}: a model of codes cannot complete images; use one of images, or see genlab sample"
         )
     return model.family
 
 
 def families_that_complete() -> list[str]:
-    """Names of the autoregressive families."""
+    """Returns the names of the autoregressive families."""
     families = {name: registry.look_up(registry.FAMILIES, name, "model") for name in registry.FAMILIES}
     return sorted(name for name, family in families.items() if issubclass(family, Autoregressive))

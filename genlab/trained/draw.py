@@ -1,4 +1,4 @@
-"""Samples of a family, one random stream for each image, and what they may be asked for."""
+"""Drawing of samples, one random stream for each image, and checks of temperature and labels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def draw(
     temperature: float = 1.0,
     progress: bool = False,
 ) -> Tensor:
-    """Samples number `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on seed and number alone.
+    """Draws samples `indices` of a seed, (n, C, H, W) in [0, 1]; each depends on seed and index alone.
 
     Args:
-        temperature, progress: for a family that takes a temperature; others draw as they always do.
+        temperature, progress: used only by a family that takes a temperature.
     """
     rng = SampleRng(seed, indices, torch_device)
     if labels is not None:
@@ -37,7 +37,7 @@ def draw(
 
 
 def check_temperature(temperature: float, model: LoadedModel) -> None:
-    """Refuses a temperature for a family that has none.
+    """Refuses a temperature for a family that does not support one.
 
     Raises:
         ConfigError: it is not 1, and the family draws no pixel from a distribution of its own.
@@ -48,10 +48,10 @@ def check_temperature(temperature: float, model: LoadedModel) -> None:
 
 
 def check_labels(labels: Sequence[int], model: LoadedModel, key: str = "labels") -> None:
-    """Refuses labels for a model that takes none, or of a class that there is not.
+    """Refuses labels for a model that takes none, and labels of classes that do not exist.
 
     Args:
-        key: of the setting that they are; "label" for one alone.
+        key: the setting's name; "label" for a single one.
 
     Raises:
         ConfigError: see above; also for no labels at all.

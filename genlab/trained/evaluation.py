@@ -1,4 +1,4 @@
-"""Evaluating a trained model on a split of its dataset, and its samples beside the split."""
+"""Evaluation of a trained model on a split of its dataset, and of its samples against that split."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from genlab.trained.ruler import check_generates, generate
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The numbers of a trained model, and what they were taken of.
+    """The metrics of a trained model, and the conditions under which they were computed.
 
     Attributes:
         numbers: name, with its unit, to value; NAME_standard_error beside a mean.
-        setting: what a reader must know of them: likelihood, bound, binarisation, extractors.
-        images: how many of the split.
+        setting: the conditions of the metrics: likelihood, bound, binarisation, extractors.
+        images: number of images of the split.
         dataset: on the model's device.
-        values: name to (N, ...) on the CPU, the numbers of each image, in the order of `Dataset.rows`.
+        values: name to (N, ...) on the CPU, the metrics of each image, in the order of `Dataset.rows`.
         labels: of the images, (N,), or None.
-        comparison: what measured the samples; None where nobody asked for it.
+        comparison: the object that measured the samples; None without `measure`.
         generated: these samples, (N, C, H, W) uint8.
     """
 
@@ -44,10 +44,10 @@ class Evaluation:
 
 
 def evaluate(model: LoadedModel, config: EvaluateConfig) -> Evaluation:
-    """Evaluates a model as the settings of `genlab evaluate` say; writes nothing.
+    """Evaluates a model with the settings of `genlab evaluate`; writes nothing.
 
     Raises:
-        UserError: the model has no such numbers, or the dataset is not where it was.
+        UserError: the model has no such metrics, or the dataset is missing.
     """
     name = model.config.model.name
     given = f"ckpt={config.ckpt}: {name}"
@@ -71,7 +71,7 @@ def evaluate(model: LoadedModel, config: EvaluateConfig) -> Evaluation:
         torch_device=model.device,
     )
     if config.per_image and not numbers_of_images(walk(limit=1, quiet=True)[0]):
-        raise ConfigError(f"per_image=true: {name} gives no number for an image; leave per_image out")
+        raise ConfigError(f"per_image=true: {name} has no metric of single images; leave per_image out")
     comparison = generated = None
     if config.measured or config.memorisation:
         check_generates(model.family, given)

@@ -17,13 +17,13 @@ from genlab.trained.latent_space import check_has, codes_of_training, decode
 from genlab.trained.model import LoadedModel
 
 _MOST_DIMENSIONS = 64
-"""In which Gaussians are fitted: covariances of more have too many numbers for ten thousand codes."""
+"""Dimensions of the fitted Gaussians: larger covariances have too many parameters for 10,000 codes."""
 
 
 class FittedMixture(NamedTuple):
     """K Gaussians of P dimensions, in the space of latents or in a subspace of it.
 
-    weights: (K,), of sum 1.
+    weights: (K,), with sum 1.
     means: (K, P).
     roots: (K, P, P), lower triangles A of the covariances A A^T.
     subspace: its origin, (L,), and its directions, (P, L); None where latents have P dimensions.
@@ -35,7 +35,7 @@ class FittedMixture(NamedTuple):
     subspace: tuple[Tensor, Tensor] | None = None
 
     def draw(self, rng: SampleRng) -> Tensor:
-        """A latent of each stream, (n, L)."""
+        """Draws a latent from each stream, (n, L)."""
         cumulative = self.weights.cumsum(0)[:-1]
         component = torch.searchsorted(cumulative, rng.uniform().to(cumulative), right=True)
         noise = rng.normal(self.means.shape[1]).to(self.means)
@@ -47,11 +47,11 @@ class FittedMixture(NamedTuple):
 
 
 def fit(codes: Tensor, components: int, seed: int) -> FittedMixture:
-    """By expectation maximisation, with full covariances; of long codes in 64 principal components.
+    """Fits Gaussians with full covariances by EM; long codes are first reduced to 64 principal components.
 
     Args:
         codes: (N, L).
-        seed: of where the algorithm starts.
+        seed: of the algorithm's initialization.
     """
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
@@ -74,10 +74,10 @@ def fit(codes: Tensor, components: int, seed: int) -> FittedMixture:
 def sampler(
     config: SampleConfig, model: LoadedModel, labels: Tensor | None = None
 ) -> Callable[[range], Tensor]:
-    """Draws images number so and so by way of a fitted prior, as `genlab.trained.draw` does by the model's.
+    """Returns a function that draws images of given indices from a fitted prior, like `genlab.trained.draw`.
 
     Args:
-        labels: (n,), for families that take labels, of all images that may be asked for; None for even ones.
+        labels: (n,), for families that take labels, of all images that may be drawn; None for even ones.
 
     Raises:
         ConfigError: the model has no encoder, or there are fewer images than components, or than two.
@@ -86,7 +86,7 @@ def sampler(
     codes, _ = codes_of_training(model, config.dataset, config.batch_size, config.seed)
     if len(codes) < 2:
         raise ConfigError(
-            f"prior=fit: {model.config.model.name} was trained on one image, whose code has no spread; "
+            f"prior=fit: {model.config.model.name} was trained on one image: its codes have no spread; "
             "see genlab reconstruct"
         )
     if config.components > len(codes):
@@ -99,7 +99,7 @@ def sampler(
     def draw(indices: range) -> Tensor:
         rng = SampleRng(config.seed, indices)
         latents, own = prior.draw(rng), None
-        if classes := family.latent_classes:  # Gaussians of probabilities: the likeliest class of each
+        if classes := family.latent_classes:  # Gaussians over probabilities: takes the likeliest class
             latents = one_hot(latents.unflatten(1, (-1, classes)).argmax(2), classes).flatten(1)
         if family.takes_labels:
             own = rng.integers(model.spec.classes) if labels is None else labels[list(indices)]

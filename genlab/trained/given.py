@@ -1,4 +1,4 @@
-"""Images that a command is given: pictures of the user's, or some of a split of the dataset."""
+"""Input images of a command: image files of the user, or images of a split of the dataset."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from genlab.trained.model import LoadedModel, dataset_of
 
 
 class Given(NamedTuple):
-    """Images for a model.
+    """Input images for a model.
 
     images: (N, C, H, W) in [0, 1], at the model's levels.
-    labels: (N,) int64 in the model's classes, or None where they are not known.
-    names: N words that say where each is from.
-    numbers: of each within its split, or among the user's: what is drawn for an image depends on it.
+    labels: (N,) int64 in the model's classes, or None if unknown.
+    names: N texts, the source of each image.
+    numbers: the index of each in its split, or among the user's; its random numbers depend on it.
     """
 
     images: Tensor
@@ -41,12 +41,12 @@ def given_images(
     changes: Mapping[str, Any],
     at_least: int = 1,
 ) -> Given:
-    """The pictures at `where`; those of the dataset without it.
+    """Returns the images at `where`; without it, images of the dataset.
 
     Args:
         split, count, seed: of the dataset; see `Dataset.examples`.
-        changes: settings of the dataset that say where its files are now.
-        at_least: how many are needed.
+        changes: settings of the dataset that give its files' present location.
+        at_least: the number of images needed.
 
     Raises:
         UserError: there are fewer; see also `read_images` and `genlab.commands.evaluate.dataset_of`.
@@ -62,10 +62,10 @@ def given_images(
 
 
 def read_images(where: str, model: LoadedModel, at_least: int = 1) -> Given:
-    """One picture, or all of a folder; transparent ones on what the model's own lay on.
+    """Reads one image, or all of a folder; transparent ones get the background of the training images.
 
     Raises:
-        UserError: too few there, one that cannot be read, or of another size than the model's images.
+        UserError: too few images, or one that cannot be read or differs in size from the model's images.
     """
     path, spec = Path(where).expanduser(), model.spec
     background = getattr(model.config.dataset, "background", "white")
@@ -93,30 +93,30 @@ def read_images(where: str, model: LoadedModel, at_least: int = 1) -> Given:
 
 
 def read_picture(path: Path, key: str, channels: int, background: str = "white") -> Tensor:
-    """A picture of any kind as (channels, H, W) uint8.
+    """Reads an image file of any format as (channels, H, W) uint8.
 
     Raises:
-        DataError: it cannot be read; the line names it as the value of `key`.
+        DataError: it cannot be read; the message names it as the value of `key`.
     """
     try:
         array = np.array(open_picture(path, channels, background))
-    except Exception as error:  # a broken file can fail in any way
+    except Exception as error:  # a broken file can cause any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{key}={path}: cannot be read ({reason}); choose another picture") from error
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
 
 
 def to_levels(pictures: Tensor, levels: int) -> Tensor:
-    """8-bit pictures (N, C, H, W) as images in [0, 1] of so many levels: the nearest, for two levels that is
-    whether a pixel is over 1/2."""
+    """Returns 8-bit images (N, C, H, W) in [0, 1], rounded to the nearest of `levels` levels; for two levels
+    this is a threshold at 1/2."""
     if levels == 2:
-        log.info("the model's images are binary: pictures are cut at 1/2")
+        log.info("the model's images are binary: pictures are thresholded at 1/2")
     elif levels < 256:
         log.info("the model's images have %d levels: pictures are rounded to the nearest", levels)
     return (pictures / 255 * (levels - 1)).round() / (levels - 1)
 
 
 def size_of(picture: Tensor) -> str:
-    """Of (..., H, W), e.g. "28x28" for people."""
+    """Returns the size of (..., H, W) as text, e.g. "28x28"."""
     height, width = picture.shape[-2:]
     return f"{height}x{width}"

@@ -1,4 +1,4 @@
-"""What the commands on latents share: which models have them, and encoding and decoding in batches."""
+"""Shared parts of the commands on latents: which models have them, and encoding and decoding in batches."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from genlab.trained.model import LoadedModel, dataset_of
 _NEEDS = {"encodes": "encodes no images", "decodes": "has no latents"}
 
 ENCODED_IMAGES = 10_000
-"""Of a dataset's training images, where something is fitted to their codes."""
+"""Number of training images to whose codes something is fitted."""
 
 
 def check_has(model: LoadedModel, ckpt: str, *needs: str) -> LatentFamily:
-    """Refuses a model that cannot do what a command needs, and returns the family of one that can.
+    """Refuses a model without the abilities that a command needs; returns the family otherwise.
 
     Args:
         needs: "encodes", "decodes".
 
     Raises:
-        ConfigError: it cannot, or it is one of points.
+        ConfigError: it lacks one of them, or is a model of points.
     """
     family = model.family
     for need in needs:
@@ -45,7 +45,7 @@ def check_has(model: LoadedModel, ckpt: str, *needs: str) -> LatentFamily:
 
 
 def latent_family(model: LoadedModel) -> LatentFamily:
-    """Returns the family of a model that is known to have latents; see `check_has`."""
+    """Returns the family of a model that has latents, see `check_has`."""
     assert isinstance(model.family, LatentFamily)
     return model.family
 
@@ -54,14 +54,14 @@ def check_prior(model: LoadedModel, ckpt: str, remedy: str) -> None:
     """Refuses a model without a prior to draw latents from.
 
     Raises:
-        ConfigError: it has none; ends with the remedy.
+        ConfigError: it has none; the message ends with the remedy.
     """
     if not isinstance(model.family, LatentFamily) or model.family.latent_prior is None:
         raise ConfigError(f"ckpt={ckpt}: {model.config.model.name} has no prior to draw from; {remedy}")
 
 
 def families_that(*needs: str) -> list[str]:
-    """Names of the families that have all of these."""
+    """Returns the names of the families that have all these abilities."""
     families = {name: registry.look_up(registry.FAMILIES, name, "model") for name in registry.FAMILIES}
     return sorted(name for name, family in families.items() if all(_has(family, need) for need in needs))
 
@@ -71,7 +71,7 @@ def _has(family: type[Family], need: str) -> bool:
 
 
 def device_of(family: Family) -> torch.device:
-    """Returns where the weights of a family are."""
+    """Returns the device of a family's weights."""
     return next(family.parameters()).device
 
 
@@ -100,7 +100,7 @@ def decode(family: LatentFamily, latents: Tensor, batch_size: int, labels: Tenso
 def _parts(
     device: torch.device, batch_size: int, of: Tensor, labels: Tensor | None
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Batches of something, with their labels if there are any, on the device."""
+    """Yields batches of a tensor, with their labels if there are any, on the device."""
     both = (of,) if labels is None else (of, labels)
     yield from zip(*(tensor.to(device).split(batch_size) for tensor in both), strict=True)
 
@@ -108,16 +108,16 @@ def _parts(
 def labels_of(model: LoadedModel, images: Given, batch_size: int, seed: int) -> Tensor | None:
     """Returns the classes that the family needs to encode images, (N,) on the CPU; None without labels.
 
-    Where they are not known, each image gets the one that the family thinks likeliest.
+    Where they are unknown, each image gets the class with the highest likelihood under the family.
 
     Args:
-        seed: of what the family draws to find it.
+        seed: of the random numbers that this needs.
     """
     if not model.family.takes_labels:
         return None
     if images.labels is not None:
         return images.labels.cpu()
-    log.info("no labels: each image gets the class under which the model gives it the greatest bound")
+    log.info("no labels: each image gets the class with the greatest likelihood bound under the model")
     found = []
     with torch.no_grad():
         for k in range(0, len(images.images), batch_size):
@@ -130,11 +130,11 @@ def labels_of(model: LoadedModel, images: Given, batch_size: int, seed: int) -> 
 def codes_of_training(
     model: LoadedModel, changes: Mapping[str, Any], batch_size: int, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Codes of 10,000 training images, (N, L), and their labels, (N,), both on the CPU.
+    """Returns codes of 10,000 training images, (N, L), and their labels, (N,), both on the CPU.
 
     Args:
-        changes: settings of the dataset that say where its files are now.
-        seed: of what the dataset draws.
+        changes: settings of the dataset that give its files' present location.
+        seed: of the dataset's random numbers.
     """
     dataset = dataset_of(model, changes, "train")
     return codes_of_split(latent_family(model), dataset, "train", ENCODED_IMAGES, batch_size, seed)
@@ -149,12 +149,12 @@ def codes_of_split(
     seed: int,
     infer_labels: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Codes of the images of a split, (N, L), and their labels, (N,), both on the CPU; see `Dataset.rows`.
+    """Returns codes of a split's images, (N, L), and their labels, (N,), on the CPU; see `Dataset.rows`.
 
     Args:
-        limit: of how many; None for all.
-        seed: of what the dataset draws.
-        infer_labels: a family that takes labels finds them itself, so that a code tells of the image alone.
+        limit: maximum number of images; None for all.
+        seed: of the dataset's random numbers.
+        infer_labels: a family that takes labels infers them, so that a code depends on the image alone.
     """
     total = min(dataset.size(split), limit or dataset.size(split))
     codes, labels = [], []
@@ -177,7 +177,7 @@ def codes_of_split(
 def reconstruct(
     family: LatentFamily, images: Tensor, batch_size: int, labels: Tensor | None = None
 ) -> Tensor:
-    """Encodes and decodes images (N, C, H, W): returns as many, on the CPU.
+    """Encodes and decodes images (N, C, H, W); returns the reconstructions, on the CPU.
 
     Args:
         labels: (N,), for families that take labels.

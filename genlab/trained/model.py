@@ -22,12 +22,12 @@ from genlab.runs import checkpoint
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A family with a checkpoint's weights, ready to sample and to be evaluated.
+    """A family with a checkpoint's weights, ready for sampling and evaluation.
 
     Attributes:
-        weights: "average" (of the moving average) or "raw".
+        weights: "average" (the moving average) or "raw".
         path: the checkpoint file.
-        step, images: of training, when it was written.
+        step, images: training steps and training images at the time of the checkpoint.
     """
 
     family: Family
@@ -40,16 +40,16 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Returns the device of the weights."""
         return next(self.family.parameters()).device
 
     @property
     def label(self) -> str:
-        """MODEL-DATASET, for names of folders."""
+        """Returns MODEL-DATASET, for names of folders."""
         return f"{self.config.model.name}-{self.config.dataset.name}"
 
     def describe(self) -> dict[str, Any]:
-        """Returns what a file of results says of the model behind it."""
+        """Returns the description of the model for a file of results."""
         return {
             "checkpoint": str(self.path),
             "model": self.config.model.name,
@@ -61,14 +61,14 @@ class LoadedModel:
 
 
 def load_model(ckpt: str, weights: str, torch_device: torch.device) -> LoadedModel:
-    """The model of a run folder or checkpoint file.
+    """Loads the model of a run folder or checkpoint file.
 
     Args:
-        ckpt: a run folder (its newest whole checkpoint) or a file.
-        weights: "average", "raw", or "auto" for the average where there is one.
+        ckpt: a run folder (its newest valid checkpoint) or a file.
+        weights: "average", "raw", or "auto" for the average if there is one.
 
     Raises:
-        CheckpointError: missing, damaged, or without the average that was asked for.
+        CheckpointError: missing, damaged, or without the requested average.
     """
     path, state = checkpoint.find(ckpt)
     for key in ("model", "dataset"):
@@ -92,15 +92,15 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> LoadedMod
 
 
 def dataset_of(model: LoadedModel, changes: Mapping[str, Any], split: str) -> Dataset:
-    """The dataset that a model was trained on.
+    """Returns the dataset that a model was trained on.
 
     Args:
-        changes: settings that say where its files are now.
-        split: one that is wanted of it.
+        changes: settings that give its files' present location.
+        split: a split that the dataset must have.
 
     Raises:
-        ConfigError: `changes` would make other data of it.
-        DataError: its images are others now, or there are none in the split.
+        ConfigError: `changes` would change the data.
+        DataError: its images have changed, or the split has none.
     """
     config = relocated(model.config.dataset, changes)
     dataset = registry.dataset(config)
@@ -116,7 +116,7 @@ def check_split(dataset: Dataset, split: str) -> None:
     """Refuses a split without images.
 
     Raises:
-        DataError: it has none; names one that has.
+        DataError: it has none; the message names a split that has images.
     """
     if dataset.size(split) == 0:
         other = next(name for name in ("test", "validation", "train") if dataset.size(name))
@@ -124,16 +124,17 @@ def check_split(dataset: Dataset, split: str) -> None:
 
 
 def relocated(stored: Any, changes: Mapping[str, Any]) -> Any:
-    """The dataset's settings with what says where the files are now.
+    """Returns the dataset's settings with `changes`, which may only give its files' present location.
 
     Raises:
-        ConfigError: `changes` would make other data of it.
+        ConfigError: `changes` would change the data.
     """
     known = {field.name for field in dataclasses.fields(stored)}
     movable = {"root", "path", "ckpt", "download", "memory_limit_gib"} & known
     for key in changes:
         if key not in movable:
             raise ConfigError(
-                f"dataset.{key}: the data stay as in training{suggest(key, movable, 'dataset.')}"
+                f"dataset.{key}: dataset settings are fixed by the checkpoint"
+                f"{suggest(key, movable, 'dataset.')}"
             )
     return from_plain(type(stored), to_plain(stored) | dict(changes), "dataset")

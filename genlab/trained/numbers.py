@@ -1,4 +1,4 @@
-"""Numbers of a trained model: walks a data split, means and standard errors."""
+"""Metrics of a trained model over a data split: means and standard errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genlab.rng import SampleRng
 from genlab.trained.draw import draw
 
 _SAMPLES_AT_ONCE = 2**15
-"""Importance samples of a batch: so the progress bar moves, and each image's stream draws many at a time."""
+"""Importance samples computed at once: few enough that the progress bar moves, many enough to be fast."""
 
 
 def evaluate_split(
@@ -31,7 +31,7 @@ def evaluate_split(
     limit: int | None = None,
     quiet: bool = False,
 ) -> dict[str, float]:
-    """The family's numbers over a split; see `values_of_split` and `mean_numbers`."""
+    """Returns the family's metrics over a split; see `values_of_split` and `mean_numbers`."""
     values, _ = values_of_split(
         family,
         dataset,
@@ -57,13 +57,13 @@ def values_of_split(
     quiet: bool = False,
     importance_samples: int | None = None,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-    """What the family's `evaluate` gives, every image once, the incomplete last batch included.
+    """Returns the family's `evaluate` of every image, including the incomplete last batch.
 
-    Image k's number depends on the seed and k alone, so the batch size changes nothing but rounding.
+    The values of image k depend on the seed and k alone; the batch size changes only the rounding.
 
     Args:
-        batch_size: most images at a time; fewer of many importance samples.
-        importance_samples: for a family that takes them.
+        batch_size: maximum number of images at a time; fewer with many importance samples.
+        importance_samples: number of importance samples, for a family that supports them.
 
     Returns:
         name to (N, ...) on the CPU, in the order of `Dataset.rows`; and the images' labels, (N,), if any.
@@ -93,10 +93,10 @@ def values_of_split(
 
 
 def mean_numbers(family: Family, values: dict[str, torch.Tensor]) -> dict[str, float]:
-    """For each number of an image its mean, and NAME_standard_error of that mean; then the family's summary.
+    """Returns the mean of each metric, its NAME_standard_error, and the family's summary.
 
     Args:
-        values: as `values_of_split` gives them.
+        values: those of `values_of_split`.
     """
     numbers: dict[str, float] = {}
     for name, value in numbers_of_images(values).items():
@@ -108,7 +108,7 @@ def mean_numbers(family: Family, values: dict[str, torch.Tensor]) -> dict[str, f
 
 
 def numbers_of_images(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of `values_of_split` that are a number for each image, (N,)."""
+    """Returns the entries of `values_of_split` that are one number per image, (N,)."""
     return {name: value for name, value in values.items() if value.ndim == 1}
 
 
@@ -123,14 +123,14 @@ def evaluate_samples(
     n: int | None = None,
     batch_size: int = 500,
 ) -> dict[str, float]:
-    """Numbers of samples beside data: the modes that they cover, where the data's modes are known.
+    """Compares samples with data: counts the covered modes, where the data's modes are known.
 
     Args:
-        n: samples for the coverage; None for 2,500 points, or 26,000 stacked digits (Lin et al. 2018, 4.2).
+        n: number of samples; None for 2,500 points, or 26,000 stacked digits (Lin et al. 2018, 4.2).
 
     Returns:
-        of points in separate modes and of stacked digits, see `genlab.metrics.modes`; of an adversarial
-        family sample_diversity, the total variance of 1,000 samples over that of as many images of the split.
+        for points in separate modes and stacked digits, see `genlab.metrics.modes`; for an adversarial family
+        sample_diversity, the total variance of 1,000 samples over that of as many images of the split.
     """
     numbers: dict[str, float] = {}
     if family.spec.kind == "none" or not family.generates:
@@ -150,7 +150,7 @@ def evaluate_samples(
         numbers |= point_coverage(torch.cat(list(samples(n or 2500))).flatten(1).cpu(), mixture)
     elif family.spec.name == "stacked_mnist":
         from genlab.metrics.classifier import stacked_modes
-        from genlab.trained.classifiers import of_digits  # brings torchvision, which is slow to import
+        from genlab.trained.classifiers import of_digits  # imports torchvision, which is slow
 
         classifier = of_digits(config.dataset, torch_device)
         found = torch.cat([stacked_modes(classifier, part) for part in samples(n or 26_000)])

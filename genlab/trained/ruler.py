@@ -1,4 +1,4 @@
-"""The ruler: one set of pictures beside another, by the same numbers whatever made them."""
+"""Comparison of two sets of images by the same metrics, whatever produced them."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from genlab.rng import derive_seed
 from genlab.trained.draw import draw
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")
-"""What two sets of features are compared by."""
+"""Metrics that compare two sets of features."""
 
 _SURE = 0.9
-"""A classifier is sure of an image when its likeliest class has more than this probability."""
+"""A classifier is confident of an image if the most likely class has more than this probability."""
 
 _MOST_CLASSES = 100
-"""More classes than this are not learned by the small classifier."""
+"""Maximum number of classes of the small classifier."""
 
 MOST_IMAGES = 10_000
-"""How many images are compared where nobody says how many."""
+"""Default number of images that are compared."""
 
 _FEATURES_FORMAT = 1
-"""Version of a file of features."""
+"""Version of the format of a file of features."""
 
 
 Wanted = dict[str, tuple[str, ...]]
-"""For each extractor by name, the numbers that are wanted of it."""
+"""The requested metrics of each extractor, by name."""
 
 
 def parse(measure: Sequence[str], spec: DataSpec, key: str = "measure") -> Wanted:
-    """What a user's words ask for: an extractor is short for all its numbers, METRIC_EXTRACTOR for one.
+    """Parses requested metrics: EXTRACTOR stands for all its metrics, METRIC_EXTRACTOR for one.
 
     Args:
-        measure: e.g. ("lenet", "frechet_random_conv"); "auto" for the extractor that suits the images.
+        measure: e.g. ("lenet", "frechet_random_conv"); "auto" for the extractor that fits the images.
         spec: of the images that are compared.
 
     Raises:
-        ConfigError: no such extractor or number.
+        ConfigError: the extractor or metric does not exist.
     """
     labelled = 2 <= spec.classes <= _MOST_CLASSES
     known = ("auto", *extractors.NAMES)
@@ -76,32 +76,32 @@ def parse(measure: Sequence[str], spec: DataSpec, key: str = "measure") -> Wante
 
 
 def with_confidence(wanted: Wanted, spec: DataSpec) -> Wanted:
-    """The same, and of labelled images also how sure their own classifier is of samples."""
+    """Adds, for labelled images, the confidence of the dataset's own classifier in samples."""
     if not 2 <= spec.classes <= _MOST_CLASSES or "confident" in wanted.get("lenet", ()):
         return wanted
     return wanted | {"lenet": (*wanted.get("lenet", ()), "confident")}
 
 
 class _Real(NamedTuple):
-    """The real side of one extractor: features (N, F), and probabilities (N, K) of one that classifies."""
+    """The real side of one extractor: features (N, F), and probabilities (N, K) if it is a classifier."""
 
     features: Tensor | None
     probabilities: Tensor | None
 
 
 class Ruler:
-    """Measures sets of pictures against one real set, whose features are computed once and kept on disk.
+    """A comparison of image sets with one real set, whose features are computed once and cached on disk.
 
     Args:
-        real: the pictures to compare with.
+        real: the reference images.
         wanted: see `parse`.
-        torch_device: where networks run.
-        dataset: labelled images on which `lenet` is trained; None where there is none.
+        torch_device: the device of the networks.
+        dataset: labelled images on which `lenet` is trained; None if there is none.
         weights_file: see `genlab.metrics.extractors.inception`.
         key: the setting that names the extractors, for error messages.
 
     Raises:
-        UserError: an extractor is not to be had, or there are too few real pictures.
+        UserError: an extractor is not available, or there are too few real images.
     """
 
     def __init__(
@@ -125,15 +125,15 @@ class Ruler:
         self._real = {name: self._read_real(name) for name in wanted}
 
     def measure(self, levels: Tensor, *, extrapolate: bool = False, seed: int = 0) -> dict[str, float]:
-        """The numbers of generated pictures.
+        """Returns the metrics of generated images.
 
         Args:
             levels: (N, C, H, W) uint8, of the shape of the real ones.
-            extrapolate: the Fréchet distance at infinitely many generated pictures too, with its error.
+            extrapolate: also estimates the Fréchet distance at infinitely many images, with its error.
             seed: of the extrapolation's subsets.
 
         Returns:
-            METRIC_EXTRACTOR_COUNT to number, where the count is the smaller of the two, e.g.
+            METRIC_EXTRACTOR_COUNT to value, where the count is the smaller of the two sets', e.g.
             frechet_lite0_10k.
         """
         numbers: dict[str, float] = {}
@@ -168,7 +168,7 @@ class Ruler:
         return numbers
 
     def setting(self, generated: int) -> dict[str, Any]:
-        """What a reader must know of the numbers of so many generated pictures."""
+        """Returns the conditions of the metrics of `generated` images."""
         found: dict[str, Any] = {
             "compared_with": f"{len(self.real.levels)} images of {self.real.name}",
             "generated_images": generated,
@@ -178,7 +178,7 @@ class Ruler:
         return found
 
     def _read_real(self, name: str) -> _Real:
-        """From the cache, or computed and kept there under all that it follows from."""
+        """Reads features from the cache, or computes them and caches them under all that they depend on."""
         extractor, metrics, levels = self.extractors[name], self.wanted[name], self.real.levels
         features = any(metric in METRICS for metric in metrics)
         classes = any(metric not in METRICS for metric in metrics)
@@ -189,7 +189,7 @@ class Ruler:
         path = cache.folder("features") / f"{self.real.label}-{name}-{len(levels)}-{digest[:16]}.pt"
         kept = cache.load(path, digest) or {}
         if any(wanted[kind] and kind not in kept for kind in wanted):
-            log.info("%s of %d images of %s, once", name, len(levels), self.real.name)
+            log.info("computing %s of %d images of %s; they are cached", name, len(levels), self.real.name)
             kept = {
                 kind: self._on_device(extractor, levels, classes=kind == "probabilities")
                 for kind in wanted
@@ -200,7 +200,7 @@ class Ruler:
         return _Real(found["features"], found["probabilities"])
 
     def _on_device(self, extractor: Extractor, levels: Tensor, classes: bool = False) -> Tensor:
-        """Features or probabilities of pictures on the CPU, on the device."""
+        """Returns features or probabilities of images that are on the CPU, computed on the device."""
         function = extractor.probabilities if classes else extractor
         parts = levels.split(512)
         with progress_bar(total=len(levels), unit="image", desc=extractor.name, leave=False) as bar:
@@ -212,18 +212,18 @@ class Ruler:
 
 
 def count_name(count: int) -> str:
-    """A count as it stands in a number's name: 10k for 10000, 2500 for 2500."""
+    """Returns a count as it appears in a metric's name: 10k for 10000, 2500 for 2500."""
     return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else str(count)
 
 
 def readable(value: float, size: float) -> str:
-    """A number with four decimals, or up to seven where `size`, it or its error, is below a hundredth."""
+    """Formats a number with four decimals, or up to seven if `size`, it or its error, is below 0.01."""
     decimals = 4 if abs(size) >= 0.01 or not size else min(7, 2 - math.floor(math.log10(abs(size))))
     return f"{value:.{decimals}f}"
 
 
 def _named(metric: str, *parts: str) -> str:
-    """A number's name. The Fréchet distance of Inception's features, and no other, is the FID."""
+    """Returns a metric's name; only the Fréchet distance of Inception's features is called FID."""
     if metric == "frechet" and parts[0] == "inception":
         metric = "fid"
     if metric.endswith("_standard_error"):
@@ -232,7 +232,7 @@ def _named(metric: str, *parts: str) -> str:
 
 
 def _compare(real: Tensor, generated: Tensor, metrics: Sequence[str]) -> dict[str, float]:
-    """Numbers of two sets of features, (M, F) and (N, F)."""
+    """Returns metrics of two sets of features, (M, F) and (N, F)."""
     numbers: dict[str, float] = {}
     if "frechet" in metrics:
         numbers["frechet"] = frechet_distance(moments(real), moments(generated))
@@ -245,16 +245,16 @@ def _compare(real: Tensor, generated: Tensor, metrics: Sequence[str]) -> dict[st
 
 
 def _sureness(probabilities: Tensor) -> tuple[float, float]:
-    """The share of images (N, K) of whose class a classifier is sure, and the entropy over classes."""
+    """Returns the share of images (N, K) classified with confidence, and the entropy over classes."""
     share = (probabilities.amax(1) > _SURE).double().mean().item()
     found = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]).double()
     return share, torch.special.entr(found / found.sum()).sum().item()
 
 
 def inception_score(probabilities: Tensor, parts: int = 10) -> tuple[float, float]:
-    """The Inception score (Salimans et al. 2016) of probabilities (N, K): mean over parts, and its deviation.
+    """Returns the Inception score (Salimans et al. 2016) of probabilities (N, K): mean and spread over parts.
 
-    exp(mean KL(p(y | x) || p(y))), in each of `parts` equal parts of the images, as is the custom.
+    exp(mean KL(p(y | x) || p(y))), in each of `parts` equal parts of the images, as is customary.
     """
     scores = []
     for part in probabilities.double().tensor_split(min(parts, len(probabilities))):
@@ -265,7 +265,7 @@ def inception_score(probabilities: Tensor, parts: int = 10) -> tuple[float, floa
 
 
 def check_generates(family: Family, given: str) -> None:
-    """Refuses a model without samples that are pictures.
+    """Refuses a model whose samples are not images.
 
     Raises:
         ConfigError: see above; names the remedy.
@@ -290,10 +290,10 @@ def generate(
     labels: Tensor | None = None,
     quiet: bool = False,
 ) -> Tensor:
-    """Pictures of samples 0 to n-1 of a seed, those of `genlab sample`, as (n, C, H, W) uint8 on the CPU.
+    """Draws samples 0 to n-1 of a seed, those of `genlab sample`, as (n, C, H, W) uint8 on the CPU.
 
     Args:
-        dataset: that of the family, which makes pictures of codes.
+        dataset: that of the family; it decodes codes to images.
         labels: of data, (M,): a family that takes labels gets them in their frequencies; None lets it draw.
     """
     spec = dataset.originals.spec
@@ -319,9 +319,9 @@ def generate(
 def ruler_of_run(
     config: TrainConfig, family: Family, dataset: Dataset, torch_device: torch.device
 ) -> Ruler | None:
-    """What measures a run's samples beside its validation images; None where nothing is to be measured.
+    """Returns the object that measures a run's samples against validation images; None without `measure`.
 
-    Random numbers of training are left alone. The training images stand in for a validation split without
+    Training's random numbers are not touched. The training images replace a validation split without
     images.
 
     Raises:
@@ -337,7 +337,7 @@ def ruler_of_run(
     real = set_of_split(images, split, config.trainer.measure_images)
     ruler = Ruler(real, wanted, torch_device, dataset=images, key=key)
     notes = [f"{name} ({x.note})" if x.note else name for name, x in ruler.extractors.items()]
-    log.info("measuring samples beside %d images of %s: %s", len(real.levels), real.name, ", ".join(notes))
+    log.info("comparing samples with %d images of %s: %s", len(real.levels), real.name, ", ".join(notes))
     return ruler
 
 
@@ -349,7 +349,7 @@ def measure_run(
     seed: int,
     torch_device: torch.device,
 ) -> dict[str, float]:
-    """The numbers of a run's samples, the same ones each time."""
+    """Returns the metrics of a run's samples; the same samples are drawn each time."""
     levels = generate(
         family,
         dataset,

@@ -1,4 +1,4 @@
-"""Sampling as `genlab sample` does: by the model's own prior or a fitted one, with labels, codes decoded."""
+"""Sampling as in `genlab sample`: from the model's prior or a fitted one, with labels, codes decoded."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from genlab.trained.model import LoadedModel
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws the samples of one command.
+    """The sampler of one command.
 
     Attributes:
-        draw: samples of these numbers, (n, C, H, W) in [0, 1] on the model's device; points have no bounds.
-            Sample k depends on the seed and k alone.
+        draw: draws samples of given indices, (n, C, H, W) in [0, 1] on the model's device; points have no
+            bounds. Sample k depends on the seed and k alone.
         labels: the class of each, (n,) int64; None for a family without labels.
-        decoder: what made images of codes; None for a model of images.
+        decoder: decodes codes to images; None for a model of images.
     """
 
     draw: Callable[[range], Tensor]
@@ -35,7 +35,7 @@ class Sampler:
 
 
 def sampler_of(config: SampleConfig, model: LoadedModel) -> Sampler:
-    """Returns what draws the samples that `genlab sample` would with these settings.
+    """Returns the sampler that draws the samples of `genlab sample` with these settings.
 
     Raises:
         UserError: the model has no samples, labels or temperature of this kind.
@@ -66,7 +66,7 @@ def _drawing(config: SampleConfig, model: LoadedModel, labels: Tensor | None) ->
 
 
 def _to_have_samples(family: Family, ckpt: str) -> str:
-    """Returns how to get images out of a trained model that has no prior."""
+    """Returns the remedy for a trained model that has no prior: how to draw images."""
     if not isinstance(family, VQVAE):
         return "add prior=fit, or see genlab reconstruct"
     prior = f"genlab train model=gated_pixelcnn dataset=codes dataset.ckpt={ckpt}"

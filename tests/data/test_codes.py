@@ -217,7 +217,7 @@ def test_a_vqvae_that_has_moved(
 ) -> None:
     line = one_line(capsys, "sample", f"ckpt={prior}", "n=2")
     assert line.startswith(f"genlab: dataset.ckpt={vqvae}: no such run folder")
-    assert line.endswith("; say where the vqvae is by dataset.ckpt=RUN")
+    assert line.endswith("; give the vqvae's new location by dataset.ckpt=RUN")
     genlab("sample", f"ckpt={prior}", "n=2", f"dataset.ckpt={moved}", "run_dir=samples")
     assert len(list(Path("samples/images").iterdir())) == 2
     genlab("evaluate", f"ckpt={prior}", "images=5", f"dataset.ckpt={moved}", "run_dir=numbers")
@@ -258,7 +258,7 @@ def test_what_is_no_vqvae_is_refused(prior: str, capsys: pytest.CaptureFixture[s
     line = one_line_of_training(capsys, *words, "dataset.ckpt=nowhere")
     assert line.startswith("dataset.ckpt=nowhere: no such run folder")
     line = one_line_of_training(capsys, *words, f"dataset.ckpt={prior}")
-    end = "gated_pixelcnn has no codes; train one that has, e.g. genlab train model=vqvae"
+    end = "gated_pixelcnn has no codes; train a model with codes, e.g. genlab train model=vqvae"
     assert line == f"dataset.ckpt={prior}: {end}"
 
 
@@ -274,11 +274,11 @@ def test_only_autoregressive_models_take_codes(model: str) -> None:
 def test_other_mistakes_of_a_prior(prior: str, vqvae: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"model.output=logistic_mixture: codes have no order"):
         train.start(prior_config(vqvae, output="logistic_mixture"), [], "new")
-    assert "no pixel of which is known" in one_line(capsys, "complete", f"ckpt={prior}")
+    assert "a model of codes cannot complete images" in one_line(capsys, "complete", f"ckpt={prior}")
     assert "encodes no images" in one_line(capsys, "reconstruct", f"ckpt={prior}")
     assert "encodes no images" in one_line(capsys, "sample", f"ckpt={prior}", "prior=fit")
     line = one_line(capsys, "sample", f"ckpt={prior}", "dataset.binarize=none")
-    assert "dataset.binarize: the data stay as in training" in line
+    assert "dataset.binarize: dataset settings are fixed by the checkpoint" in line
     assert "codes has classes 0 to 9" in one_line(capsys, "sample", f"ckpt={prior}", "labels=[10]")
 
 
@@ -294,7 +294,7 @@ def test_files_of_the_images_that_have_moved(capsys: pytest.CaptureFixture[str])
     assert "dataset.path=pictures.npz: no such file" in one_line_of_training(capsys, *words)
     dataset = Codes.load(CodesConfig(ckpt="vqvae", path="moved.npz"))
     assert next(dataset.evaluation_batches("test", 5, 0))[1].labels is None
-    with pytest.raises(ConfigError, match=r"dataset\.root: the data stay as in training"):
+    with pytest.raises(ConfigError, match=r"dataset\.root: dataset settings are fixed by the checkpoint"):
         Codes.load(CodesConfig(ckpt="vqvae", root="somewhere"))
 
 
