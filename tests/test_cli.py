@@ -502,6 +502,8 @@ WITHOUT_TORCH = [
     ["train", "model=pixelcnn", "model.kernel=4"], ["train", "dataset.size=x"], ["train", "dataset=folder"],
     ["train", "optimizer.lr=-1"], ["train", "schedule.final=2"], ["train", "trainer.steps=0"],
     ["train", "recipe=vae_dgits"], ["train", "-m", "sweep=vae_latnt"], ["train", "run_dir=/"],
+    ["train", "dataset=folder", "dataset.path=nowhere"], ["train", "dataset=npz", "dataset.path=nowhere"],
+    ["train", "model=pixelcnn", "dataset=codes", "dataset.ckpt=nowhere"],
     ["resume", "run=nowhere"], ["sample", "ckpt=nowhere"], ["evaluate", "ckpt=/", "run_dir=/"],
 ]  # fmt: skip
 

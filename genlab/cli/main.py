@@ -13,6 +13,7 @@ from genlab.cli import completion, help, words
 from genlab.cli.composing import Job, compose, configs_folder
 from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
+from genlab.config.datasets import check_files
 from genlab.config.schema import from_plain, suggest
 from genlab.errors import ConfigError, Interrupted, UserError
 from genlab.runs.folder import check_there, check_unused
@@ -92,7 +93,7 @@ def perform(verb: str, job: Job, run_dir: str | None) -> None:
     plain = dict(job.plain)
     if verb == "train":
         plain.pop("run_dir", None)
-        registry.parse(plain)  # reports an error before torch is loaded, here and below
+        check_files(registry.parse(plain).dataset)  # reports an error before torch is loaded, here and below
         check_unused(run_dir, verb)
 
         from genlab.commands import train

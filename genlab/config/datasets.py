@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from genlab.config.schema import setting
-from genlab.errors import ConfigError
+from genlab.errors import CheckpointError, ConfigError, DataError
 
 
 def colour_of(background: str) -> tuple[int, ...]:
@@ -332,3 +333,23 @@ class CodesConfig:
     ckpt: str = setting(help="run folder or checkpoint file of the VQ-VAE")
     root: str | None = setting(None, help="folder of its images' files; null: where they were")
     path: str | None = setting(None, help="likewise, of dataset=npz and dataset=folder")
+
+
+def check_files(config: object) -> None:
+    """Refuses a dataset of files that a user names, if they do not exist.
+
+    Args:
+        config: the settings of any dataset; those without such files pass.
+
+    Raises:
+        UserError: the folder, file or checkpoint does not exist.
+    """
+    if isinstance(config, FolderConfig) and not Path(config.path).expanduser().is_dir():
+        raise DataError(f"dataset.path={config.path}: no such folder")
+    if isinstance(config, NpzConfig) and not Path(config.path).expanduser().is_file():
+        raise DataError(f"dataset.path={config.path}: no such file")
+    if isinstance(config, CodesConfig) and not Path(config.ckpt).exists():
+        raise CheckpointError(  # perhaps it was moved, and the user did not type this path
+            f"dataset.ckpt={config.ckpt}: no such run folder or checkpoint file; give the vqvae's "
+            "new location by dataset.ckpt=RUN"
+        )

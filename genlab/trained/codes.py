@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genlab.config.datasets import CodesConfig
+from genlab.config.datasets import CodesConfig, check_files
 from genlab.data.dataset import Dataset
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec, check_codes_of
@@ -163,14 +162,10 @@ def load_vqvae(config: CodesConfig, device: torch.device | str = "cpu") -> Loade
     Raises:
         UserError: the checkpoint is missing, or of another model.
     """
+    check_files(config)
     try:
         model = load_model(config.ckpt, "auto", torch.device(device))
     except CheckpointError as error:
-        if not Path(config.ckpt).exists():  # perhaps it was moved, and the user did not type this path
-            raise CheckpointError(
-                f"dataset.ckpt={config.ckpt}: no such run folder or checkpoint file; give the vqvae's "
-                "new location by dataset.ckpt=RUN"
-            ) from error
         raise CheckpointError(f"dataset.{error}") from error
     if not isinstance(model.family, VQVAE):
         raise ConfigError(
