@@ -168,7 +168,7 @@ class TestStates:
             step(net)
             theirs.update_parameters(net)
         first, second = (MovingAverage(net, 1000, IMAGES, ramp=0.05) for _ in range(2))
-        stored = {"format": 1, "averages": {"net": theirs.state_dict()}}
+        stored = {"format": 1, "config": {}, "averages": {"net": theirs.state_dict()}}
         first.load_state_dict(checkpoint.upgrade(stored)["averages"]["net"])
         assert first.updates == 5
         assert first.state_dict()["weights"].keys() == theirs.module.state_dict().keys()
