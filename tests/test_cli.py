@@ -255,7 +255,7 @@ MISTAKES = {
     "encode ckpt=x map=tnse": "map=tnse: not one of pca, tsne; did you mean map=tsne?",
     "encode ckpt=x model=vae": "takes the model from the checkpoint",
     "encode ckpt=x dataset=minst": "dataset=minst: no such dataset; did you mean dataset=mnist?",
-    "encode ckpt=x dataset=null": "dataset=null: no such dataset; there is: binarized_mnist, ",
+    "encode ckpt=x dataset=null": "dataset=null: no such dataset; choices: binarized_mnist, ",
     "interpolate": "ckpt: missing; add ckpt=...",
     "interpolate ckpt=x steps=1": "steps=1: must be at least 2",
     "interpolate ckpt=x path=strait": "did you mean path=straight?",

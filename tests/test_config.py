@@ -70,7 +70,7 @@ def test_values_that_pass(key: str, value: Any, expected: Any) -> None:
     ("key", "value", "line"),
     [
         ("pth", "x", "pth: unknown key for this command; did you mean path?"),
-        ("colour", "x", "colour: unknown key for this command; there is: anything, flag"),
+        ("colour", "x", "colour: unknown key for this command; choices: anything, flag"),
         ("share", 0, "share=0.0: must be above 0 and below 1"),
         ("share", 1, "share=1.0: must be above 0 and below 1"),
         ("share", "much", "share=much: expected a number"),
@@ -144,7 +144,7 @@ def test_frozen_and_not_shared() -> None:
 
 def test_suggestions() -> None:
     assert suggest("latnt", ["latent", "hidden"], "model.") == "; did you mean model.latent?"
-    assert suggest("zzz", ["b", "a"]) == "; there is: a, b"
+    assert suggest("zzz", ["b", "a"]) == "; choices: a, b"
     assert suggest("zzz", []) == ""
 
 

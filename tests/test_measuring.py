@@ -165,20 +165,20 @@ def test_counts_that_differ_are_both_said(toy: Any) -> None:
 MISTAKES = {
     "": r"^genlab: ckpt: missing; add ckpt=..., or samples=FOLDER",
     "samples=here": r"^genlab: dataset: missing; compare samples=here with dataset=NAME or with against=",
-    "samples=here dataset=digits against=here": "^genlab: dataset: does not go with against",
+    "samples=here dataset=digits against=here": "^genlab: dataset: cannot be combined with against",
     "samples=here ckpt=run": "^genlab: samples=here: measured without a model",
     "samples=0 ckpt=run": "^genlab: samples=0: must be at least 1",
-    "samples=here dataset=digits per_image=true": "^genlab: per_image=True: a number of a model",
+    "samples=here dataset=digits per_image=true": "^genlab: per_image=True: a metric of a model",
     "samples=gone dataset=digits": "^genlab: samples=gone: no such folder of pictures or .npz file",
     "samples=empty dataset=digits": "^genlab: samples=empty: no pictures in this folder",
     "samples=here dataset=digitz": "^genlab: dataset=digitz: no such dataset; did you mean dataset=digits",
-    "samples=here dataset=ring": "^genlab: dataset=ring: holds no images",
+    "samples=here dataset=ring": "^genlab: dataset=ring: has no images",
     "samples=here against=here measure=lenet": "^genlab: measure=lenet: needs a dataset with labels",
     "samples=here dataset=digits measure=nonsense": "^genlab: measure=nonsense: no such measure",
     "samples=here dataset=digits n=3": "^genlab: n=3: must be at least 10",
     "samples=broken dataset=digits": "^genlab: samples=broken: a.png cannot be used",
     "samples=bad.npz dataset=digits": "^genlab: samples=bad.npz: cannot be read as an .npz",
-    "samples=other.npz dataset=digits": "^genlab: samples=other.npz: has no array images, but x; name it so",
+    "samples=other.npz dataset=digits": "^genlab: samples=other.npz: has no array images, but x; rename it",
 }
 
 

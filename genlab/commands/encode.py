@@ -314,7 +314,7 @@ def _write(
     some = subset(len(codes), _NEIGHBOURED if config.map == "tsne" else None)
     shown = codes[some]
     if config.map == "tsne":
-        log.info("arranging %d codes by t-SNE", len(shown))
+        log.info("computing the t-SNE map of %d codes", len(shown))
     places, names, share = places_of(shown, config.map, config.seed)
     method = "none" if codes.shape[1] <= 2 and config.map == "pca" else config.map
     facts = facts | {

@@ -1,1 +1,1 @@
-"""The configuration: its dataclasses, and the one door through which it passes."""
+"""The configuration: its dataclasses, and `from_plain`, which checks every configuration."""

@@ -19,7 +19,7 @@ Dynamics = Literal["simultaneous", "alternating", "extragradient", "optimistic",
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """Settings that every adversarial family has; the remedies are off unless asked for."""
+    """Settings that every adversarial family has; techniques against instability are off by default."""
 
     name: str = setting()
     network: Literal["auto", "mlp", "dcgan", "resnet"] = setting(

@@ -18,10 +18,10 @@ Units = Literal["sigmoid", "relu"]
 
 
 def check_level(noise: NoiseKind, level: float, key: str) -> None:
-    """Refuses a share over 1.
+    """Refuses a share above 1.
 
     Raises:
-        ConfigError: with `key` for the name of the level.
+        ConfigError: the message names `key`.
     """
     if noise != "gaussian" and level > 1:
         raise ConfigError(f"{key}={level:g}: {noise} sets a share of the pixels; use a number up to 1")
@@ -39,7 +39,7 @@ def check_hidden(hidden: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class NetworksConfig:
-    """Settings of networks and likelihood, which do not depend on the latents either."""
+    """Settings of networks and likelihood, independent of the kind of latents."""
 
     name: str = setting()
     network: NetworkName = setting(
@@ -63,7 +63,7 @@ class NetworksConfig:
 
 @dataclass(frozen=True)
 class LatentVariableConfig(NetworksConfig):
-    """Settings of networks, likelihood and latents, which do not depend on how they are trained."""
+    """Settings of networks, likelihood and latents, independent of the training objective."""
 
     latent: int = setting(16, at_least=1, help="dimensions of the latent")
     prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
@@ -171,7 +171,7 @@ class HierarchicalVAEConfig:
     )
     sample_mean: bool = setting(True, help="sample gives the likelihood's mean; false draws from it")
 
-    # What a variational autoencoder asks of its configuration and is settled here: latents are non-centred.
+    # Attributes that a variational autoencoder expects of its configuration, fixed here: non-centred latents.
     prior: ClassVar[str] = "standard_normal"
     posterior: ClassVar[str] = "diagonal"
 

@@ -12,7 +12,7 @@ from genlab.errors import ConfigError
 
 @dataclass(frozen=True)
 class AutoregressiveConfig:
-    """Settings that all autoregressive models have; see configs/model/gated_pixelcnn.yaml."""
+    """Settings of all autoregressive models; see configs/model/gated_pixelcnn.yaml."""
 
     name: str = setting("")
     output: Literal["auto", "bernoulli", "categorical", "logistic_mixture"] = setting(
@@ -22,11 +22,11 @@ class AutoregressiveConfig:
     class_conditional: bool = setting(False, help="takes the labels, so that sample labels=[3,7] draws them")
 
     def __post_init__(self) -> None:
-        """Refuses a kernel without a middle: every setting whose name ends so is odd."""
+        """Refuses even kernel sizes: every setting whose name ends in "kernel" must be odd."""
         for key in (field.name for field in dataclasses.fields(self)):
             if key.endswith("kernel") and getattr(self, key) % 2 == 0:
                 raise ConfigError(
-                    f"model.{key}={getattr(self, key)}: a kernel has a middle; use an odd number"
+                    f"model.{key}={getattr(self, key)}: kernel size must be odd; use an odd number"
                 )
 
     def of_network(self) -> dict[str, Any]:

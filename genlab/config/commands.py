@@ -1,6 +1,6 @@
-"""The dataclasses of the verbs on trained models.
+"""The dataclasses of the verbs for trained models.
 
-The help of each setting is what `--help` and the documentation show, and the comment in the verb's YAML file.
+The help of each setting is its text in `--help` and the documentation, and the comment in the verb's YAML.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OnCheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OnImagesConfig(OnCheckpointConfig):
-    """Settings of every verb that takes a user's pictures, or images of the dataset."""
+    """Settings of every verb that works on a user's images or on images of the dataset."""
 
     images: str | None = setting(
         None, path=True, help="a picture or a folder of pictures, of the model's size; null: the dataset's"
@@ -43,7 +43,7 @@ class OnImagesConfig(OnCheckpointConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(OnCheckpointConfig):
-    """`genlab sample`."""
+    """Settings of `genlab sample`."""
 
     n: int | None = setting(None, at_least=1, help="images; null: one for each of labels, else 64")
     seed: int = setting(0, at_least=0, help="image k depends on the seed and k alone")
@@ -62,13 +62,13 @@ class SampleConfig(OnCheckpointConfig):
 
     @property
     def count(self) -> int:
-        """Images to draw: `n`, or as many as there are labels, or 64."""
+        """Returns the number of images to draw: `n`, or as many as there are labels, or 64."""
         return self.n or len(self.labels or ()) or 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteConfig(OnImagesConfig):
-    """`genlab complete`."""
+    """Settings of `genlab complete`."""
 
     keep: str = setting(
         "top",
@@ -100,7 +100,7 @@ class CompleteConfig(OnImagesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructConfig(OnImagesConfig):
-    """`genlab reconstruct`."""
+    """Settings of `genlab reconstruct`."""
 
     count: int = setting(
         40, at_least=1, help="images=null: images of the split, drawn at random, always the same"
@@ -109,7 +109,7 @@ class ReconstructConfig(OnImagesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig(OnImagesConfig):
-    """`genlab encode`."""
+    """Settings of `genlab encode`."""
 
     count: int | None = setting(
         None, at_least=1, help="images=null: images of the split, drawn at random, always the same; null: all"
@@ -125,7 +125,7 @@ class EncodeConfig(OnImagesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolateConfig(OnImagesConfig):
-    """`genlab interpolate`."""
+    """Settings of `genlab interpolate`."""
 
     between: Literal["samples", "images"] = setting("samples", help="images: for models with an encoder")
     steps: int = setting(10, at_least=2, at_most=100, help="images of a row, both ends included")
@@ -140,7 +140,7 @@ class InterpolateConfig(OnImagesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TraverseConfig(OnImagesConfig):
-    """`genlab traverse`."""
+    """Settings of `genlab traverse`."""
 
     dimensions: tuple[int, ...] | None = setting(
         None,
@@ -161,7 +161,7 @@ class TraverseConfig(OnImagesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiseConfig(OnImagesConfig):
-    """`genlab denoise`."""
+    """Settings of `genlab denoise`."""
 
     noise: Literal["gaussian", "masking", "salt_and_pepper", "none"] | None = setting(
         None, help="null: as in training, else gaussian; none: the images have noise already"
@@ -179,7 +179,7 @@ class DenoiseConfig(OnImagesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(OnCheckpointConfig):
-    """`genlab evaluate`."""
+    """Settings of `genlab evaluate`."""
 
     ckpt: str | None = setting(  # type: ignore[assignment]
         None, path=True, help="a run folder or one checkpoint file; null: samples=FOLDER is measured"
@@ -238,19 +238,19 @@ class EvaluateConfig(OnCheckpointConfig):
         for key in ("importance_samples", "per_image"):
             if getattr(self, key):
                 raise ConfigError(
-                    f"{key}={getattr(self, key)}: a number of a model; add ckpt=..., or leave it out"
+                    f"{key}={getattr(self, key)}: a metric of a model; add ckpt=..., or leave it out"
                 )
         if self.memorisation and self.against is not None:
             raise ConfigError("memorisation=true: needs training images; give dataset=NAME, not against")
         if (self.against is None) == ("name" not in self.dataset):
-            both = "does not go with against" if self.against else "missing"
+            both = "cannot be combined with against" if self.against else "missing"
             raise ConfigError(
                 f"dataset: {both}; compare samples={folder} with dataset=NAME or with against=FOLDER"
             )
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The words of `measure`: "auto" where another setting asks for the ruler without them."""
+        """Returns the words of `measure`: "auto" if it is missing and another setting needs an extractor."""
         if isinstance(self.measure, str):
             return (self.measure,)
         if self.measure is not None:

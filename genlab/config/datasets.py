@@ -1,4 +1,4 @@
-"""The dataclasses of the datasets. What they do with torch is in `genlab.data`."""
+"""The dataclasses of the datasets. The datasets themselves, which need torch, are in `genlab.data`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from genlab.errors import CheckpointError, ConfigError, DataError
 
 
 def colour_of(background: str) -> tuple[int, ...]:
-    """Returns red, green and blue, 0 to 255, of a colour that the user named.
+    """Returns red, green and blue, 0 to 255, of a named colour.
 
     Raises:
-        ConfigError: there is no such colour.
+        ConfigError: the colour does not exist.
     """
-    from PIL import ImageColor  # not needed, and slow to import, for most datasets
+    from PIL import ImageColor  # slow to import, and most datasets do not need it
 
     try:
         colour = ImageColor.getrgb(background)
@@ -32,11 +32,11 @@ def colour_of(background: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """What every dataset of grey or colour images can be told."""
+    """Settings of every dataset of grey or colour images."""
 
     name: str = setting()
     binarize: Literal["none", "dynamic", "threshold"] = setting(
-        "none", help="none, dynamic (drawn anew at each visit) or threshold"
+        "none", help="none, dynamic (drawn anew at each use) or threshold"
     )
     threshold: float = setting(
         0.5, at_least=0, below=1, help="share of white above which binarize=threshold gives a 1"
@@ -53,14 +53,14 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.dequantize and self.binarize != "none":
             raise ConfigError(
-                f"dataset.dequantize=true: does not go with dataset.binarize={self.binarize}; "
+                f"dataset.dequantize=true: cannot be combined with dataset.binarize={self.binarize}; "
                 "use dataset.dequantize=false or dataset.binarize=none"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadedConfig(DatasetConfig):
-    """A published dataset, read from a folder and fetched into it when it is not there."""
+    """Settings of a published dataset, read from a folder and downloaded into it if missing."""
 
     root: str | None = setting(
         None, help="folder of the files; null: the variable GENLAB_DATA, else ~/.cache/genlab/data"
@@ -169,7 +169,7 @@ class StackedMNISTConfig(DownloadedConfig):
             )
 
     def single_digits(self) -> MNISTConfig:
-        """The MNIST that the images are made of, from the same folder and with the same digits held out."""
+        """Returns the settings of the MNIST of single digits, in the same folder and with the same split."""
         return MNISTConfig(root=self.root, download=self.download, validation_images=self.validation_images)
 
 
@@ -202,7 +202,7 @@ class ShapesConfig(DatasetConfig):
         super().__post_init__()
         if self.flip:
             raise ConfigError(
-                "dataset.flip=true: a mirrored sprite has other factors than those that are known of it; "
+                "dataset.flip=true: a mirrored sprite has other factors than those that are stored; "
                 "use dataset.flip=false"
             )
 
@@ -239,7 +239,7 @@ class FolderConfig(DatasetConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NpzConfig(DatasetConfig):
-    """Images as numpy wrote them."""
+    """Images in a file of numpy arrays."""
 
     name: Literal["npz"] = setting("npz")  # type: ignore[assignment]
     path: str = setting(help="the file")
@@ -267,7 +267,7 @@ class NpzConfig(DatasetConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PointsConfig:
-    """What all of them can be told."""
+    """Settings of all datasets of points."""
 
     name: str = setting()
     points: int = setting(
@@ -306,14 +306,14 @@ class Gaussian1DConfig(PointsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoMoonsConfig(PointsConfig):
-    """Two half circles of radius 1 that reach into each other, blurred."""
+    """Two interleaved half circles of radius 1, with noise."""
 
     name: Literal["two_moons"] = setting("two_moons")  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwissRollConfig(PointsConfig):
-    """A spiral of one turn and a half, radius 2/3 to 2, blurred."""
+    """A spiral of one turn and a half, radius 2/3 to 2, with noise."""
 
     name: Literal["swiss_roll"] = setting("swiss_roll")  # type: ignore[assignment]
 

@@ -1,4 +1,4 @@
-"""Keys that had another name in an earlier version, so that old runs go on and old commands are answered."""
+"""Keys that have been renamed, so that old runs can be resumed and old commands get a helpful error."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 RENAMED = {"model.opponent_hidden": "model.discriminator_hidden"}
-"""Old key to the present one. A key is never used again with another meaning."""
+"""Old key to the present one. A key is never reused with another meaning."""
 
 
 def with_present_names(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's configuration, of any age, with the present names of its keys.
+    """Returns a run's configuration, of any version, with the present names of its keys.
 
     Args:
         plain: groups of settings, e.g. {"model": {"name": "gan", ...}, ...}.

@@ -10,7 +10,7 @@ from genlab.config.schema import setting
 
 @dataclass(frozen=True)
 class PlayerOptimizerConfig:
-    """What one player sets differently from `optimizer`; null keeps the common value."""
+    """Settings of one player that override those of `optimizer`; null keeps the common value."""
 
     lr: float | None = setting(None, above=0, help="learning rate of this player")
     weight_decay: float | None = setting(None, at_least=0, help="weight decay of this player")
@@ -88,14 +88,14 @@ OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
 
 @dataclass(frozen=True)
 class ConstantConfig:
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     name: Literal["constant"] = setting("constant")
 
 
 @dataclass(frozen=True)
 class LinearConfig:
-    """A straight line from 1 to `final`."""
+    """A linear schedule from 1 to `final`."""
 
     name: Literal["linear"] = setting("linear")
     final: float = setting(0.0, at_least=0, at_most=1, help="share of optimizer.lr at the end of the run")
@@ -111,7 +111,7 @@ class CosineConfig:
 
 @dataclass(frozen=True)
 class WarmupCosineConfig:
-    """A straight line up to 1 over `warmup` of the run, then half a cosine to `final`."""
+    """A linear warm-up to 1 over `warmup` of the run, then half a cosine to `final`."""
 
     name: Literal["warmup_cosine"] = setting("warmup_cosine")
     warmup: float = setting(0.02, at_least=0, below=1, help="share of the run that is spent rising")
@@ -120,7 +120,7 @@ class WarmupCosineConfig:
 
 @dataclass(frozen=True)
 class StepConfig:
-    """Multiplied by `factor` at each milestone."""
+    """A schedule that multiplies the rate by `factor` at each milestone."""
 
     name: Literal["step"] = setting("step")
     milestones: tuple[float, ...] = setting((0.5, 0.75), above=0, below=1, help="shares of the run")
@@ -142,7 +142,7 @@ ScheduleConfig = (
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The machine: how long, on what, and how often it reports."""
+    """Settings of training: its length, its device, and the intervals of logging and saving."""
 
     steps: int = setting(4000, at_least=1, help="steps of the family's algorithm box")
     batch_size: int = setting(

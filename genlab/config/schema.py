@@ -1,7 +1,7 @@
-"""Settings of dataclasses, and `from_plain`, the one door through which every configuration passes.
+"""Settings of dataclasses, and `from_plain`, which checks every configuration.
 
-Hydra's composed configuration and the one stored in a checkpoint are both plain dictionaries. Both become
-frozen dataclasses here or end in one line that names the key, the value and what would do. This room
+Hydra's composed configuration and the one stored in a checkpoint are both plain dictionaries. Here both
+become frozen dataclasses, or an error of one line that names the key, the value and the remedy. This package
 imports neither torch nor hydra.
 """
 
@@ -48,7 +48,7 @@ class Setting(NamedTuple):
 
     @property
     def comment(self) -> str:
-        """The choices that the help does not name, and the help."""
+        """Returns the help, preceded by the choices that it does not name."""
         others = [show(choice) for choice in self.choices if choice not in ("auto", self.default)]
         missing = not all(re.search(rf"\b{re.escape(choice)}\b", self.help) for choice in others)
         listed = " | ".join(map(show, self.choices)) if missing and len(self.choices) > 1 else ""
@@ -102,11 +102,11 @@ def setting(
     path: bool = False,
     words: tuple[str, ...] = (),
 ) -> Any:
-    """A field of a configuration dataclass, with the range its value must lie in.
+    """Declares a field of a configuration dataclass, with the range of its values.
 
     Args:
         default: the value when the key is absent; without one the key is required.
-        help: one line for people.
+        help: one line for help pages.
         at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
         path: the value is the path of a file or folder.
         words: other values that the shell's completion offers.
@@ -125,21 +125,21 @@ def setting(
 
 
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean X?` for a mistyped word, or the choices when nothing is near."""
+    """Returns `; did you mean X?` for a mistyped word, or all choices if none is similar."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {prefix}{near[0]}?"
-    return f"; there is: {', '.join(sorted(known))}" if known else ""
+    return f"; choices: {', '.join(sorted(known))}" if known else ""
 
 
 def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
-    """Turns a plain dictionary into the frozen dataclass `cls`, strictly.
+    """Converts a plain dictionary to the frozen dataclass `cls`, strictly.
 
     Args:
         cls: a dataclass whose fields are made with `setting`.
         plain: dictionary, list, string, number, bool and None only.
-        key: where the dictionary sits, e.g. "model"; "" for the whole configuration.
+        key: position of the dictionary, e.g. "model"; "" for the whole configuration.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, or a value out of range.
@@ -167,7 +167,7 @@ def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
 
 
 def to_plain(config: Any) -> Any:
-    """The inverse of `from_plain`: dictionaries, lists, strings, numbers, bools and None only."""
+    """Converts a dataclass to plain data, the inverse of `from_plain`."""
     if dataclasses.is_dataclass(config):
         return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -220,12 +220,12 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
 
 def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1e4 is a whole number too, and YAML reads it as a float
+        value = int(value)  # 1e4 is a whole number too, but YAML reads it as a float
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     elif kind is float and isinstance(value, str):
         with contextlib.suppress(ValueError):
-            value = float(value)  # YAML 1.1 reads 1e-3 as a word
+            value = float(value)  # YAML 1.1 reads 1e-3 as a string
     elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if type(value) is not kind:

@@ -23,17 +23,17 @@ _PARTS = {
     "validation": ("valid", 10000, "a256ac44ae26be720fad8616a05ed6ecfd1619930d9a208379bb2a4405df5b6d"),
     "test": ("test", 10000, "9fcd8da6f0fdf09b2ba30fe63a0bb784042a0de82563172530229b983e294ff2"),
 }
-"""Split -> name in the files, images, and SHA-256 of its pixels packed eight to a byte."""
+"""Split -> name in the files, number of images, and SHA-256 of its pixels packed eight to a byte."""
 
 
 class BinarizedMNIST:
-    """28x28 pixels of 0 or 1, the same at every visit."""
+    """28x28 pixels of 0 or 1, the same in every epoch."""
 
     Config = BinarizedMNISTConfig
 
     @classmethod
     def load(cls, config: BinarizedMNISTConfig) -> Dataset:
-        """Reads binarized_mnist.npz, or the three .amat files, here or in a folder binarized_mnist.
+        """Reads binarized_mnist.npz, or the three .amat files, from the root or its folder binarized_mnist.
 
         The npz holds `train`, `valid` and `test`, (n, 98) uint8: numpy.packbits(pixels, axis=1).
 
@@ -62,7 +62,7 @@ class BinarizedMNIST:
 
 
 def _read_packed(path: Path, part: str) -> np.ndarray | None:
-    """(n * 98,) uint8, eight pixels to a byte; None for content that cannot be such pixels."""
+    """Reads (n * 98,) uint8, eight pixels to a byte; returns None if the content cannot be such pixels."""
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:

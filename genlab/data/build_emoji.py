@@ -1,11 +1,11 @@
-"""Builds the archive of `dataset=emoji` from the files of two Debian packages.
+"""A script that builds the archive of `dataset=emoji` from the files of two Debian packages.
 
     apt-get install fonts-noto-color-emoji unicode-data
     pip install fonttools
     python -m genlab.data.build_emoji
 
-It takes a few minutes, and gives the same pictures, names, classes and splits each time. The archive that the
-package ships was made from fonts-noto-color-emoji 2.042 and unicode-data 15.0.
+It takes a few minutes, and produces the same pictures, names, classes and splits each time. The archive in
+the package was made from fonts-noto-color-emoji 2.042 and unicode-data 15.0.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _VARIATIONS = {
     0x27A1, 0x2194, 0x2195,  # facing right, shaking the head, nodding
     0x200D, 0xFE0F,  # join, show as picture
 }  # fmt: skip
-"""Code points that make a variant of an emoji."""
+"""Code points that turn an emoji into a variant of it."""
 
 _UNDER_ANOTHER_FLAG = {
     f"flag: {name}"
@@ -54,10 +54,10 @@ _UNDER_ANOTHER_FLAG = {
         "St. Martin", "Svalbard & Jan Mayen", "U.S. Outlying Islands",
     )
 }  # fmt: skip
-"""Names of pictures that are called after another country."""
+"""Names of pictures that have another country's name."""
 
 _TAG = 0xE0000
-"""A letter of a flag's tag is its code point on top of this."""
+"""Offset of the code points of the letters in a flag's tag."""
 
 _ADULT, _CHILD, _FAMILY = 0x1F9D1, 0x1F9D2, 0x1F46A
 _SAME = {
@@ -81,9 +81,9 @@ class Emoji:
     """One picture of the font.
 
     Attributes:
-        sequence: its code points, without those that only ask for a picture.
-        name: Unicode's.
-        group: Unicode's, one of `genlab.data.emoji.CLASSES`.
+        sequence: its code points, without those that only request a picture.
+        name: Unicode's name.
+        group: Unicode's group, one of `genlab.data.emoji.CLASSES`.
         glyph: its name within the font.
     """
 
@@ -94,17 +94,17 @@ class Emoji:
 
     @property
     def base(self) -> tuple[int, ...]:
-        """The emoji that this is a variant of, or itself."""
+        """Returns the emoji of which this is a variant, or its own sequence."""
         return base_of(self.sequence)
 
     @property
     def toned(self) -> bool:
-        """It has a skin tone of its own."""
+        """Returns whether it has a skin tone of its own."""
         return any(point in _TONES for point in self.sequence)
 
 
 def base_of(sequence: Sequence[int]) -> tuple[int, ...]:
-    """The emoji without skin tones, hair, direction and sex: what all its variants have in common."""
+    """Returns a sequence without skin tones, hair, direction and sex: the common part of all variants."""
     base = tuple(point for point in sequence if point not in _VARIATIONS) or tuple(sequence)
     base = tuple(_SAME.get((point,), (point,))[0] for point in base)
     if len(base) > 1 and set(base) <= {_ADULT, _CHILD}:
@@ -113,7 +113,7 @@ def base_of(sequence: Sequence[int]) -> tuple[int, ...]:
 
 
 def read_names(path: Path) -> dict[tuple[int, ...], tuple[str, str]]:
-    """Sequence -> name and group, from Unicode's emoji-test.txt; without its components."""
+    """Reads sequence -> name and group from Unicode's emoji-test.txt, without its components."""
     found, group = {}, ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# group: "):
@@ -125,7 +125,7 @@ def read_names(path: Path) -> dict[tuple[int, ...], tuple[str, str]]:
 
 
 def read_glyphs(font: Any) -> dict[str, list[tuple[int, ...]]]:
-    """Glyph -> the sequences that it is drawn for, from a font of fontTools."""
+    """Returns glyph -> the sequences that it is drawn for, from a font of fontTools."""
     glyphs: dict[str, list[tuple[int, ...]]] = {}
     points: dict[str, int] = {}
     for point, glyph in sorted(font.getBestCmap().items()):
@@ -140,10 +140,10 @@ def read_glyphs(font: Any) -> dict[str, list[tuple[int, ...]]]:
 
 
 def read_font(font: Any, names: dict[tuple[int, ...], tuple[str, str]]) -> list[Emoji]:
-    """The emoji of a font, ordered by their sequences; without letters, digits and parts of emoji.
+    """Returns the emoji of a font, ordered by sequence; without letters, digits and parts of emoji.
 
-    A sequence younger than `names` has the name and group of the longest one that it begins with: a walking
-    person who faces right is a walking person.
+    A sequence newer than `names` gets the name and group of its longest known prefix: a walking person who
+    faces right is a walking person.
     """
     found = []
     drawn = font["CBDT"].strikeData[0]
@@ -159,19 +159,19 @@ def read_font(font: Any, names: dict[tuple[int, ...], tuple[str, str]]) -> list[
 
 
 def _known(sequence: tuple[int, ...], names: dict[tuple[int, ...], tuple[str, str]]) -> tuple[int, bool, int]:
-    """Returns how well a sequence is known, for the larger of two orders to win.
+    """Returns an order of preference between sequences: the larger tuple wins.
 
-    It is the length of its longest beginning with a name, 0 for none; then what tells the right order of a
-    joined sequence from the other, as the font holds both.
+    Its first entry is the length of the longest prefix with a name, 0 if there is none; the others
+    distinguish the right order of a joined sequence from the other, as the font has both.
     """
     length = next((n for n in range(len(sequence), 0, -1) if sequence[:n] in names), 0)
     return length, sequence[0] not in _VARIATIONS, -sequence[0]
 
 
 def picture(png: bytes) -> np.ndarray:
-    """One bitmap of the font, halved by averaging: (SIZE, SIZE, 4) uint8, colours times alpha, and alpha.
+    """Decodes a bitmap, halved by averaging: (SIZE, SIZE, 4) uint8, colours times alpha, and alpha.
 
-    The bitmaps are of 136x128 pixels, and nothing is drawn in the outer four columns.
+    The bitmaps have 136x128 pixels, and the outer four columns are empty.
     """
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(np.int64)
     height, width, _ = pixels.shape
@@ -186,13 +186,13 @@ def picture(png: bytes) -> np.ndarray:
 
 
 def with_few_colours(image: np.ndarray, colours: int = COLOURS, rounds: int = 8) -> np.ndarray:
-    """An image (H, W, 4) uint8 in at most so many colours, by k-means in whole numbers: the same anywhere."""
+    """Reduces an image (H, W, 4) uint8 to at most `colours` colours, by k-means in integers: reproducible."""
     values, place, counts = np.unique(
         image.reshape(-1, 4).astype(np.int32), axis=0, return_inverse=True, return_counts=True
     )
     if len(values) <= colours:
         return image
-    # The start: colours at equal steps of the cumulated number of pixels, in order of brightness.
+    # Initialization: colours at equal steps of the cumulative number of pixels, in order of brightness.
     order = np.argsort(values.sum(1), kind="stable")
     steps = np.minimum(counts[order], 16).cumsum()
     wanted = (2 * np.arange(colours) + 1) * steps[-1] // (2 * colours)
@@ -205,7 +205,7 @@ def with_few_colours(image: np.ndarray, colours: int = COLOURS, rounds: int = 8)
         for channel in range(4):
             sums = np.bincount(nearest, values[:, channel] * counts, colours).astype(np.int64)
             centres[filled, channel] = (2 * sums[filled] + members[filled]) // (2 * members[filled])
-        if not filled.all():  # a colour without pixels goes to the pixels that are worst off
+        if not filled.all():  # a colour without pixels moves to the pixels with the largest error
             worst = np.argsort(-distances.min(1) * counts, kind="stable")
             centres[~filled] = values[worst[: colours - filled.sum()]]
     nearest = _distances(values, centres).argmin(1)
@@ -213,18 +213,18 @@ def with_few_colours(image: np.ndarray, colours: int = COLOURS, rounds: int = 8)
 
 
 def _distances(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Squared distances (N, K) between whole numbers (N, 4) and (K, 4)."""
+    """Returns squared distances (N, K) between integers (N, 4) and (K, 4)."""
     channels = zip(values.T, centres.T, strict=True)
     return np.sum([np.square(value[:, None] - centre) for value, centre in channels], axis=0)
 
 
 def digest(sequence: Sequence[int]) -> bytes:
-    """A number that orders emoji at random, the same everywhere."""
+    """Returns a hash that orders emoji at random, the same on every machine."""
     return hashlib.blake2b(" ".join(f"{point:X}" for point in sequence).encode(), digest_size=8).digest()
 
 
 def choose_splits(emoji: Sequence[Emoji]) -> list[str]:
-    """The split of each: all variants of a base in one, the same share of each class's bases held out."""
+    """Chooses the split of each: all variants of a base in one, the same share of each class held out."""
     split_of = {}
     for group in CLASSES:
         bases = sorted({e.base for e in emoji if e.group == group} - set(split_of), key=digest)
@@ -238,7 +238,7 @@ def choose_splits(emoji: Sequence[Emoji]) -> list[str]:
 
 
 def pictures(font: Any, emoji: Sequence[Emoji]) -> Iterator[tuple[Emoji, np.ndarray]]:
-    """Each emoji with its picture; one that looks exactly like another is left out."""
+    """Yields each emoji with its picture; one that looks exactly like another is left out."""
     drawn = font["CBDT"].strikeData[0]
     seen = set()
     for one in emoji:
@@ -249,8 +249,8 @@ def pictures(font: Any, emoji: Sequence[Emoji]) -> Iterator[tuple[Emoji, np.ndar
 
 
 def build(font_path: Path, names_path: Path) -> Archive:
-    """All of it, in memory."""
-    from fontTools.ttLib import TTFont  # needed here only
+    """Builds the whole archive, in memory."""
+    from fontTools.ttLib import TTFont  # needed only here
 
     font = TTFont(font_path)
     chosen = list(pictures(font, read_font(font, read_names(names_path))))

@@ -1,4 +1,4 @@
-"""Noise that spoils images on purpose, to be taken out again."""
+"""Corruption of images with noise, for training and testing denoising models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genlab.config.autoencoders import NoiseKind
 
 
 class Draws(Protocol):
-    """Random numbers for each image of a batch, as `genlab.rng.SampleRng` gives them."""
+    """Random numbers for each image of a batch, as drawn by `genlab.rng.SampleRng`."""
 
     def normal(self, *shape: int) -> Tensor: ...
 
@@ -19,7 +19,7 @@ class Draws(Protocol):
 
 
 class DefaultDraws:
-    """Of torch's default generator, as training uses it, for the images of a batch (B, ...)."""
+    """Random numbers of torch's default generator, as in training, for the images of a batch (B, ...)."""
 
     def __init__(self, images: Tensor) -> None:
         self._n, self._device = len(images), images.device
@@ -32,12 +32,12 @@ class DefaultDraws:
 
 
 def corrupt(images: Tensor, noise: NoiseKind, level: float, draws: Draws) -> Tensor:
-    """Images with noise (Vincent et al. 2010, section 3.3).
+    """Returns corrupted images (Vincent et al. 2010, section 3.3).
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        noise: gaussian adds it to every number, and the result is not kept within [0, 1]; masking sets some
-            numbers to 0; salt_and_pepper sets them to 0 or 1, as a fair coin says.
+        noise: gaussian adds noise to every number, without clamping to [0, 1]; masking sets some numbers to
+            0; salt_and_pepper sets them to 0 or 1 with equal probability.
         level: standard deviation of the Gaussian; share of the numbers of each image that are set.
     """
     shape = images.shape[1:]
@@ -50,7 +50,7 @@ def corrupt(images: Tensor, noise: NoiseKind, level: float, draws: Draws) -> Ten
 
 
 def lowest(values: Tensor, share: float) -> Tensor:
-    """Which numbers of each (B, ...) are among its lowest, a share of all, rounded to a whole number."""
+    """Returns a mask of the lowest numbers of each (B, ...), a share of all, rounded to an integer."""
     flat = values.flatten(1)
     places = flat.topk(round(share * flat.shape[1]), dim=1, largest=False).indices
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, places, True).view_as(values)

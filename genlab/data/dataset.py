@@ -18,20 +18,20 @@ from genlab.rng import SampleRng, derive_seed
 
 Split = Literal["train", "validation", "test"]
 Images = tuple[Tensor, Tensor | None]
-"""(N, C, H, W) uint8 levels, and (N,) int64 labels where there are any."""
+"""(N, C, H, W) uint8 levels, and (N,) int64 labels if there are any."""
 
 _INTERPOLATIONS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
-"""Torchvision's names; its "nearest" takes a corner of each pixel, not the middle."""
+"""Torchvision's names; its "nearest" uses a corner of each pixel, not the centre."""
 
 
 def training_rows(config: DatasetConfig, count: int) -> Tensor:
-    """Returns which of `count` training images are used, ascending: see `DatasetConfig.training_images`.
+    """Returns the indices of the training images in use, ascending: see `DatasetConfig.training_images`.
 
-    They are the first so many of one permutation of all, whatever the run's seed, so that runs of several
-    seeds train on the same images and fewer of them are among more. Classes come as they fall.
+    They are the first ones of one permutation, whatever the run's seed, so that runs with different seeds
+    train on the same images, and a smaller set is part of a larger one. Classes are not balanced.
 
     Raises:
-        ConfigError: more are wanted than there are.
+        ConfigError: there are fewer images than requested.
     """
     wanted = config.training_images
     if wanted is None:
@@ -43,7 +43,7 @@ def training_rows(config: DatasetConfig, count: int) -> Tensor:
 
 
 def pixels_of(config: DatasetConfig, levels: int) -> Pixels:
-    """Returns how stored levels become images."""
+    """Returns the conversion of stored levels to images."""
     return Pixels(levels, config.binarize, config.threshold, config.dequantize, config.flip)
 
 
@@ -51,10 +51,10 @@ class Dataset:
     """Train, validation and test images of one spec.
 
     Args:
-        spec: what a family must know.
+        spec: the description of the images for a family.
         sources: the images of each split.
-        pixels: how their levels become images.
-        remark: what a reader of the training's log should know of them, in one line.
+        pixels: the conversion of their levels to images.
+        remark: one line about them for the log of training.
     """
 
     def __init__(self, spec: DataSpec, sources: dict[str, Source], pixels: Pixels, remark: str = "") -> None:
@@ -64,25 +64,25 @@ class Dataset:
             raise DataError(f"dataset={spec.name}: no training images are left; hold out fewer of them")
 
     def size(self, split: str) -> int:
-        """Images of a split."""
+        """Returns the number of images of a split."""
         return len(self._sources[split])
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same dataset with its images, or the batches of a streamed one, on `device`."""
+        """Returns the dataset with its images, or the batches of a streamed one, on `device`."""
         moved = {split: source.to(torch.device(device)) for split, source in self._sources.items()}
         return Dataset(self.spec, moved, self._pixels, self.remark)
 
     @property
     def originals(self) -> Dataset:
-        """The images that samples are compared with: these, unless they are codes of others."""
+        """Returns the dataset that samples are compared with: this one, or that of the images of codes."""
         return self
 
     def pictures(self, images: Tensor) -> Tensor:
-        """How a person sees images or samples (B, C, H, W): as they are, unless they are codes of others."""
+        """Returns images or samples (B, C, H, W) for display: unchanged, or decoded if they are codes."""
         return images
 
     def more_numbers(self, values: dict[str, Tensor], split: str, batch_size: int) -> dict[str, Tensor]:
-        """Numbers that follow from those of a family, for each image of a split or of a subset: none here.
+        """Returns metrics derived from those of a family, for each image of a split: none by default.
 
         Args:
             values: name to (N, ...), on the CPU, in the order of `rows(split, N)`.
@@ -91,18 +91,18 @@ class Dataset:
         return {}
 
     def setting(self) -> dict[str, Any]:
-        """What a reader must know of `more_numbers`."""
+        """Returns the conditions of `more_numbers`."""
         return {}
 
     def batches(
         self, seed: int, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> BatchStream:
-        """Endless training batches from number `start` on; see `genlab.data.stream.Order`.
+        """Returns endless training batches from batch `start` on; see `genlab.data.stream.Order`.
 
         Args:
-            seed: order and noise follow from it; batch i depends on (seed, i, batch_size) alone.
+            seed: determines order and noise; batch i depends on (seed, i, batch_size) alone.
             batch_size: images of a batch, over all processes.
-            rank, world: this process, and how many there are: each takes batch_size / world rows.
+            rank, world: index of this process, and number of processes: each takes batch_size / world rows.
 
         Raises:
             ConfigError: batch_size is not a multiple of world.
@@ -112,34 +112,34 @@ class Dataset:
         return BatchStream(source, self._pixels, order, start)
 
     def rows(self, split: str, limit: int | None = None) -> Tensor:
-        """The numbers of the images that `evaluation_batches` gives, in its order, (N,) int64."""
+        """Returns the indices of the images that `evaluation_batches` yields, in its order, (N,) int64."""
         return subset(self.size(split), limit)
 
     def evaluation_batches(
         self, split: str, batch_size: int, seed: int, limit: int | None = None
     ) -> Iterator[tuple[list[int], Batch]]:
-        """A split from its first image to its last, the incomplete last batch included, never flipped.
+        """Yields a split from first to last image, including the incomplete last batch, never flipped.
 
-        What is drawn for image k depends on (seed, k) alone, so the batch size changes nothing, and an image
+        Random numbers of image k depend on (seed, k) alone, so the batch size changes nothing, and an image
         is the same in a subset as in the whole.
 
         Args:
-            limit: only so many images, chosen by `genlab.data.subsets.subset`; None for all.
+            limit: maximum number of images, chosen by `genlab.data.subsets.subset`; None for all.
 
         Yields:
-            the images' numbers within the split, and the images.
+            the images' indices within the split, and the images.
         """
         yield from self._batches_of(split, self.rows(split, limit), batch_size, seed)
 
     def examples(self, split: str, count: int, seed: int) -> tuple[list[int], Batch]:
-        """Images to look at, of all kinds, in one batch: the first `count` in the order of `shuffled`.
+        """Returns varied images for display, in one batch: the first `count` in the order of `shuffled`.
 
         Args:
-            count: fewer where the split has fewer; the split must have some.
-            seed: of what is drawn for them, as in `evaluation_batches`.
+            count: fewer if the split has fewer; the split must not be empty.
+            seed: of their random numbers, as in `evaluation_batches`.
 
         Returns:
-            the images' numbers within the split, and the images.
+            the images' indices within the split, and the images.
         """
         rows = shuffled(self.size(split))[:count]
         return next(self._batches_of(split, rows, len(rows), seed))
@@ -147,7 +147,7 @@ class Dataset:
     def _batches_of(
         self, split: str, rows: Tensor, batch_size: int, seed: int
     ) -> Iterator[tuple[list[int], Batch]]:
-        """The images of these numbers (N,), in this order."""
+        """Yields the images with these indices (N,), in this order."""
         source = self._sources[split]
         parts = rows.split(batch_size) if len(rows) else ()
         read = source.read(part.to(source.device) for part in parts)
@@ -168,16 +168,16 @@ def from_arrays(
     classes: int = 0,
     resampling: str = "bilinear",
 ) -> Dataset:
-    """A dataset of arrays in memory, resized and recoloured as `config` says.
+    """Builds a dataset from arrays in memory, resized and converted to grey or colour by `config`.
 
     Args:
-        validation: its images, or how many to hold out from the end of `train`.
-        levels: how many values a stored pixel takes.
-        classes: number of labels, 0 without.
+        validation: the validation images, or how many to hold out from the end of `train`.
+        levels: number of values of a stored pixel.
+        classes: number of labels; 0 without labels.
         resampling: see `convert`.
 
     Raises:
-        ConfigError: more images held out or wanted than there are, or colour images binarised.
+        ConfigError: too many images are held out or requested, or colour images are to be binarised.
     """
     if isinstance(validation, int):
         validation, train = _hold_out(train, validation)
@@ -200,7 +200,7 @@ def from_arrays(
 
 
 def make_spec(config: DatasetConfig, shape: tuple[int, ...], levels: int, classes: int) -> DataSpec:
-    """The spec of images of `shape` (C, H, W) as `config` processes them.
+    """Returns the spec of images of `shape` (C, H, W) as processed by `config`.
 
     Raises:
         ConfigError: colour images are to be binarised.
@@ -234,23 +234,23 @@ def _hold_out(train: Images, count: int) -> tuple[Images, Images]:
 
 
 def convert(images: Tensor, size: int | None, channels: int | None, resampling: str = "bilinear") -> Tensor:
-    """Resizes and recolours, each image by itself.
+    """Resizes images and converts them to grey or colour, each image separately.
 
     Args:
         images: (N, C, H, W) uint8, C = 1 or 3.
-        size: of the result, size x size; None keeps it.
+        size: side of the result, size x size; None keeps it.
         channels: of the result; None keeps them. Grey is the luma of ITU-R BT.601, rounded.
-        resampling: "bilinear" or "bicubic", both antialiased, or "nearest", which makes no new colours.
+        resampling: "bilinear" or "bicubic", both antialiased, or "nearest", which creates no new colours.
     """
     resized = size is not None and tuple(images.shape[2:]) != (size, size)
     recoloured = channels is not None and channels != images.shape[1]
     if not (resized or recoloured) or not len(images):
         shape = (channels or images.shape[1], *((size, size) if size else images.shape[2:]))
         return images.reshape(len(images), *shape)
-    from torchvision.transforms.v2 import functional  # not needed, and slow to import, for most runs
+    from torchvision.transforms.v2 import functional  # slow to import, and most runs do not need it
 
     parts = []
-    for part in images.split(4096):  # bounds the memory of what is in between
+    for part in images.split(4096):  # limits the memory of intermediate results
         if recoloured and channels == 1:
             red, green, blue = part.int().unbind(1)
             part = ((299 * red + 587 * green + 114 * blue + 500) // 1000).to(torch.uint8).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn: nothing to download."""
+"""The handwritten digits of scikit-learn, which need no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Emoji in colour, which come with the package: nothing to download."""
+"""Emoji in colour, which are part of the package and need no download."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ CLASSES = (
     "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places", "Activities",
     "Objects", "Symbols", "Flags",
 )  # fmt: skip
-"""Unicode's groups; a label is a place in this list."""
+"""Unicode's groups; a label is an index into this list."""
 
 
 class Emoji:
-    """Pictures of nine kinds. All variants of an emoji, as skin tones and sexes, are in one split."""
+    """Pictures of nine classes. All variants of an emoji, such as skin tones and sexes, are in one split."""
 
     Config = EmojiConfig
 
     @staticmethod
     def load(config: EmojiConfig) -> Dataset:
-        """Reads the archive that comes with the package."""
+        """Reads the archive that is part of the package."""
         archive = Archive.read(ARCHIVE)
         images = torch.from_numpy(archive.images).permute(0, 3, 1, 2)
         if config.size is not None and SIZE % config.size == 0:
@@ -49,23 +49,23 @@ class Emoji:
 
 
 def averaged(images: Tensor, factor: int) -> Tensor:
-    """Images (N, C, H, W) uint8, smaller by a power of two: each pixel is the rounded mean of a square."""
-    parts = images.split(256)  # bounds the memory of what is in between
-    means = (functional.avg_pool2d(part.float(), factor) for part in parts)  # exact in so few binary digits
+    """Reduces images (N, C, H, W) uint8 by a power of two: each pixel is the rounded mean of a square."""
+    parts = images.split(256)  # limits the memory of intermediate results
+    means = (functional.avg_pool2d(part.float(), factor) for part in parts)  # exact in float32
     return torch.cat([(mean + 0.5).to(torch.uint8) for mean in means])
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The archive's arrays have a row for each picture, in an order drawn at random once.
+    """The archive's arrays, with a row for each picture, in a fixed random order.
 
     Attributes:
         images: (N, SIZE, SIZE, 4) uint8: red, green and blue times alpha, and alpha.
         labels: (N,) uint8, see `CLASSES`.
         splits: (N,) uint8, see `SPLITS`.
-        toned: (N,) bool, whether it is a variant in a skin tone.
+        toned: (N,) bool, whether it is a variant with a skin tone.
         sequences: the code points in hexadecimal, as "1F44B 1F3FB".
-        names: Unicode's.
+        names: Unicode's names.
     """
 
     images: np.ndarray
@@ -77,7 +77,7 @@ class Archive:
 
     @classmethod
     def read(cls, path: Path) -> Archive:
-        """The content of a file that `write` made."""
+        """Reads a file that `write` made."""
         with np.load(path, allow_pickle=False) as stored:
             content = stored["webp"].tobytes()
             ends = stored["ends"].tolist()
@@ -104,6 +104,6 @@ class Archive:
 
 def _webp(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    # `exact` keeps the colours of transparent pixels; with them, every value is as it was given.
+    # `exact` keeps the colours of transparent pixels, so that all values are stored unchanged.
     Image.fromarray(image).save(file, "WEBP", lossless=True, quality=100, method=6, exact=True)
     return file.getvalue()

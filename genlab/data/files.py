@@ -1,4 +1,4 @@
-"""Files of published datasets: where they are, fetching what is missing, and checking every byte."""
+"""Files of published datasets: location, download of missing files, and verification of every byte."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from genlab.errors import DataError
 from genlab.log import log, progress_bar
 
 _TIMEOUT_SECONDS = 20
-"""Without a byte for so long, a server counts as unreachable."""
+"""Seconds without a byte after which a server counts as unreachable."""
 
 
 def data_root(root: str | None) -> Path:
-    """The folder of published datasets: `root`, else GENLAB_DATA, else ~/.cache/genlab/data."""
+    """Returns the folder of published datasets: `root`, else GENLAB_DATA, else ~/.cache/genlab/data."""
     if root:
         return Path(root).expanduser()
     if os.environ.get("GENLAB_DATA"):
@@ -29,15 +29,15 @@ def data_root(root: str | None) -> Path:
 
 
 def obtain(config: Any, path: Path, md5: str, urls: Sequence[str], otherwise: str = "") -> None:
-    """Makes sure that a file is there, fetching it where that is allowed. What is there is left as it is.
+    """Ensures that a file exists, downloading it if allowed. An existing file is not changed.
 
     Args:
-        md5: of the published file; "" where none is known.
-        urls: where it can be had, tried in this order.
-        otherwise: what else a user can do without it, for the message.
+        md5: checksum of the published file; "" if it is not known.
+        urls: sources, tried in this order.
+        otherwise: an alternative for the user, for the message.
 
     Raises:
-        DataError: the file is missing and cannot be had; one line that says what to do.
+        DataError: the file is missing and cannot be downloaded; the message says what to do.
     """
     if path.is_file():
         return
@@ -60,10 +60,10 @@ def obtain(config: Any, path: Path, md5: str, urls: Sequence[str], otherwise: st
 
 
 def _fetch(url: str, path: Path, md5: str) -> None:
-    """Downloads to another name beside the target, and renames once the checksum agrees."""
+    """Downloads under another name beside the target, and renames if the checksum matches."""
     request = urllib.request.Request(url, headers={"User-Agent": "genlab"})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-        path.parent.mkdir(parents=True, exist_ok=True)  # not before: without a network nothing is left behind
+        path.parent.mkdir(parents=True, exist_ok=True)  # not earlier: without a network no folder is created
         descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         try:
             with (
@@ -74,7 +74,7 @@ def _fetch(url: str, path: Path, md5: str) -> None:
                     file.write(chunk)
                     bar.update(len(chunk))
             if md5 and md5_of(Path(part)) != md5:
-                raise ValueError(f"what {url} sent is not the published file")
+                raise ValueError(f"the file from {url} is not the published one")
             os.chmod(part, 0o644)
             os.replace(part, path)
         finally:
@@ -82,13 +82,13 @@ def _fetch(url: str, path: Path, md5: str) -> None:
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file, the checksum its publishers give."""
+    """Returns the MD5 of a file, the checksum that its publishers give."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def read_file(config: Any, path: Path) -> bytes:
-    """The content of a file.
+    """Reads the content of a file.
 
     Raises:
         DataError: the file cannot be read.
@@ -100,7 +100,7 @@ def read_file(config: Any, path: Path) -> bytes:
 
 
 def read_verified(config: Any, path: Path, md5: str) -> bytes:
-    """The content of a file, after its checksum agreed.
+    """Reads the content of a file and verifies its checksum.
 
     Raises:
         DataError: the file is damaged or cannot be read.
@@ -112,7 +112,7 @@ def read_verified(config: Any, path: Path, md5: str) -> bytes:
 
 
 def damaged(config: Any, path: Path) -> DataError:
-    """The error for a file that is not what was published."""
+    """Returns the error for a file that differs from the published one."""
     return DataError(
         f"dataset={config.name}: {path} is damaged (its content is not the published one); "
         "delete it to download it again, or replace it"

@@ -1,4 +1,4 @@
-"""A folder of the user's own pictures, of any size and kind."""
+"""A dataset of the user's own pictures in a folder, of any size and format."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from genlab.log import log, progress_bar
 _SUFFIXES = {
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
-_MAX_PIXELS = 89_478_485  # Pillow's own limit against pictures that unpack to more than memory holds
-_NAMED = 20  # how many unreadable files are named one by one
+_MAX_PIXELS = 89_478_485  # Pillow's own limit against small files that decompress to enormous images
+_NAMED = 20  # maximum number of unreadable files that are named in warnings
 _RESAMPLINGS = {
     "lanczos": Image.Resampling.LANCZOS,
     "bicubic": Image.Resampling.BICUBIC,
@@ -36,22 +36,22 @@ _RESAMPLINGS = {
 
 
 class Folder:
-    """Pictures, the middle square of each.
+    """Pictures, each cropped to its central square.
 
-    The class of a picture is the first subfolder on its way, unless pictures lie in `path` itself or in a
-    single subfolder: then there are no labels. Which split a picture belongs to follows from its name within
-    the folder alone, so that adding pictures moves none from one split to another. A file that cannot be read
-    is named and left out.
+    The class of a picture is the first subfolder of its path, unless pictures lie in `path` itself or in a
+    single subfolder: then there are no labels. The split of a picture depends only on its name within the
+    folder, so that adding pictures moves none from one split to another. A file that cannot be read is named
+    and left out.
     """
 
     Config = FolderConfig
 
     @staticmethod
     def load(config: FolderConfig) -> Dataset:
-        """Reads every picture once; keeps them in memory when they fit, else they are read again as needed.
+        """Reads every picture once; keeps them in memory if they fit, otherwise reads them again as needed.
 
         Raises:
-            DataError: no such folder, or no readable picture in it.
+            DataError: the folder does not exist, or has no readable picture.
         """
         root = Path(config.path).expanduser()
         if not root.is_dir():
@@ -59,7 +59,7 @@ class Folder:
         names = find_pictures(root)
         if not names:
             kinds = ", ".join(sorted(_SUFFIXES))
-            raise DataError(f"dataset.path={config.path}: no pictures there; wanted: {kinds}")
+            raise DataError(f"dataset.path={config.path}: contains no pictures; supported formats: {kinds}")
         pictures = Pictures(root, names, config)
         too_large = len(names) * config.channels * config.size**2 > config.memory_limit_gib * 2**30
         workers = config.workers if config.workers is not None else min(8, os.cpu_count() or 1)
@@ -88,11 +88,11 @@ class Folder:
 
 
 def find_pictures(root: Path) -> list[str]:
-    """Names of the pictures under `root`, relative to it, sorted; hidden ones are left out."""
+    """Returns the names of the pictures under `root`, relative to it, sorted; without hidden ones."""
     names, seen = [], set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         state = os.stat(folder)
-        if (state.st_dev, state.st_ino) in seen:  # a link to a folder above it would never end
+        if (state.st_dev, state.st_ino) in seen:  # a link to a parent folder would cause an endless loop
             subfolders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
@@ -105,7 +105,7 @@ def find_pictures(root: Path) -> list[str]:
 
 
 def split_of(name: str, validation_share: float, test_share: float) -> str:
-    """The split of a picture, from its relative name alone."""
+    """Returns the split of a picture, which depends only on its relative name."""
     digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
     place = int.from_bytes(digest, "little") / 2**64
     if place < test_share:
@@ -114,7 +114,7 @@ def split_of(name: str, validation_share: float, test_share: float) -> str:
 
 
 def class_labels(names: list[str]) -> tuple[Tensor | None, int]:
-    """Labels from the first subfolder of each name, in alphabetical order, and how many there are."""
+    """Returns labels from the first subfolder of each name, in alphabetical order, and their number."""
     folders = [name.partition("/")[0] if "/" in name else "" for name in names]
     classes = sorted(set(folders))
     if "" in classes or len(classes) < 2:
@@ -124,7 +124,7 @@ def class_labels(names: list[str]) -> tuple[Tensor | None, int]:
 
 
 def _remark(config: FolderConfig, spec: DataSpec, sources: Mapping[str, Source]) -> str:
-    """Returns a line that says how the pictures were processed."""
+    """Returns a line that describes how the pictures were processed."""
     counts = ", ".join(f"{split} {len(source):,}" for split, source in sources.items())
     return (
         f"{config.path}: the middle square of each picture, {config.size}x{config.size} by "
@@ -136,28 +136,28 @@ def _remark(config: FolderConfig, spec: DataSpec, sources: Mapping[str, Source])
 def read_picture(
     path: Path, size: int, channels: int, background: str = "white", resampling: str = "lanczos"
 ) -> np.ndarray:
-    """The middle square of one picture, see `open_picture`, as (channels, size, size) uint8."""
+    """Reads the central square of one picture, see `open_picture`, as (channels, size, size) uint8."""
     picture = open_picture(path, channels, background)
     array = np.asarray(ImageOps.fit(picture, (size, size), method=_RESAMPLINGS[resampling]))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
 def open_picture(path: Path, channels: int, background: str = "white") -> Image.Image:
-    """One picture, upright, grey for 1 channel and RGB for 3.
+    """Opens one picture, upright, in grey for 1 channel and RGB for 3.
 
     Args:
-        background: what shows where the picture is transparent; see `colour_of`.
+        background: the colour behind transparent pixels; see `colour_of`.
 
     Raises:
-        Exception: of many kinds, for a file that is broken, enormous or of an unknown kind.
+        Exception: of many kinds, for a file that is broken, enormous or of an unknown format.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of size and odd metadata; what cannot be read raises
+        warnings.simplefilter("ignore")  # of size and unusual metadata; an unreadable file raises
         with Image.open(path) as opened:
             if opened.width * opened.height > _MAX_PIXELS:
                 raise ValueError(f"{opened.width}x{opened.height} pixels are more than {_MAX_PIXELS}")
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits a pixel
+            if image.mode.startswith("I"):  # 16 bits per pixel
                 values = np.asarray(image).astype(np.int64)
                 if values.min() < 0 or values.max() > 65535:
                     raise ValueError("its pixels are not of 16 bits")
@@ -171,7 +171,7 @@ def open_picture(path: Path, channels: int, background: str = "white") -> Image.
 
 
 class Pictures(Items):
-    """Pictures read from their files when they are asked for."""
+    """Pictures that are read from their files on access."""
 
     def __init__(self, root: Path, names: list[str], config: FolderConfig) -> None:
         self.root, self.names, self.config = root, names, config
@@ -187,7 +187,7 @@ class Pictures(Items):
         return torch.from_numpy(np.stack(found))  # type: ignore[arg-type]
 
     def read(self, k: int) -> np.ndarray | str:
-        """Picture k, or why it cannot be read."""
+        """Returns picture k, or the reason why it cannot be read."""
         config = self.config
         try:
             return read_picture(
@@ -197,12 +197,12 @@ class Pictures(Items):
                 config.background,
                 config.resampling,
             )
-        except Exception as error:  # a broken file can fail in any way
+        except Exception as error:  # a broken file can cause any exception
             return f"{self.names[k]} cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 class _EachPicture:
-    """A picture or the reason why not, for each number."""
+    """A picture for each index, or the reason why it cannot be read."""
 
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
@@ -215,13 +215,13 @@ class _EachPicture:
 
 
 def _read_all(pictures: Pictures, keep: bool, workers: int) -> tuple[list[int], Tensor | None]:
-    """Numbers of the pictures that can be read; with `keep` the pictures too, (N, C, H, W) uint8."""
+    """Returns the indices of the readable pictures; with `keep` the pictures too, (N, C, H, W) uint8."""
     loader = DataLoader(
         _EachPicture(pictures),  # type: ignore[arg-type]
         batch_size=32 if workers else 1,
         collate_fn=list,
         num_workers=workers,
-        generator=torch.Generator(),  # the random numbers of training stay as they are
+        generator=torch.Generator(),  # training's random numbers are not touched
     )
     config = pictures.config
     shape = (len(pictures) if keep else 0, config.channels, config.size, config.size)

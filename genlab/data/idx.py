@@ -1,4 +1,4 @@
-"""The IDX format, in which MNIST and the sets made in its image are published."""
+"""The IDX format, in which MNIST and similar datasets are published."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from genlab.data.files import damaged, read_file
 
 
 def parse_idx(content: bytes) -> Tensor:
-    """An array of bytes in the IDX format of MNIST's authors.
+    """Parses an array of bytes in the IDX format of MNIST's authors.
 
     Raises:
-        ValueError: not such an array, or of another length than it says.
+        ValueError: it is not such an array, or its length differs from its header.
     """
     dimensions = content[3] if len(content) > 3 else 0
     header = 4 + 4 * dimensions
@@ -32,12 +32,12 @@ def parse_idx(content: bytes) -> Tensor:
 
 
 def read_idx(config: Any, path: Path, shape: tuple[int, ...] | None, md5: str | None = None) -> Tensor:
-    """The array of an IDX file, gzipped or not.
+    """Reads the array of an IDX file, gzipped or not.
 
     Args:
         config: of the dataset, for the message.
-        shape: what it must be; None for any.
-        md5: of the unpacked content, which is the same however it was packed; None where it is not known.
+        shape: the expected shape; None for any.
+        md5: of the unpacked content, which does not depend on the compression; None if it is not known.
 
     Raises:
         DataError: the file is damaged or cannot be read.

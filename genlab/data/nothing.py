@@ -1,4 +1,4 @@
-"""The dataset of a game that is played without data."""
+"""The dataset of a game without data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genlab.data.stream import Resident, Source
 
 
 class Nothing:
-    """One element that nobody reads, since a training split is never empty, and nothing held out."""
+    """One unused element, since a training split is never empty, and no validation or test data."""
 
     Config = NothingConfig
 

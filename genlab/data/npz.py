@@ -25,11 +25,10 @@ _UNREADABLE = (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, Me
 class Npz:
     """uint8 images, (N, H, W), (N, H, W, C) or (N, C, H, W), with C = 1 or 3.
 
-    The file holds `train_images` and perhaps `test_images` and `validation_images`, each perhaps with its
-    `..._labels`; or `images` and perhaps `labels`. Shares for the missing splits are held out of the training
-    images, the same ones each time. Labels are whole numbers from 0. Pickled objects are never loaded. A file
-    that is larger than the memory it may use is read in pieces as needed, for which it must be uncompressed
-    (numpy.savez).
+    The file contains `train_images` and optionally `test_images` and `validation_images`, each optionally
+    with its `..._labels`; or `images` and optionally `labels`. Missing splits are held out of the training
+    images, the same ones each time. Labels are integers from 0. Pickled objects are never loaded. A file
+    larger than the memory limit is read in pieces as needed, for which it must be uncompressed (numpy.savez).
     """
 
     Config = NpzConfig
@@ -39,7 +38,7 @@ class Npz:
         """Opens the file.
 
         Raises:
-            DataError: the file is missing, damaged, or holds something else; names the array.
+            DataError: the file is missing, damaged, or has other content; the message names the array.
         """
         file = _File(config)
         arrays = {split: (f"{split}_images", f"{split}_labels") for split in _SPLITS}
@@ -80,7 +79,7 @@ class Npz:
 
 
 class MappedImages(Items):
-    """Images read from the file as they are asked for."""
+    """Images that are read from the file on access."""
 
     def __init__(self, array: np.ndarray, rows: Tensor, config: NpzConfig) -> None:
         self.array, self.rows, self.config = array, rows, config
@@ -115,7 +114,7 @@ class _File:
         return DataError(f"dataset.path={self.config.path}: {what}")
 
     def images(self, name: str) -> np.ndarray:
-        """(N, H, W), (N, H, W, C) or (N, C, H, W) uint8, not yet read where the file is too large."""
+        """Returns (N, H, W), (N, H, W, C) or (N, C, H, W) uint8, not yet read if the file is too large."""
         array = self._map(name) if self.too_large else self._read(name)
         if array.dtype != np.uint8:
             raise self.error(f"{name} is {array.dtype}, not uint8; save (255 * x).round().astype('uint8')")
@@ -124,18 +123,19 @@ class _File:
         )
         if not layout or not math.prod(array.shape[1:]):
             raise self.error(
-                f"{name} has shape {array.shape}; wanted (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3"
+                f"{name} has shape {array.shape}; expected "
+                "(N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3"
             )
         return array
 
     def labels(self, name: str, count: int) -> Tensor | None:
-        """(N,) int64, or None where the file has none."""
+        """Returns (N,) int64, or None if the file has no labels."""
         if name not in self.members:
             return None
         array = self._read(name)
         if array.dtype.kind not in "iu" or array.shape != (count,) or (count and array.min() < 0):
             raise self.error(
-                f"{name} is {array.dtype} of shape {array.shape}; wanted {count} whole numbers from 0"
+                f"{name} is {array.dtype} of shape {array.shape}; expected {count} whole numbers from 0"
             )
         return torch.from_numpy(array.astype(np.int64))
 
@@ -151,7 +151,7 @@ class _File:
             raise self.error(f"{name} is damaged or too large to read ({type(error).__name__})") from error
 
     def _map(self, name: str) -> np.ndarray:
-        """An array that stays in the file, which numpy itself maps only outside of archives."""
+        """Maps an array that stays in the file; numpy itself maps only files outside of archives."""
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as member:
                 info = archive.getinfo(f"{name}.npy")
@@ -179,7 +179,7 @@ class _File:
 
 
 def _hold_out(counts: dict[str, int], config: NpzConfig) -> dict[str, tuple[str, Tensor]]:
-    """For each split, the array it comes from and the rows of it, ascending."""
+    """Returns, for each split, the array it comes from and the rows of it, ascending."""
     rows = {split: (split, torch.arange(count)) for split, count in counts.items()}
     missing = [split for split in ("test", "validation") if split not in rows]
     shuffled = torch.randperm(counts["train"], generator=torch.Generator().manual_seed(derive_seed(0, "npz")))
@@ -193,7 +193,7 @@ def _hold_out(counts: dict[str, int], config: NpzConfig) -> dict[str, tuple[str,
 
 
 def _to_tensor(array: np.ndarray) -> Tensor:
-    """(N, C, H, W), whichever layout the array has."""
+    """Returns (N, C, H, W) from an array of any accepted layout."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if tensor.ndim == 3:
         return tensor.unsqueeze(1)

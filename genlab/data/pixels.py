@@ -1,4 +1,4 @@
-"""How the levels of stored pixels become the images a family sees, and the noise that this takes."""
+"""Conversion of the levels of stored pixels to images, and the noise that it needs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _FINEST = 2.0**-16
 
 
 class Noise(Protocol):
-    """Random numbers for a batch, the batch being the first dimension; `genlab.rng.SampleRng` is one too."""
+    """Random numbers for a batch, along the first dimension; `genlab.rng.SampleRng` is one implementation."""
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform over [0, 1), (B, *shape), float32."""
+        """Draws numbers uniform over [0, 1), (B, *shape), float32."""
         ...
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """Whole numbers uniform over 0..high-1, (B, *shape)."""
+        """Draws integers uniform over 0..high-1, (B, *shape)."""
         ...
 
 
 class HostNoise:
-    """Noise on the CPU, several times faster than torch's generator: whole words of SFC64, cut into bytes."""
+    """Noise on the CPU, several times faster than torch's generator: words of SFC64, split into bytes."""
 
     def __init__(self, seed: int, batch: int) -> None:
         self._words = np.random.SFC64(seed)
@@ -35,12 +35,12 @@ class HostNoise:
         self._batch = batch
 
     def uniform(self, *shape: int) -> Tensor:
-        """Multiples of 2**-16 in [0, 1), float32."""
+        """Draws multiples of 2**-16 in [0, 1), float32."""
         sixteen_bits = self._raw(2, shape).view(np.uint16)
         return torch.from_numpy(sixteen_bits.astype(np.float32)).mul_(_FINEST).view(self._batch, *shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """uint8, exactly uniform for high <= 256: bytes past the last multiple of high are drawn again."""
+        """Draws uint8, exactly uniform for high <= 256: bytes past high's last multiple are drawn again."""
         values = self._raw(1, shape)
         limit = 256 - 256 % high
         if limit < 256:
@@ -56,7 +56,7 @@ class HostNoise:
 
 
 class DeviceNoise:
-    """Noise drawn on an accelerator by torch's generator, without waiting for it."""
+    """Noise drawn on an accelerator by torch's generator, without synchronisation."""
 
     def __init__(self, seed: int, batch: int, device: torch.device) -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -71,18 +71,18 @@ class DeviceNoise:
 
 
 def batch_noise(seed: int, batch: int, device: torch.device) -> Noise:
-    """The noise of one training batch, drawn where the batch is."""
+    """Returns the noise of one training batch, drawn on the batch's device."""
     return HostNoise(seed, batch) if device.type == "cpu" else DeviceNoise(seed, batch, device)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """From stored levels to images.
+    """The conversion of stored levels to images.
 
     Attributes:
-        levels: how many values a stored pixel takes, 2 to 256, of codes up to 2^15; white is levels - 1.
-        binarize: "none", "dynamic" (a pixel is 1 with probability level / (levels - 1), drawn anew at each
-            visit: Salakhutdinov and Murray 2008) or "threshold".
+        levels: number of values of a stored pixel, 2 to 256, of codes up to 2^15; white is levels - 1.
+        binarize: "none", "dynamic" (a pixel is 1 with probability level / (levels - 1), drawn again in each
+            epoch: Salakhutdinov and Murray 2008) or "threshold".
         threshold: share of full scale above which a pixel is 1.
         dequantize: add noise uniform over one level (Theis, van den Oord and Bethge 2016, section 3.1).
         flip: mirror half of the training images, left to right.
@@ -96,11 +96,11 @@ class Pixels:
 
     @property
     def draws(self) -> bool:
-        """Whether images of an evaluation need noise."""
+        """Returns whether images of an evaluation need noise."""
         return self.dequantize or self.binarize == "dynamic"
 
     def training_images(self, levels: Tensor, seed: int) -> Tensor:
-        """(B, C, H, W) uint8 to float32 in [0, 1], augmented; all noise follows from `seed`."""
+        """Converts (B, C, H, W) uint8 to float32 in [0, 1], augmented; all noise is determined by `seed`."""
         if not (self.flip or self.draws):
             return self.images(levels, None)
         noise = batch_noise(seed, len(levels), levels.device)
@@ -110,14 +110,14 @@ class Pixels:
         return self.images(levels, noise)
 
     def images(self, levels: Tensor, noise: Noise | None) -> Tensor:
-        """(B, C, H, W) uint8 to float32 in [0, 1], not flipped. Without `draws`, noise may be None."""
+        """Converts (B, C, H, W) uint8 to float32 in [0, 1], not flipped; noise is needed only if `draws`."""
         if self.binarize == "threshold":
             cut = math.floor(self.threshold * (self.levels - 1) + 1e-9)  # 0.2 * 255 is a little under 51
             return torch.gt(levels, cut, out=torch.empty(levels.shape, device=levels.device))
         if self.binarize == "dynamic":
             assert noise is not None
             draw = noise.integers(self.levels - 1, *levels.shape[1:])
-            # Written straight into floats: by way of booleans it takes four times as long.
+            # Writes floats directly: via booleans it takes four times as long.
             return torch.lt(draw, levels, out=torch.empty(levels.shape, device=levels.device))
         images = levels.float()
         if self.dequantize:

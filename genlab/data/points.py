@@ -1,4 +1,4 @@
-"""Points of one or two dimensions whose density is known: what an adversarial game does to it can be seen."""
+"""Points of one or two dimensions with a known density, which make adversarial training visible."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from genlab.data.stream import Resident, Source
 from genlab.rng import derive_seed
 
 _HELD_OUT = {"validation": 5_000, "test": 10_000}
-_CURVE_COMPONENTS = 1000  # so close together that a curve of them has no beads
+_CURVE_COMPONENTS = 1000  # enough that the components of a curve are not visible
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Equally likely normal distributions, all of one standard deviation.
+    """A mixture of equally likely normal distributions with one standard deviation.
 
     Attributes:
         means: (M, D).
         sigma: standard deviation of each, in each dimension.
-        separate: the components are modes to be counted, not beads on a curve.
+        separate: whether the components are modes to be counted, not parts of a curve.
     """
 
     means: Tensor
@@ -43,14 +43,14 @@ class Mixture:
     separate: bool
 
     def draw(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Points (n, D) float32, and the components that they come from, (n,) int64."""
+        """Draws points (n, D) float32, and the indices of their components, (n,) int64."""
         generator = torch.Generator().manual_seed(seed)
         components = torch.randint(len(self.means), (n,), generator=generator)
         noise = torch.randn(n, self.means.shape[1], generator=generator)
         return self.means[components] + self.sigma * noise, components
 
     def log_prob(self, points: Tensor) -> Tensor:
-        """Logarithm of the density at points (N, D), in nats: (N,)."""
+        """Returns the logarithm of the density at points (N, D), in nats: (N,)."""
         squares = distances(points, self.means).square() / (2 * self.sigma**2)
         count, dimensions = self.means.shape
         normalization = math.log(count) + dimensions / 2 * math.log(2 * math.pi * self.sigma**2)
@@ -58,8 +58,8 @@ class Mixture:
 
 
 def distances(points: Tensor, means: Tensor) -> Tensor:
-    """Of points (N, D) from means (M, D): (N, M). Exact where a component is much narrower than the whole."""
-    # by default torch squares it out, |x|^2 - 2xm + |m|^2, and loses the digits that a small sigma needs
+    """Returns the distances of points (N, D) to means (M, D), (N, M), accurate for narrow components too."""
+    # by default torch computes |x|^2 - 2xm + |m|^2, and loses the digits that a small sigma needs
     return torch.cdist(points, means, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -67,7 +67,7 @@ def distances(points: Tensor, means: Tensor) -> Tensor:
 def mixture_of(config: PointsConfig) -> Mixture:
     """Returns the density that the points of a dataset are drawn from.
 
-    A dataset of one's own registers a function of its configuration with `mixture_of.register`.
+    A user's own dataset registers a function of its configuration with `mixture_of.register`.
     """
     raise NotImplementedError(type(config).__name__)
 
@@ -106,7 +106,7 @@ def _swissroll(config: SwissRollConfig) -> Mixture:
 
 
 class AsStored(Pixels):
-    """Points need nothing of what pixels need."""
+    """Points, which need no conversion."""
 
     def training_images(self, levels: Tensor, seed: int) -> Tensor:
         return levels
@@ -116,13 +116,13 @@ class AsStored(Pixels):
 
 
 class Points:
-    """Draws the points of every split once; the same ones for every seed of a run."""
+    """Points of every split, drawn once; the same ones for every seed of a run."""
 
     Config: type[PointsConfig]
 
     @classmethod
     def load(cls, config: PointsConfig) -> Dataset:
-        """As images of 1x1 pixels with a channel for each dimension; the component is the label."""
+        """Draws the points, as 1x1 images with a channel per dimension; the component is the label."""
         mixture = mixture_of(config)
         sources: dict[str, Source] = {}
         for split, count in ({"train": config.points} | _HELD_OUT).items():

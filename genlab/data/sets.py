@@ -1,4 +1,4 @@
-"""Sets of pictures of any origin, to be compared with others: a folder, or an .npz file of images."""
+"""Sets of images from any source for comparison: a folder, a split, or an .npz file."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from genlab.errors import DataError
 from genlab.log import log
 
 _SEED = 0
-"""The seed of a dataset's draws: a binarisation is the same in every comparison."""
+"""The seed of a dataset's random numbers: a binarisation is the same in every comparison."""
 
 
 _GREY = ("1", "L", "LA", "I", "I;16")
-"""Pillow's names of grey pictures."""
+"""Pillow's names of grey image modes."""
 
 
 class PictureSet(NamedTuple):
-    """Pictures to compare with others.
+    """A set of images for comparison.
 
     levels: (N, C, H, W) uint8 on the CPU.
-    labels: (N,) int64, or None where they are not known.
-    name: where they are from, for people.
-    label: the same as a part of a file's name.
+    labels: (N,) int64, or None if they are not known.
+    name: a description of the source.
+    label: the same as part of a file's name.
     """
 
     levels: Tensor
@@ -43,10 +43,10 @@ class PictureSet(NamedTuple):
 
 
 def set_of_split(dataset: Dataset, split: str, limit: int | None = None) -> PictureSet:
-    """Images of a split as a model sees them, rounded to 8 bits.
+    """Returns images of a split as a model sees them, rounded to 8 bits.
 
     Args:
-        limit: only so many, see `genlab.data.subsets`; None for all.
+        limit: maximum number of images, see `genlab.data.subsets`; None for all.
     """
     levels, labels = [], []
     for _, batch in dataset.evaluation_batches(split, 2000, _SEED, limit):
@@ -58,12 +58,12 @@ def set_of_split(dataset: Dataset, split: str, limit: int | None = None) -> Pict
 
 
 def to_levels(images: Tensor, spec: DataSpec) -> Tensor:
-    """Images (N, C, H, W) in [0, 1] as (N, C, H, W) uint8 on the CPU.
+    """Converts images (N, C, H, W) in [0, 1] to (N, C, H, W) uint8 on the CPU.
 
-    Those of a dataset of fewer than 256 levels are rounded to the nearest of its levels first: a binary
-    image's pixel is cut at 1/2. So a model is measured by the pictures that `genlab sample` writes.
+    Those of a dataset of fewer than 256 levels are first rounded to the nearest of its levels: a binary image
+    has a threshold of 1/2. So a model is measured by the images that `genlab sample` writes.
     """
-    images = (images.clamp(0, 1) * 255).round() / 255  # as written ones are
+    images = (images.clamp(0, 1) * 255).round() / 255  # as in written files
     if 2 <= spec.levels < 256 and not spec.dequantized:
         images = (images * (spec.levels - 1)).round() / (spec.levels - 1)
     return (images * 255).round().to("cpu", torch.uint8)
@@ -78,21 +78,21 @@ def set_at(
     background: str = "white",
     resampling: str = "lanczos",
 ) -> PictureSet:
-    """The pictures of a folder and its subfolders, or of an .npz file's array `images`.
+    """Reads the images of a folder and its subfolders, or of an .npz file's array `images`.
 
-    Of a folder that `genlab sample` wrote, the images are taken and the grid is left out.
+    From a folder that `genlab sample` wrote, the images are read, but not the grid.
 
     Args:
         where: the folder or file.
         key: the setting that names it, for error messages.
-        shape: (C, H, W) that they get, the middle square of each and resized, where they have another; None
-            for that of the first picture.
-        limit: only so many, see `genlab.data.subsets`; None for all.
-        background: what shows where a picture is transparent, see `genlab.config.datasets.colour_of`.
-        resampling: how a picture of a folder gets another size, as `folder` has it.
+        shape: (C, H, W) to which the central square of an image of another shape is resized; None for that of
+            the first image.
+        limit: maximum number of images, see `genlab.data.subsets`; None for all.
+        background: the colour behind transparent pixels, see `genlab.config.datasets.colour_of`.
+        resampling: how images of a folder are resized, as in `folder`.
 
     Raises:
-        DataError: it is not there, holds no pictures, or one cannot be read.
+        DataError: it does not exist, has no images, or one cannot be read.
     """
     path = Path(where).expanduser()
     if path.is_dir():
@@ -131,7 +131,7 @@ def _of_folder(
     changed = 0
     for name in names:
         try:
-            if shape is None:  # the first picture says what the others are made
+            if shape is None:  # the first image determines the shape
                 with Image.open(path / name) as first:
                     shape = 1 if first.mode in _GREY else 3, first.height, first.width
             channels, height, width = shape
@@ -142,9 +142,9 @@ def _of_folder(
                 changed += 1
                 fitted = read_picture(path / name, height, channels, background, resampling)
                 picture = fitted.transpose(1, 2, 0)
-        except Exception as error:  # a broken file can fail in any way
+        except Exception as error:  # a broken file can cause any exception
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{key}={where}: {name} cannot be used ({reason}); take it out") from error
+            raise DataError(f"{key}={where}: {name} cannot be used ({reason}); remove it") from error
         images.append(torch.from_numpy(picture.copy()).view(height, width, channels).permute(2, 0, 1))
     if changed:
         size = _size(images[0].shape)
@@ -155,18 +155,20 @@ def _of_folder(
 
 
 def _of_npz(path: Path, where: str, key: str) -> Tensor:
-    """(N, C, H, W) uint8, whichever layout the array has."""
+    """Reads (N, C, H, W) uint8 from an array of any accepted layout."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if "images" not in arrays.files:
                 found = ", ".join(arrays.files) or "nothing"
-                raise DataError(f"{key}={where}: has no array images, but {found}; name it so")
+                raise DataError(f"{key}={where}: has no array images, but {found}; rename it")
             array = arrays["images"]
     except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{key}={where}: cannot be read as an .npz file of numbers; write it anew") from error
+        raise DataError(
+            f"{key}={where}: cannot be read as an .npz file of numbers; write it again"
+        ) from error
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
         raise DataError(
-            f"{key}={where}: images is {array.dtype} of shape {array.shape}; wanted uint8 (N, H, W, C)"
+            f"{key}={where}: images is {array.dtype} of shape {array.shape}; expected uint8 (N, H, W, C)"
         )
     levels = torch.from_numpy(array)
     if levels.ndim == 3:
@@ -175,7 +177,7 @@ def _of_npz(path: Path, where: str, key: str) -> Tensor:
         return levels.permute(0, 3, 1, 2).contiguous()
     if levels.shape[1] in (1, 3):
         return levels
-    raise DataError(f"{key}={where}: images has shape {array.shape}; wanted (N, H, W, C) with C = 1 or 3")
+    raise DataError(f"{key}={where}: images has shape {array.shape}; expected (N, H, W, C) with C = 1 or 3")
 
 
 def _size(shape: tuple[int, ...] | torch.Size) -> str:

@@ -1,4 +1,4 @@
-"""Sprites drawn by the bench itself: pictures of which it is known what makes each of them."""
+"""Sprites drawn by genlab: images with known factors of variation."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from genlab.rng import derive_seed
 _HELD_OUT = {"test": 10_000, "validation": 5_000}
 _COLOURS, _SIZES, _ROTATIONS, _POSITIONS = 8, 6, 24, 16
 _SMALLEST = 0.5
-"""This is a share of the largest sprite's width."""
+"""The unit of length, as a share of the largest sprite's width."""
 
 _SAMPLES = 512
-"""Points in each direction of a picture at which it is asked what is inside: 256 a pixel of 32x32."""
+"""Points in each direction of an image at which the shape is sampled: 256 per pixel of 32x32."""
 
 _DRAWN_AT_ONCE = 4096
 
 Inside = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Whether points x (to the right), y (downwards) are inside a shape."""
+"""A function that returns whether points x (to the right), y (downwards) are inside a shape."""
 
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A square that stands on its corner, with half a disc on each of its upper sides."""
+    """Returns whether points are in a square standing on its corner, with half discs on the upper sides."""
     lobes = np.square(np.abs(x) - 0.35) + np.square(y + 0.35) < 0.245  # radius: half the side, 0.7 / sqrt 2
     return lobes | (np.abs(x) + np.abs(y) < 0.7)
 
@@ -50,15 +50,15 @@ def _arrow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 SHAPES: dict[str, Inside] = {"triangle": _triangle, "heart": _heart, "moon": _moon, "arrow": _arrow}
-"""None looks like itself when it is turned, so that its picture tells every factor."""
+"""No shape has a rotational symmetry, so that an image determines every factor."""
 
 
 class Shapes:
-    """A sprite an image, on black; the label is its shape.
+    """Images of one sprite each, on black; the label is the shape.
 
-    Every combination of the factors is drawn at most once, and no two splits share one. Which one image i of
-    a split shows depends on i alone, not on how many there are, nor on a run's seed. The same combination is
-    the same picture at 32 and at 64 pixels. After the example of dSprites (Matthey et al. 2017) and 3D Shapes
+    Every combination of the factors is drawn at most once, and no two splits share one. The combination of
+    image i of a split depends on i alone, not on the number of images or a run's seed. A combination is the
+    same picture at 32 and at 64 pixels. After the example of dSprites (Matthey et al. 2017) and 3D Shapes
     (Burgess and Kim 2018).
     """
 
@@ -66,11 +66,11 @@ class Shapes:
 
     @staticmethod
     def load(config: ShapesConfig) -> Dataset:
-        """Draws all images, or each as it is asked for where they are too many for the memory allowed."""
+        """Draws all images, or each on access if they exceed the memory limit."""
         most = math.prod(factors_of(config.channels).values()) - sum(_HELD_OUT.values())
         if config.images > most:
             raise ConfigError(
-                f"dataset.images={config.images}: no two are alike, and there are {most}; use fewer"
+                f"dataset.images={config.images}: there are only {most} different images; use fewer"
             )
         factors = factors_of(config.channels)
         shape = (config.channels, config.size, config.size)
@@ -90,11 +90,11 @@ class Shapes:
 
 
 def factors_of(channels: int) -> dict[str, int]:
-    """The factors of variation, and how many values each takes; the colour only of colour images.
+    """Returns the factors of variation and their numbers of values; colour only for colour images.
 
     shape: see SHAPES. colour: hue, evenly spaced from red. size: width, evenly spaced from half of the
     largest; all shapes of one size have one area. rotation: clockwise, evenly spaced over a turn. horizontal,
-    vertical: place of the centre of mass, evenly spaced from the left and from the top.
+    vertical: position of the centre of mass, evenly spaced from the left and from the top.
     """
     factors = {"shape": len(SHAPES), "colour": _COLOURS, "size": _SIZES, "rotation": _ROTATIONS}
     factors |= {"horizontal": _POSITIONS, "vertical": _POSITIONS}
@@ -104,14 +104,14 @@ def factors_of(channels: int) -> dict[str, int]:
 
 
 def choose(factors: Mapping[str, int], images: int) -> dict[str, Tensor]:
-    """What the images of each split show, the same at every call.
+    """Chooses the factors of the images of each split, the same at every call.
 
     Args:
-        factors: as `factors_of` gives them.
-        images: of the training split; more of them begin with the same ones.
+        factors: as returned by `factors_of`.
+        images: number of training images; a larger set starts with the same ones.
 
     Returns:
-        the value of each factor, (N, F) int64; no combination comes twice.
+        the value of each factor, (N, F) int64; combinations are not repeated.
     """
     counts = list(factors.values())
     order = torch.randperm(
@@ -126,10 +126,10 @@ def choose(factors: Mapping[str, int], images: int) -> dict[str, Tensor]:
 
 
 def draw_stamps(size: int) -> Tensor:
-    """Every sprite, in the middle of a square just large enough for the largest.
+    """Draws every sprite, in the centre of a square just large enough for the largest.
 
     Args:
-        size: pixels of a side of the pictures, of which the square takes 17 / 32.
+        size: side of the images in pixels; that of the square is 17 / 32 of it.
 
     Returns:
         (shapes, sizes, rotations, side + 1, side + 1) uint8, 255 times the share of a pixel that is inside;
@@ -144,7 +144,7 @@ def draw_stamps(size: int) -> Tensor:
     samples = _SAMPLES // size
     for s, (inside, _) in enumerate(normal):
         for k, width in enumerate(np.linspace(_SMALLEST, 1, _SIZES)):
-            for r in range(_ROTATIONS // 4):  # the others are these, turned by right angles
+            for r in range(_ROTATIONS // 4):  # the others are these, rotated by right angles
                 turn = 2 * math.pi * r / _ROTATIONS
                 u, v = (math.cos(turn) * x + math.sin(turn) * y, math.cos(turn) * y - math.sin(turn) * x)
                 found = inside(u * largest / width, v * largest / width)
@@ -157,7 +157,7 @@ def draw_stamps(size: int) -> Tensor:
 
 
 def _normalized(inside: Inside) -> tuple[Inside, float]:
-    """The shape with its centre of mass at 0 and an area of 1, and how far it then reaches."""
+    """Returns the shape with its centre of mass at 0 and an area of 1, and its radius."""
     places = (np.arange(1000) + 0.5) / 500 - 1
     y, x = np.meshgrid(places, places, indexing="ij")
     found = inside(x, y)
@@ -168,12 +168,12 @@ def _normalized(inside: Inside) -> tuple[Inside, float]:
 
 
 class Sprites(Items):
-    """Pictures that are drawn when they are asked for.
+    """Images that are drawn on access.
 
     Args:
-        stamps: as `draw_stamps` gives them.
+        stamps: as returned by `draw_stamps`.
         config: size and channels.
-        combinations: (N, F), as `choose` gives them.
+        combinations: (N, F), as returned by `choose`.
     """
 
     def __init__(self, stamps: Tensor, config: ShapesConfig, combinations: Tensor) -> None:
@@ -196,7 +196,7 @@ class Sprites(Items):
         pixels = torch.arange(self._config.size)
 
         def of_stamp(offset: Tensor) -> Tensor:
-            """Which row or column of the stamp is seen at each pixel; its empty last one outside."""
+            """Returns the row or column of the stamp at each pixel; its empty last one outside."""
             places = pixels - offset * step
             return torch.where((places >= 0) & (places < side), places, side)
 
@@ -210,7 +210,7 @@ class Sprites(Items):
 
 
 def _palette() -> Tensor:
-    """Red, green and blue of each colour, (colours, 3) in [0, 1]: full saturation and full value."""
+    """Returns red, green and blue of each colour, (colours, 3) in [0, 1], of full saturation and value."""
     hue = torch.arange(_COLOURS)[:, None] * (6 / _COLOURS)
-    distance = (hue - torch.tensor([0.0, 2.0, 4.0]) + 3).remainder(6) - 3  # from red, green and blue
+    distance = (hue - torch.tensor([0.0, 2.0, 4.0]) + 3).remainder(6) - 3  # to red, green and blue
     return (2 - distance.abs()).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What a family must know of a dataset, and what it gets from it."""
+"""The interface between datasets and families: the description of images, and batches of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Batch(NamedTuple):
     images: (B, C, H, W) float32 in [0, 1]: level / (levels - 1), or dequantised, (level + u) / levels with
         u ~ U[0, 1). Points are (B, D, 1, 1), without bounds.
     labels: (B,) int64 in 0..classes-1, or None for a dataset without labels.
-    factors: (B, F) int64, what the images were made from, factor k in 0..n_k-1 as `DataSpec.factors` names
-        them; None where that is not known.
+    factors: (B, F) int64, the factors of variation of the images, factor k in 0..n_k-1, named in
+        `DataSpec.factors`; None if they are not known.
     """
 
     images: Tensor
@@ -33,17 +33,17 @@ class DataSpec:
     Attributes:
         name: of the dataset, as typed after `dataset=`.
         channels, height, width: of one image, in pixels.
-        levels: how many values a channel of a pixel takes: 2 binarised, 256 for 8-bit images, 17 for digits;
+        levels: number of values of a channel of a pixel: 2 binarised, 256 for 8-bit images, 17 for digits;
             0 for points.
-        classes: number of labels, 0 without.
-        binarization: "none", "dynamic" (drawn anew at each visit), "threshold" or "static" (fixed files).
-        dequantized: uniform noise of one level has been added, so that values are continuous.
-        kind: "images", or "points": real numbers without bounds, a dimension in each channel, (D, 1, 1); or
-            "codes" of images, (1, h, w), of which `levels` are different, in no order; or "none" for a game
+        classes: number of labels; 0 without labels.
+        binarization: "none", "dynamic" (drawn anew at each use), "threshold" or "static" (fixed files).
+        dequantized: whether uniform noise of one level has been added, so that values are continuous.
+        kind: "images", or "points": real numbers without bounds, one dimension per channel, (D, 1, 1); or
+            "codes" of images, (1, h, w), with `levels` different unordered values; or "none" for a game
             without data.
-        codes_of: of codes, what tells the model apart whose they are; see `genlab.trained.codes`.
-        factors: name of each factor of variation to how many values it takes, in the order of
-            `Batch.factors`; empty where they are not known.
+        codes_of: for codes, the fingerprint of the model that made them; see `genlab.trained.codes`.
+        factors: name of each factor of variation to its number of values, in the order of `Batch.factors`;
+            empty if they are not known.
     """
 
     name: str
@@ -64,25 +64,25 @@ class DataSpec:
 
     @property
     def dimensions(self) -> int:
-        """Numbers in one image: C * H * W, the divisor of bits per dimension."""
+        """Returns how many numbers an image has: C * H * W, the divisor of bits per dimension."""
         return self.channels * self.height * self.width
 
     @property
     def pictured(self) -> bool:
-        """Samples are shown as images."""
+        """Returns whether samples are shown as images."""
         return self.kind in ("images", "codes")
 
     def to_plain(self) -> dict[str, Any]:
-        """For a checkpoint; `codes_of` and `factors` only where there are any."""
+        """Returns plain data for a checkpoint; `codes_of` and `factors` only if there are any."""
         optional = ("codes_of", "factors")
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in optional or value}
 
 
 def check_codes_of(ckpt: str, found: str, wanted: str) -> None:
-    """Refuses the codes of another model than a prior was trained on: the same numbers mean other things.
+    """Refuses codes of another model than that of a prior's training: the same codes have other meanings.
 
     Args:
-        ckpt: whose codes they are, as typed.
+        ckpt: the model of the codes, as typed.
         found, wanted: `DataSpec.codes_of`.
 
     Raises:
@@ -91,5 +91,5 @@ def check_codes_of(ckpt: str, found: str, wanted: str) -> None:
     if found != wanted:
         raise CheckpointError(
             f"dataset.ckpt={ckpt}: has other weights than the vqvae whose codes the prior was trained on; "
-            "give the checkpoint file of that one, or train the prior anew"
+            "give the checkpoint file of that one, or train a new prior"
         )

@@ -1,4 +1,4 @@
-"""Stacked MNIST: three digits an image, one a channel, 1000 modes that a sampler may cover or drop."""
+"""Stacked MNIST: three digits per image, one per channel, with 1000 modes to test for mode collapse."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from genlab.data.torchvision_sets import MNIST
 from genlab.rng import derive_seed
 
 _SEED = 0
-"""Of the choice of digits. Not the run's: runs of different seeds learn the same images."""
+"""Seed of the choice of digits. It is not the run's, so that all runs learn the same images."""
 
 _HELD_OUT_IMAGES = 26000
-"""Images of the validation and of the test split: as many as Srivastava et al. 2017 count modes in."""
+"""Number of images of the validation and of the test split, as in the counts of Srivastava et al. 2017."""
 
 
 class StackedMNIST:
-    """Digits a, b and c, drawn uniformly and independently, are the channels of an image of class 100a+10b+c.
+    """Images whose channels are digits a, b and c, uniform and independent; the class is 100a + 10b + c.
 
     Introduced by Metz et al. 2017 (section 3.3.1) to count the modes that a GAN covers; 128,000 training
     images as in Lin et al. 2018 (PacGAN). No digit is in two splits: training and validation images are made
@@ -34,12 +34,12 @@ class StackedMNIST:
 
     @staticmethod
     def load(config: StackedMNISTConfig) -> Dataset:
-        """Reads the files of MNIST, fetching what is missing, and draws which digits make up each image.
+        """Reads the files of MNIST, downloading missing ones, and draws the digits of each image.
 
         Raises:
             DataError: a file is missing or damaged.
         """
-        digits = MNIST.load(dataclasses.replace(config, channels=None))  # resized, held out, still grey
+        digits = MNIST.load(dataclasses.replace(config, channels=None))  # resized, split, still grey
         counts = {"train": config.images, "validation": _HELD_OUT_IMAGES, "test": _HELD_OUT_IMAGES}
         sources: dict[str, Source] = {
             split: Stacked(source, choose(split, counts[split], len(source)))
@@ -50,12 +50,12 @@ class StackedMNIST:
 
 
 def choose(split: str, images: int, digits: int) -> Tensor:
-    """Which digits make up each image of a split, the same at every call.
+    """Draws the digits of each image of a split, the same at every call.
 
     Args:
         split: its name; splits are independent.
-        images: how many to make. There are none where there is no digit to make them of.
-        digits: how many there are to choose from.
+        images: number of images; there are none if there are no digits.
+        digits: number of digits to choose from.
 
     Returns:
         (images, 3) int64, uniform over 0..digits-1.
@@ -67,7 +67,7 @@ def choose(split: str, images: int, digits: int) -> Tensor:
 
 
 class Stacked:
-    """Images put together from single digits as they are read, so that each digit is held once.
+    """Images composed of single digits when they are read, so that each digit is stored once.
 
     Args:
         digits: the source of (B, 1, H, W) digits and their labels 0..9.

@@ -1,4 +1,4 @@
-"""What is known of a dataset's images as independent pixels, from which a new model starts."""
+"""Statistics of a dataset's pixels, taken as independent, from which a new model is initialized."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Means, spreads and levels of training images, each pixel by itself.
+    """Means, standard deviations and level frequencies of training images, for each pixel.
 
     Attributes:
-        mean: of each channel of each pixel, (C, H, W) float32, in [0, 1] but for points.
-        std: standard deviations around them, (C, H, W).
+        mean: of each channel of each pixel, (C, H, W) float32, in [0, 1] except for points.
+        std: standard deviations, (C, H, W).
         frequencies: share of each level in each channel, over all pixels, (C, levels). No share is 0: every
-            level counts as seen once more than it was. None for values without levels.
-        count: images that these are of.
-        ordered: levels are more or less of something; those of codes are not.
+            count is increased by one. None for values without levels.
+        count: number of images.
+        ordered: whether levels are an ordered quantity; those of codes are not.
     """
 
     mean: Tensor
@@ -36,12 +36,12 @@ class PixelStatistics:
 
     @property
     def probability(self) -> Tensor:
-        """The mean of images in [0, 1], never 0 or 1: as if there were a black and a white image more."""
+        """Returns the mean of images in [0, 1], never 0 or 1: one black and one white image are added."""
         return (self.mean * self.count + 1) / (self.count + 2)
 
 
 def pixel_statistics(dataset: Dataset) -> PixelStatistics:
-    """The statistics of up to 5,000 training images, as a model sees them; on the device of the dataset."""
+    """Computes the statistics of up to 5,000 training images as a model sees them; on their device."""
     spec = dataset.spec
     count, levels = 0, 0 if spec.dequantized or spec.kind == "points" else spec.levels
     total = squares = torch.zeros(spec.shape, dtype=torch.float64)
@@ -49,7 +49,7 @@ def pixel_statistics(dataset: Dataset) -> PixelStatistics:
     device = torch.device("cpu")
     for _, batch in dataset.evaluation_batches("train", _BATCH, seed=0, limit=_IMAGES):
         device = batch.images.device
-        images = batch.images.cpu().double()  # not every device has float64
+        images = batch.images.cpu().double()  # some devices have no float64
         count += len(images)
         total = total + images.sum(0)
         squares = squares + images.square().sum(0)

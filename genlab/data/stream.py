@@ -1,4 +1,4 @@
-"""Which images make up batch i, and where they come from: the device's memory, or a stream."""
+"""Composition of batch i, and the sources of its images: the device's memory, or a stream."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from genlab.rng import derive_seed
 
 
 class Levels(NamedTuple):
-    """What is stored of the images of a batch, on the device.
+    """The stored data of a batch of images, on the device.
 
     levels: (B, C, H, W) uint8, or int16 codes; of points float32.
-    labels: (B,) int64, where there are any.
-    factors: (B, F) int64, where they are known.
+    labels: (B,) int64, if there are any.
+    factors: (B, F) int64, if they are known.
     """
 
     levels: Tensor
@@ -34,19 +34,19 @@ class Source(Protocol):
     """The images of one split."""
 
     device: torch.device
-    """Where the numbers of images are wanted."""
+    """The device on which the indices of images are expected."""
 
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> Source: ...
 
     def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
-        """One item for each tensor of image numbers, in that order."""
+        """Yields one item for each tensor of image indices, in that order."""
         ...
 
 
 class Resident:
-    """Images held on one device.
+    """Images stored on one device.
 
     Args:
         images: (N, C, H, W) uint8, or int16.
@@ -76,23 +76,23 @@ class Resident:
 
 
 class Items(Protocol):
-    """Images that are fetched when they are asked for, perhaps in another process."""
+    """Images that are read on access, possibly in another process."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """(B,) int64 to (B, C, H, W) uint8."""
+        """Returns (B, C, H, W) uint8 for indices (B,) int64."""
         ...
 
 
 class Streamed:
-    """Images too many for the memory they may use, fetched by torch's DataLoader ahead of the training.
+    """Images that exceed the memory limit, loaded by torch's DataLoader ahead of the training.
 
     Args:
         items: the images.
         labels: (N,) int64 or None.
-        workers: processes that fetch; 0 fetches in this one.
-        device: where batches are put.
+        workers: number of processes that load; 0 loads in this one.
+        device: the device of the batches.
         factors: (N, F) int64 or None.
     """
 
@@ -126,7 +126,7 @@ class Streamed:
             num_workers=self._workers,
             pin_memory=on_gpu,
             worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # else it would draw from the generator that training uses
+            generator=torch.Generator(),  # otherwise it would draw from the generator that training uses
         )
         for levels, of_batch in loader:
             if isinstance(levels, UserError):
@@ -136,7 +136,7 @@ class Streamed:
 
 
 class _Fetch:
-    """What the workers do."""
+    """The dataset of the worker processes."""
 
     def __init__(self, items: Items) -> None:
         self.items = items
@@ -146,11 +146,11 @@ class _Fetch:
         try:
             return self.items[rows], of_batch
         except UserError as error:
-            return error, of_batch  # raised by the main process: across processes it would gain a traceback
+            return error, of_batch  # raised by the main process: a worker's would contain a traceback
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C and a batch system's signal reach every process; only the main one is to stop, after its step.
+    # Ctrl-C and a batch system's signal reach every process; only the main one must stop, after its step.
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -158,17 +158,17 @@ def _start_worker(_: int) -> None:
 
 
 class Order:
-    """The order in which a training split is seen: one shuffled epoch after another, cut into batches.
+    """The order in which a training split is read: one shuffled epoch after another, cut into batches.
 
-    Batch i takes places i * batch_size to (i + 1) * batch_size of the infinite sequence of epochs, so that
-    batches cross the border of epochs, every image comes once in each, and a batch may be larger than the
+    Batch i takes positions i * batch_size to (i + 1) * batch_size of the infinite sequence of epochs, so that
+    batches cross the border of epochs, every image occurs once in each, and a batch may be larger than the
     split. Process r of w takes rows r, r + w, ... of it.
 
     Args:
-        size: images of the split.
+        size: number of images of the split.
         seed, batch_size: batch i is a function of these and i alone.
-        rank, world: this process and how many there are.
-        device: where the numbers of the images are put.
+        rank, world: index of this process, and number of processes.
+        device: the device of the images' indices.
 
     Raises:
         ConfigError: the processes cannot share the batch evenly.
@@ -193,7 +193,7 @@ class Order:
         self._epochs: dict[int, Tensor] = {}
 
     def rows(self, index: int) -> Tensor:
-        """The images of batch `index` that this process takes, (batch_size / world,) int64."""
+        """Returns the images of batch `index` that this process takes, (batch_size / world,) int64."""
         place, end = index * self.batch_size, (index + 1) * self.batch_size
         first = place // self.size
         self._epochs = {epoch: order for epoch, order in self._epochs.items() if epoch >= first}
@@ -220,7 +220,7 @@ class BatchStream(Iterator[Batch]):
     """The endless training batches of one process.
 
     Attributes:
-        index: number of the next batch. It is all there is to save: batch i depends on the seed and i alone.
+        index: index of the next batch. A checkpoint needs nothing else: batch i depends on seed and i alone.
     """
 
     def __init__(self, source: Source, pixels: Pixels, order: Order, start: int = 0) -> None:

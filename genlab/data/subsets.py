@@ -1,4 +1,4 @@
-"""Which images of a split stand for all of it, wherever only some are wanted."""
+"""Representative subsets of a split, for all uses that need only some images."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from genlab.rng import derive_seed
 
 
 def shuffled(size: int) -> Tensor:
-    """The numbers 0..size-1 in an order that is the same for every run, seed and model: (size,) int64.
+    """Returns the numbers 0..size-1 in an order that is the same for all runs and seeds, (size,) int64.
 
-    The images of a split often lie sorted, by class or by name, so that its first ones are all alike. The
-    first of this order are of all kinds, and so are the first of the first.
+    The images of a split are often sorted by class or name, so that its first ones are similar. The first
+    images in this order are varied, for any number of them.
     """
     generator = torch.Generator().manual_seed(derive_seed(0, "subset"))
     return torch.randperm(size, generator=generator)
 
 
 def subset(size: int, limit: int | None) -> Tensor:
-    """The numbers of `limit` images of a split of `size`: the first so many in the order of `shuffled`.
+    """Returns the indices of `limit` images of a split of `size`: the first in the order of `shuffled`.
 
-    A smaller subset is the beginning of a larger one. All images, where there are no more than `limit` or it
-    is None, stay in the order of the split.
+    A smaller subset is the beginning of a larger one. If there are no more than `limit`, or it is None, all
+    images are returned in the order of the split.
 
     Returns:
         (min(limit, size),) int64.

@@ -1,7 +1,7 @@
 """Published datasets, in the folders and with the checksums of torchvision.
 
-Raw files that are already on disk are read as they are: nothing is unpacked beside them, so that the folder
-may be read-only, and the network is not used.
+Raw files that are already on disk are read directly: nothing is unpacked, so that the folder may be
+read-only, and the network is not used.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from genlab.data.dataset import Dataset, Images, from_arrays
 from genlab.data.files import damaged, data_root, md5_of, obtain, read_verified
 from genlab.data.idx import parse_idx, read_idx
 
-_IN_COLOUR = "use dataset=emoji: 32x32 pixels in colour, and nothing to download"
-"""What else a user can do without pictures in colour that must be downloaded."""
+_IN_COLOUR = "use dataset=emoji: 32x32 pixels in colour, no download needed"
+"""An alternative for users without colour images that must be downloaded."""
 
 
 class _IdxSet:
-    """MNIST and the sets made in its image: four IDX files, gzipped as published or unpacked.
+    """MNIST and similar datasets: four IDX files, gzipped as published or unpacked.
 
-    They are looked for in the folder NAME/raw of the user's data, then in the system's folders; what is in
-    neither is downloaded into the first.
+    They are looked for in the folder NAME/raw of the user's data, then in the system's folders; missing files
+    are downloaded into the first.
     """
 
     published: ClassVar[type[datasets.MNIST]]
     images: ClassVar[dict[str, int]] = {"train": 60000, "t10k": 10000}
     contents: ClassVar[dict[str, str]] = {}
-    """File -> MD5 of its unpacked content, where it is known. Published are checksums of the gzipped files,
-    whose headers hold a time. By those alone a file that was packed again is refused, and of an unpacked one
-    only the shape is checked."""
+    """File -> MD5 of its unpacked content, if known. The published checksums are those of the gzipped files,
+    whose headers contain a time. With those alone a recompressed file is refused, and of an unpacked one only
+    the shape is checked."""
     system_folders: ClassVar[tuple[Path, ...]] = ()
-    """Where a package of the system puts the four files."""
+    """The folder in which a package of the system installs the four files."""
     package: ClassVar[str] = ""
     """How to install that package."""
 
     @classmethod
     def load(cls, config: Any) -> Dataset:
-        """Reads the four files, fetching what is missing.
+        """Reads the four files, downloading missing ones.
 
         Raises:
             DataError: a file is missing or damaged.
@@ -118,7 +118,7 @@ class KMNIST(_IdxSet):
 
 
 class EMNIST:
-    """28x28, six ways to choose the classes. The files hold transposed images; here they stand upright."""
+    """28x28 images with six choices of classes. The files contain them transposed; here they are upright."""
 
     Config = EMNISTConfig
     classes: ClassVar[dict[str, int]] = {
@@ -127,7 +127,7 @@ class EMNIST:
 
     @classmethod
     def load(cls, config: EMNISTConfig) -> Dataset:
-        """Reads the split from gzip.zip, or from its IDX files where these are unpacked.
+        """Reads the split from gzip.zip, or from its IDX files if these are unpacked.
 
         Raises:
             DataError: a file is missing or damaged.
@@ -140,7 +140,7 @@ class EMNIST:
     def _split(cls, config: EMNISTConfig, part: str) -> Images:
         images = cls._array(config, f"emnist-{config.split}-{part}-images-idx3-ubyte", None)
         labels = cls._array(config, f"emnist-{config.split}-{part}-labels-idx1-ubyte", (len(images),))
-        labels = labels.long() - (1 if config.split == "letters" else 0)  # letters are counted from 1
+        labels = labels.long() - (1 if config.split == "letters" else 0)  # letters are numbered from 1
         return images.transpose(1, 2).unsqueeze(1), labels
 
     @classmethod
@@ -162,7 +162,7 @@ _checked: set[tuple[Path, int, int]] = set()
 
 
 def _known_good(path: Path, md5: str) -> bool:
-    """Whether a large file has its checksum; computed once in a process."""
+    """Returns whether a large file has its checksum; computed once in a process."""
     state = path.stat()
     key = (path, state.st_size, state.st_mtime_ns)
     if key not in _checked and md5_of(path) == md5:
@@ -181,7 +181,7 @@ class CIFAR10:
 
     @classmethod
     def load(cls, config: CIFAR10Config) -> Dataset:
-        """Reads the unpacked folder where it is there, else the archive, fetched when missing.
+        """Reads the unpacked folder if it exists, otherwise the archive, downloaded if missing.
 
         Raises:
             DataError: a file is missing or damaged.
@@ -215,7 +215,7 @@ class SVHN:
 
     @classmethod
     def load(cls, config: SVHNConfig) -> Dataset:
-        """Reads the two MATLAB files, fetching what is missing.
+        """Reads the two MATLAB files, downloading missing ones.
 
         Raises:
             DataError: a file is missing or damaged.

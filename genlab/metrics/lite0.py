@@ -21,7 +21,7 @@ FEATURES = 1280
 
 
 class EfficientNetLite0(nn.Module):
-    """The network without its classifier, 3.4 million weights; names of the weights as in the published file.
+    """The network without its classifier, 3.4 million weights; their names are as in the published file.
 
     There is no squeeze and excitation, and the activation is min(max(x, 0), 6).
     """
@@ -37,23 +37,23 @@ class EfficientNetLite0(nn.Module):
         self._conv_head, self._bn1 = _Convolution(channels, FEATURES, 1), _norm(FEATURES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), normalised, to (B, 1280): the means over all places."""
+        """Computes (B, 1280), the means over all positions, of normalised images (B, 3, H, W)."""
         x = F.relu6(self._bn0(self._conv_stem(images)))
         for block in self._blocks:
             x = block(x)
         return F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
 
     def load_published(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the weights of the published file but those of the classifier.
+        """Loads the weights of the published file except those of the classifier.
 
         Raises:
-            RuntimeError: they are those of another network.
+            RuntimeError: the weights are those of another network.
         """
         self.load_state_dict({k: v for k, v in weights.items() if not k.startswith("_fc.")})
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow does: for stride 2 one more on the right and below."""
+    """A convolution without bias, padded as in TensorFlow: for stride 2 one more on the right and below."""
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(channels, filters, kernel, stride, groups=groups, bias=False)
@@ -94,7 +94,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def prepare(images: Tensor, size: int = 128) -> Tensor:
-    """Images (B, 1 or 3, H, W) in [0, 1] as the network was trained on them: (B, 3, size, size) in [-1, 1].
+    """Prepares images (B, 1 or 3, H, W) in [0, 1] as in training: (B, 3, size, size) in [-1, 1].
 
     They are resized by antialiased bicubic interpolation.
     """

@@ -1,7 +1,7 @@
-"""Whether a model copies its training images: its samples' nearest training images beside held-out images'.
+"""A test for copies of training images: distances of samples to them, compared with held-out images.
 
-A sample that copies a training image is much nearer to it than to the next ones. How near a new image of the
-same kind comes by chance, held-out images tell: a perfect model's samples are no nearer than they are.
+A sample that copies a training image is much nearer to it than to the next ones. Held-out images show how
+near a new image of the same kind comes by chance: a perfect model's samples are not nearer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from genlab.metrics.distances import blocks, checked
 from genlab.metrics.neighbours import nearest
 
 NEIGHBOURS = 5
-"""Training images of which the distances are compared. More make no difference to images without copies."""
+"""Training images whose distances are compared. A larger number does not matter for images without copies."""
 
 _TAIL = 0.01
-_MOST_PIXELS = 32  # a side, of what is compared
-_FEWEST_AVERAGED = 16  # pixels a side, from which on four by four are averaged
-_SAME = 4e-6  # squared distance of unit vectors that float32 cannot tell apart
-_BLANK = 1e-3  # norm of an image in [0, 1] less its mean, below which it is empty
+_MOST_PIXELS = 32  # maximum side of compared images
+_FEWEST_AVERAGED = 16  # side in pixels from which squares of 4 by 4 are averaged
+_SAME = 4e-6  # squared distance of unit vectors below the resolution of float32
+_BLANK = 1e-3  # norm of an image in [0, 1] minus its mean, below which it is empty
 
 
 class Closest(NamedTuple):
@@ -38,10 +38,10 @@ class Closest(NamedTuple):
     indices: Tensor
 
     def ratios(self) -> Tensor:
-        """Distance to the nearest over that to the k-th (M,), in [0, 1]: 0 for a copy.
+        """Returns the distance to the nearest over that to the k-th, (M,), in [0, 1]: 0 for a copy.
 
-        Carlini et al. 2023, section 4.2, divide by a mean of neighbours' distances likewise: a distance alone
-        says that simple images are copies, since they are near to everything. Where all k are equal to the
+        Carlini et al. 2023, section 4.2, also divide by a mean of neighbours' distances: by the distance
+        alone simple images count as copies, since they are near to everything. Where all k are equal to the
         image it is 1.
         """
         first, last = self.distances[:, 0], self.distances[:, -1]
@@ -49,12 +49,12 @@ class Closest(NamedTuple):
 
 
 class Copying(NamedTuple):
-    """What `copying` finds.
+    """The result of `copying`.
 
     nearer_share: share of the samples that are nearer to a training image than all but the nearest 1 % of
-        the held-out images are.
-    held_out_share: the same of the held-out images: 0.01, or more where several are equally near. A model
-        that does not copy has a `nearer_share` of about this.
+        the held-out images.
+    held_out_share: the same share of the held-out images: 0.01, or more where several are equally near. A
+        model that does not copy has about the same `nearer_share`.
     p_value: of a test against "the samples are no nearer than held-out images"; valid for any numbers of
         images and any distances.
     """
@@ -65,7 +65,7 @@ class Copying(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Samples and their nearest training images, the likeliest copies first.
+    """Samples and their nearest training images, the most likely copies first.
 
     samples: (n,) indices.
     training: (n, k) indices, nearest first.
@@ -82,12 +82,12 @@ class Pairs(NamedTuple):
 def closest_images(
     images: Tensor, training: Tensor, *, neighbours: int = NEIGHBOURS, shift: int = 1
 ) -> Closest:
-    """The training images that look most alike, whatever their brightness, contrast, and place to a pixel.
+    """Finds the most similar training images, whatever the brightness, contrast and shifts by a pixel.
 
     Images of more than 32 pixels a side are reduced to 32; from 16 on, squares of 4 by 4 pixels are averaged,
-    one at every second pixel, against noise. What is left is compared without its mean and at unit length, so
-    distances are in [0, 2]; each image in all places up to `shift` pixels away, of which the nearest counts.
-    Those under 0.002 are 0. On one core 1,000 images of 28x28 take 2.5 s against 60,000.
+    one at every second pixel, to reduce noise. The result is compared without its mean and at unit length, so
+    distances are in [0, 2]; each image at all shifts up to `shift` pixels, of which the nearest counts.
+    Distances under 0.002 are 0. On one core 1,000 images of 28x28 take 2.5 s against 60,000.
 
     Args:
         images: (M, C, H, W), float in [0, 1], or uint8 of 256 levels.
@@ -110,7 +110,7 @@ def closest_images(
 
 
 def closest_features(features: Tensor, training: Tensor, *, neighbours: int = NEIGHBOURS) -> Closest:
-    """The training images with the nearest features, by Euclidean distance.
+    """Finds the training images with the nearest features, by Euclidean distance.
 
     Args:
         features: (M, F).
@@ -125,17 +125,17 @@ def closest_features(features: Tensor, training: Tensor, *, neighbours: int = NE
 
 
 def copying(samples: Closest, held_out: Closest) -> Copying:
-    """Tests whether samples are nearer to training images than held-out images of the same source are.
+    """Tests whether samples are nearer to training images than held-out images from the same source are.
 
-    Both are put in one order by their ratios. If nobody copies, each sample is as likely to come first as
-    each held-out image, and the number of samples among the first K is hypergeometric. K is 4, 8, 16 ... up
-    to half of all, so that few copies among many samples are found as well as a slight closeness of all; the
+    Both are sorted together by their ratios. Without copies, each sample is as likely to come first as each
+    held-out image, and the number of samples among the first K is hypergeometric. K is 4, 8, 16 ... up to
+    half of all, so that few copies among many samples are found as well as a slight closeness of all; the
     smallest of these p-values is multiplied by their number (Bonferroni). The more held-out images, the fewer
-    copies suffice: beside ten times as many, five. Meehan et al. 2020 compare mean ranks, and miss so few.
+    copies suffice: with ten times as many, five. Meehan et al. 2020 compare mean ranks, and miss so few.
 
-    The held-out images must come from where the training images do. MNIST's test images were written by other
-    people than its training images, and are a little farther from them than a perfect model's samples: use
-    validation images.
+    The held-out images must have the same source as the training images. MNIST's test images were written by
+    other people than its training images, and are a little farther from them than a perfect model's samples:
+    use validation images.
     """
     ratios, others = samples.ratios(), held_out.ratios()
     if not len(ratios) or not len(others):
@@ -146,7 +146,7 @@ def copying(samples: Closest, held_out: Closest) -> Copying:
     level = 4
     while level <= max(4, len(pooled) // 2):
         end = pooled[min(level, len(pooled)) - 1]
-        first = int((pooled <= end).sum())  # more than `level` where several are equally near
+        first = int((pooled <= end).sum())  # more than `level` if several are equally near
         tails[first] = _hypergeometric_tail(int((ratios <= end).sum()), first, len(ratios), len(others))
         level *= 2
     return Copying(
@@ -157,7 +157,7 @@ def copying(samples: Closest, held_out: Closest) -> Copying:
 
 
 def likeliest_copies(samples: Closest, count: int) -> Pairs:
-    """The `count` samples, or all, that are most like copies, with their nearest training images."""
+    """Returns the `count` samples, or all, that are most likely copies, and their nearest training images."""
     ratios = samples.ratios()
     order = ratios.argsort(stable=True)[:count]
     return Pairs(order, samples.indices[order], samples.distances[order], ratios[order])
@@ -173,7 +173,7 @@ def _sizes(images: Tensor) -> tuple[int, int]:
 
 
 def _small(images: Tensor) -> Tensor:
-    """Float32 in [0, 1], at most 32 pixels a side."""
+    """Converts images to float32 in [0, 1], at most 32 pixels a side."""
     images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     largest = max(images.shape[-2:])
     if largest <= _MOST_PIXELS:
@@ -183,7 +183,7 @@ def _small(images: Tensor) -> Tensor:
 
 
 def _places(images: Tensor, shift: int) -> Iterator[Tensor]:
-    """The images moved by up to `shift` pixels along both axes, their edges repeated."""
+    """Yields the images shifted by up to `shift` pixels along both axes, their edges repeated."""
     height, width = images.shape[-2:]
     padded = F.pad(images, (shift,) * 4, mode="replicate")
     for top in range(2 * shift + 1):
@@ -192,7 +192,7 @@ def _places(images: Tensor, shift: int) -> Iterator[Tensor]:
 
 
 def _outline(images: Tensor) -> Tensor:
-    """(B, F) of length 1 and mean 0; about 0 for an empty image."""
+    """Returns (B, F) of length 1 and mean 0; about 0 for an empty image."""
     if min(images.shape[-2:]) >= _FEWEST_AVERAGED:
         images = F.avg_pool2d(images, 4, 2)
     flat = images.flatten(1)
@@ -201,7 +201,7 @@ def _outline(images: Tensor) -> Tensor:
 
 
 def _hypergeometric_tail(at_least: int, drawn: int, marked: int, unmarked: int) -> float:
-    """Probability of so many marked or more among those drawn, without replacement."""
+    """Returns the probability of at least this many marked ones among those drawn without replacement."""
     marked_drawn = torch.arange(max(at_least, drawn - unmarked), min(drawn, marked) + 1, dtype=torch.float64)
     logs = (
         _log_choose(marked, marked_drawn)
@@ -212,6 +212,6 @@ def _hypergeometric_tail(at_least: int, drawn: int, marked: int, unmarked: int) 
 
 
 def _log_choose(total: int, chosen: Tensor) -> Tensor:
-    """Logarithm of the binomial coefficient."""
+    """Returns the logarithm of the binomial coefficient."""
     whole = torch.tensor(total + 1.0, dtype=torch.float64)
     return whole.lgamma() - (chosen + 1).lgamma() - (total - chosen + 1).lgamma()

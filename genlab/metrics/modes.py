@@ -1,4 +1,4 @@
-"""Which modes of the data samples fall on: a generator that leaves some out has collapsed in part."""
+"""Mode coverage: counts the modes of the data that samples cover, to detect mode collapse."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _HIGH_QUALITY_SIGMAS = 3.0
 
 
 def point_coverage(points: Tensor, mixture: Mixture) -> dict[str, float]:
-    """Coverage of a mixture's components by points (N, D).
+    """Computes the coverage of a mixture's components by points (N, D).
 
-    A point is of high quality within 3 standard deviations of a mean, and a mode is found when a point of
-    high quality lands on it (Srivastava et al. 2017, section 4.1; Lin et al. 2018, section 4.1).
+    A point is of high quality within 3 standard deviations of a mean, and a mode is found if it has at least
+    one such point (Srivastava et al. 2017, section 4.1; Lin et al. 2018, section 4.1).
 
     Returns:
-        modes_found: how many of the modes.
-        high_quality_share: of the points.
+        modes_found: number of modes found.
+        high_quality_share: share of the points that are of high quality.
         reverse_kl_nats: see `reverse_kl`, each point counted for the nearest mean.
     """
     away, nearest = distances(points, mixture.means.to(points)).min(1)
@@ -35,7 +35,7 @@ def point_coverage(points: Tensor, mixture: Mixture) -> dict[str, float]:
 
 
 def class_coverage(classes: Tensor, modes: int) -> dict[str, float]:
-    """Coverage of equally likely classes by samples that a classifier put into them, (N,) int64."""
+    """Computes the coverage of equally likely classes by the classes of samples, (N,) int64."""
     return {
         "modes_found": len(classes.unique()),
         "modes": modes,
@@ -44,13 +44,13 @@ def class_coverage(classes: Tensor, modes: int) -> dict[str, float]:
 
 
 def reverse_kl(found: Tensor, modes: int) -> float:
-    """KL(samples || data) over modes that are equally likely in the data, in nats: sum q log(q * modes).
+    """Computes KL(samples || data) over modes that are equally likely in the data, in nats.
 
     Args:
         found: (N,) the mode of each sample, 0..modes-1.
 
     Returns:
-        0 for an even spread, log(modes) for one mode.
+        sum q log(q * modes): 0 for a uniform distribution, log(modes) for a single mode.
     """
     share = torch.bincount(found.flatten().cpu(), minlength=modes).double() / found.numel()
     share = share[share > 0]

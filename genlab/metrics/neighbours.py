@@ -9,15 +9,15 @@ from torch import Tensor
 
 from genlab.metrics.distances import blocks
 
-_SAME = 1e-12  # of the squared norms: what float32 features cannot tell apart
+_SAME = 1e-12  # relative to the squared norms: the resolution of float32 features
 
 
 def squared_distances(queries: Tensor, references: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yields slices of the queries with their squared distances to all references, (block, N) float64.
 
-    |x|^2 + |y|^2 - 2 x.y in float64, of vectors from which the references' mean was taken: exact to some
-    1e-14 of the squared norms. Vectors nearer than a millionth of their norms, the resolution of float32,
-    have distance 0, as equal ones do.
+    |x|^2 + |y|^2 - 2 x.y in float64, of vectors minus the references' mean: exact to about 1e-14 of the
+    squared norms. Vectors nearer than a millionth of their norms, the resolution of float32, have distance 0,
+    like equal ones.
 
     Args:
         queries: (M, F).
@@ -41,8 +41,8 @@ def nearest(
     Args:
         queries: (M, F).
         references: (N, F), with N at least `count`.
-        excluding_itself: query i is reference i and does not count among its own neighbours; one that is
-            equal to it does.
+        excluding_itself: query i is reference i and is not one of its own neighbours; an equal reference
+            is.
     """
     found = []
     for rows, squares in squared_distances(queries, references):

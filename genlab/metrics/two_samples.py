@@ -1,4 +1,4 @@
-"""Whether two samples come from one distribution: how well a classifier tells them apart."""
+"""A two-sample test: the accuracy of a classifier between two samples."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def accuracy_between(a: Tensor, b: Tensor) -> float:
     """Returns the share of vectors that a classifier assigns to the right one of two samples.
 
     A classifier two-sample test (Lopez-Paz and Oquab 2017) whose classifier is a pair of normal distributions
-    with full covariances, so that it finds differences of place, scale and correlation. It is fitted to one
-    half of both samples and asked about the other, then the other way round. For samples of one distribution
-    the expected value is 1/2, whatever the distribution, with a standard deviation of at most 1 / (2 sqrt n);
-    1 is the value of samples that do not overlap.
+    with full covariances, so that it finds differences of location, scale and correlation. It is fitted to
+    one half of both samples and tested on the other, then the other way round. For samples of one
+    distribution the expected value is 1/2, whatever the distribution, with a standard deviation of at most
+    1 / (2 sqrt n); for samples that do not overlap the value is 1.
 
     Args:
         a, b: (n, D) each, n >= 4, their rows independent.
@@ -27,9 +27,9 @@ def accuracy_between(a: Tensor, b: Tensor) -> float:
 
 
 class _Normal:
-    """A normal distribution fitted to rows (n, D), its covariance drawn towards a multiple of the identity.
+    """A normal distribution fitted to rows (n, D), its covariance shrunk towards a multiple of the identity.
 
-    By a share D / (n + D), so that it has an inverse with fewer rows than dimensions, or one-hot vectors.
+    The weight is D / (n + D), so that it has an inverse with fewer rows than dimensions, or one-hot vectors.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -44,12 +44,12 @@ class _Normal:
         self._root = torch.linalg.cholesky(covariance)
 
     def log_prob(self, rows: Tensor) -> Tensor:
-        """(n,), but for a constant."""
+        """Returns the log density of rows, (n,), up to a constant."""
         standard = torch.linalg.solve_triangular(self._root, (rows.double() - self._mean).T, upper=False)
         return -standard.square().sum(0) / 2 - self._root.diagonal().log().sum()
 
 
 def _above(own: _Normal, other: _Normal, rows: Tensor) -> Tensor:
-    """The share of rows that are likelier under their own distribution; of equals, a half."""
+    """Returns the share of rows that are likelier under their own distribution; ties count as a half."""
     difference = own.log_prob(rows) - other.log_prob(rows)
     return (difference > 0).double().mean() + (difference == 0).double().mean() / 2

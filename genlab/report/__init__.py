@@ -1,1 +1,1 @@
-"""Pictures for people."""
+"""Pictures, figures and tables of results."""

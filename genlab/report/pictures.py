@@ -1,4 +1,4 @@
-"""Pictures of images: single ones, grids and bands."""
+"""Image files: single images, grids and bands."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from genlab.families.base import AdversarialFamily, Family, row_labels
 from genlab.rng import SampleRng
 
 _TILE_PIXELS = 48
-"""Smaller images are enlarged in a grid by a whole factor, so that a person can see them."""
+"""Smaller images are enlarged in a grid by an integer factor, to be visible."""
 
 _PICTURED_IMAGES = 40
 
 _GAP_PIXELS = 2
-"""Between the images of a grid, and around them."""
+"""Pixels between the images of a grid, and around them."""
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [0, 1] as 8-bit levels on the CPU, same shape."""
+    """Converts images in [0, 1] to 8-bit levels on the CPU, of the same shape."""
     return (images.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """(C, H, W) uint8 with 1 or 3 channels as a picture."""
+    """Converts (C, H, W) uint8 with 1 or 3 channels to a Pillow image."""
     array = pixels.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
-    """Images (n, C, H, W) uint8 as one, row by row: (C, H', W'); as good as square unless told."""
+    """Arranges images (n, C, H, W) uint8 in one, row by row: (C, H', W'); nearly square by default."""
     columns = columns or math.ceil(math.sqrt(len(pixels)))
     factor = max(1, round(_TILE_PIXELS / max(pixels.shape[-2:])))
     enlarged = pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
@@ -58,17 +58,17 @@ def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
 
 
 def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Path, title: str = "") -> None:
-    """Writes one picture of samples: a grid of images, or points over the density that they should have.
+    """Writes one picture of samples: a grid of images, or points over their true density.
 
     Args:
-        samples: as `draw` gives them, codes as the images they stand for; images may be uint8 already.
+        samples: as returned by `draw`, codes as decoded images; images may be uint8 already.
     """
     if family.spec.pictured:
         pixels = samples if samples.dtype == torch.uint8 else to_uint8(samples)
         columns = len(pixels) // family.spec.classes if row_labels(family, len(pixels)) is not None else None
         to_picture(grid(pixels, columns)).save(path)
         return
-    from genlab.report import figures  # brings matplotlib, which images do without
+    from genlab.report import figures  # imports matplotlib, which grids of images do not need
 
     if family.spec.kind == "points":
         shown = family.discriminator_output if isinstance(family, AdversarialFamily) else None
@@ -88,12 +88,12 @@ def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
 
     Args:
         bands: versions, (N, C, H, W) in [0, 1] each, e.g. originals and reconstructions.
-        columns: images of a row; the last row may have fewer.
+        columns: images per row; the last row may have fewer.
     """
     rows = [
         part for parts in zip(*(band.cpu().split(columns) for band in bands), strict=True) for part in parts
     ]
-    grey = torch.full((columns, *bands[0].shape[1:]), 0.5)  # the grid's own colour
+    grey = torch.full((columns, *bands[0].shape[1:]), 0.5)  # the colour of the grid's background
     columns = min(columns, len(bands[0]))
     full = [torch.cat([row, grey[: columns - len(row)]]) for row in rows]
     save_grid(torch.cat(full), path, columns)
@@ -102,7 +102,7 @@ def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
 def write_pictures(
     family: Family, dataset: Dataset, split: str, folder: Any, seed: int, torch_device: torch.device
 ) -> list[str]:
-    """Writes the family's pictures of some of a split's images; gives the files' names."""
+    """Writes the family's pictures of some of a split's images; returns the files' names."""
     names = []
     indices, batch = dataset.examples(split, _PICTURED_IMAGES, seed)
     rng = SampleRng(seed, indices, torch_device, purpose="pictures")
@@ -114,7 +114,7 @@ def write_pictures(
 
 
 def write_images(folder: Path, images: Tensor) -> list[str]:
-    """A PNG for each of (N, C, H, W) or (N, S, C, H, W), e.g. 00003.png or 00003-01.png; their names."""
+    """Writes PNGs of (N, C, H, W) or (N, S, C, H, W), e.g. 00003.png or 00003-01.png; returns their names."""
     folder.mkdir()
     leading = images.shape[:-3]
     widths = [max(least, len(str(n - 1))) for least, n in zip((5, 2), leading, strict=False)]

@@ -1,4 +1,4 @@
-"""What a sweep found, in one table: a row for each run, what was varied and the numbers it ended with."""
+"""The results of a sweep in one table: a row for each run, with its varied settings and final metrics."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EVALUATED = ("validation/", "samples/")
-"""Metrics whose last value goes into the table."""
+"""Metrics whose last value is in the table."""
 
 
 def write_summary(path: Path, runs: Sequence[tuple[Sequence[str], Path]]) -> None:
-    """Writes a CSV table with the columns run, a key for each that was varied, step, and metrics.
+    """Writes a CSV table with the columns run, each varied key, step, and metrics.
 
     Args:
         path: of the table.
-        runs: of each the words that it was started with, and its folder, with or without metrics.jsonl.
+        runs: for each run the words that it was started with, and its folder, with or without metrics.jsonl.
     """
     rows = []
     for words, folder in runs:
         varied = dict(word.lstrip("+~").split("=", 1) for word in words if "=" in word)
         rows.append({"run": str(folder)} | varied | last_metrics(folder))
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    columns.sort(key=lambda column: column.startswith(EVALUATED))  # numbers last; the sort is stable
+    columns.sort(key=lambda column: column.startswith(EVALUATED))  # metrics last; the sort is stable
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -31,7 +31,7 @@ def write_summary(path: Path, runs: Sequence[tuple[Sequence[str], Path]]) -> Non
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """The last step and the last value of each evaluated metric; nothing where none was written."""
+    """Returns the last step and the last value of each evaluated metric; empty without metrics."""
     found: dict[str, float] = {}
     path = folder / "metrics.jsonl"
     if not path.is_file():

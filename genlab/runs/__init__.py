@@ -1,1 +1,1 @@
-"""Files of a run: its folder and its checkpoints."""
+"""The files of a run: its folder and its checkpoints."""

@@ -1,7 +1,7 @@
-"""Checkpoints that verify themselves: written whole or not at all, and read without running code.
+"""Checkpoints with a checksum: written atomically, and read without running code.
 
 A checkpoint is an ordinary `torch.save` file of tensors, numbers, strings, lists and dicts, whose zip comment
-holds the SHA-256 of everything before it. `torch.load` reads it as it is; `load` here checks every byte
+holds the SHA-256 of all bytes before it. `torch.load` can read it; `load` of this module checks every byte
 first.
 """
 
@@ -25,11 +25,11 @@ from genlab.log import log
 from genlab.runs.folder import check_there
 
 FORMAT = 2
-"""Version of the layout. Raise it when a key changes its meaning, and add a step to `upgrade`."""
+"""Version of the format. Increase it when a key changes its meaning, and add a step to `upgrade`."""
 
 _KEYS = {"format", "config", "spec", "step", "images", "weights", "optimizers", "averages", "random"}
 _NAME = re.compile(r"step-(\d{8,})\.pt")
-_NO_COMMENT = b"\x00\x00"  # the last field of a zip file without a comment: its length
+_NO_COMMENT = b"\x00\x00"  # the last field of a zip file without a comment: the comment's length
 _MARK = b"genlab-sha256:"
 _TRAILER_BYTES = 2 + len(_MARK) + 64
 
@@ -38,10 +38,10 @@ def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
     """Writes `folder/step-NNNNNNNN.pt`, then points `latest` at it, then deletes all but the `keep` newest.
 
     The file is written under another name, flushed to disk, read back and compared, and only then renamed,
-    so that whenever the process dies either the old or the new checkpoint is whole.
+    so that the old or the new checkpoint is valid whenever the process dies.
 
     Raises:
-        StorageError: the disk is full or the folder not writable; what was saved before is untouched.
+        StorageError: the disk is full or the folder not writable; earlier checkpoints are unchanged.
     """
     path = folder / f"step-{state['step']:08d}.pt"
     content = _seal(state)
@@ -62,10 +62,10 @@ def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads one checkpoint file, onto the CPU, after checking every byte of it.
+    """Reads one checkpoint file onto the CPU, after checking every byte of it.
 
     Raises:
-        CheckpointError: no such file, damaged, a stranger's, or of a newer format. Nothing in it is run.
+        CheckpointError: missing, damaged, not written by genlab, or of a newer format. No code in it is run.
     """
     try:
         content = path.read_bytes()
@@ -76,7 +76,7 @@ def load(path: Path) -> dict[str, Any]:
     body, trailer = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
     if trailer[2 : 2 + len(_MARK)] != _MARK:
         raise CheckpointError(
-            f"ckpt={path}: cut short, or not a genlab checkpoint; use another one of the run"
+            f"ckpt={path}: truncated, or not a genlab checkpoint; use another one of the run"
         )
     if trailer != _trailer(body):
         raise CheckpointError(
@@ -84,7 +84,7 @@ def load(path: Path) -> dict[str, Any]:
         )
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; all mean that this is not our file
+    except Exception as error:  # torch raises many kinds; all mean that genlab did not write the file
         raise CheckpointError(f"ckpt={path}: holds more than tensors and plain values; refused") from error
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise CheckpointError(f"ckpt={path}: not a genlab checkpoint")
@@ -99,11 +99,11 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    """Brings a checkpoint of an earlier format to the present one, step by step.
+    """Converts a checkpoint of an earlier format to the present one, step by step.
 
-    Each step turns a format into the next, so that a checkpoint of any age passes all that came after it.
-    Whoever renames, splits or removes a key of the state or of its configuration raises `FORMAT` and adds a
-    step here, and a small run folder of the format before to the tests' data.
+    Each step converts one format to the next, so that a checkpoint of any age passes all later steps.
+    Whoever renames, splits or removes a key of the state or of its configuration increases `FORMAT`, adds a
+    step here, and a small run folder of the previous format to the tests' data.
     """
     while state["format"] < FORMAT:
         state = _STEPS[state["format"]](state) | {"format": state["format"] + 1}
@@ -111,7 +111,7 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(state: dict[str, Any]) -> dict[str, Any]:
-    """Brings format 1 to 2: names of the configuration, and of averages.
+    """Converts format 1 to 2: names in the configuration, and of averages.
 
     Averages had the names of torch's AveragedModel: `n_averaged`, and `module.` before each weight.
     """
@@ -128,16 +128,16 @@ def _from_1(state: dict[str, Any]) -> dict[str, Any]:
 
 
 _STEPS = {1: _from_1}
-"""Format to the step that leads to the next one."""
+"""Format to the step that converts it to the next one."""
 
 
 def find(where: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that a user means: one file, or the newest whole one of a run folder.
+    """Finds the checkpoint that a path stands for: one file, or the newest valid one of a run folder.
 
-    A damaged newest checkpoint is named in a warning and the one before is taken.
+    If the newest checkpoint is damaged, a warning names it and the one before is used.
 
     Raises:
-        CheckpointError: nothing there, or none whole.
+        CheckpointError: there is no checkpoint, or no valid one.
     """
     where = Path(where)
     if where.is_file():
@@ -151,18 +151,18 @@ def find(where: str | Path) -> tuple[Path, dict[str, Any]]:
         except CheckpointError as error:
             log.warning("%s", error)
     if paths:
-        raise CheckpointError(f"ckpt={where}: all {len(paths)} checkpoints are damaged; train anew")
+        raise CheckpointError(f"ckpt={where}: all {len(paths)} checkpoints are damaged; start a new run")
     raise CheckpointError(f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume run={where}")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoint files of a folder, newest first."""
+    """Returns the checkpoint files of a folder, newest first."""
     found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _NAME.fullmatch(p.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint file that verifies, or None."""
+    """Returns the newest valid checkpoint file, or None."""
     for path in list_checkpoints(folder):
         with contextlib.suppress(CheckpointError):
             load(path)

@@ -22,27 +22,27 @@ from genlab.log import log
 
 
 def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
-    """Makes the folder of a new run, which no other run has or gets.
+    """Creates the folder of a new run, which no other run uses.
 
     Args:
-        verb: of the command: train, sample, complete and so on.
-        run_dir: the user's wish; None for outputs/VERB/DATE-TIME-LABEL.
+        verb: the command: train, sample, complete and so on.
+        run_dir: the path requested by the user; None for outputs/VERB/DATE-TIME-LABEL.
         label: MODEL-DATASET.
 
     Raises:
-        UserError: `run_dir` holds files already.
-        StorageError: the folder cannot be made.
+        UserError: `run_dir` already contains files.
+        StorageError: the folder cannot be created.
     """
     try:
         if run_dir is not None:
             path = Path(run_dir)
             path.mkdir(parents=True, exist_ok=True)
             check_unused(run_dir, verb)
-            # Two processes may both have found it empty: only one of them can make this file.
+            # Two processes may both have found it empty: only one of them can create this file.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path / ".genlab", os.O_CREAT | os.O_EXCL))
                 return path
-            raise UserError(f"run_dir={path}: another run has just taken it; choose another folder")
+            raise UserError(f"run_dir={path}: another run uses this folder; choose another one")
         base = Path("outputs") / verb / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
         base.parent.mkdir(parents=True, exist_ok=True)
         for k in range(1, 10_000):
@@ -59,10 +59,10 @@ def create_folder(verb: str, run_dir: str | None, label: str) -> Path:
 
 
 def check_unused(run_dir: str | None, verb: str) -> None:
-    """Refuses a folder that holds files.
+    """Refuses a folder that contains files.
 
     Raises:
-        UserError: it does.
+        UserError: it contains files.
     """
     path = Path(run_dir or "")
     if run_dir is not None and path.is_dir() and any(path.iterdir()):
@@ -74,14 +74,14 @@ def check_there(ckpt: str | Path) -> None:
     """Refuses a run folder or checkpoint file that does not exist.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: it does not exist.
     """
     if not Path(ckpt).exists():
         raise CheckpointError(f"ckpt={ckpt}: no such run folder or checkpoint file; see ls outputs/train")
 
 
 class Run:
-    """One training run's folder, held by one process at a time.
+    """One training run's folder, used by one process at a time.
 
     Attributes:
         path: the folder.
@@ -116,7 +116,7 @@ class Run:
                 file.close()
 
     def write_config(self, plain: Mapping[str, Any], overrides: list[str]) -> None:
-        """Writes config.yaml, overrides.txt (a resumed run adds its own) and environment.json."""
+        """Writes config.yaml, overrides.txt (a resumed run appends to it) and environment.json."""
         with storage_errors(self.path):
             text = yaml.safe_dump(dict(plain), sort_keys=False)
             write_atomically(self.path / "config.yaml", text.encode())
@@ -126,17 +126,17 @@ class Run:
             write_atomically(self.path / "environment.json", environment.encode())
 
     def metrics_bytes(self) -> int:
-        """How long metrics.jsonl is, for a checkpoint to remember."""
+        """Returns the length of metrics.jsonl, to be stored in a checkpoint."""
         return (self.path / "metrics.jsonl").stat().st_size
 
     def rewind_metrics(self, length_bytes: int) -> None:
-        """Takes back the lines that were written after the checkpoint from which a run goes on."""
+        """Truncates metrics.jsonl to the checkpoint's length."""
         assert self._metrics is not None
         if length_bytes < self.metrics_bytes():
             os.truncate(self.path / "metrics.jsonl", length_bytes)
 
     def write_metrics(self, values: Mapping[str, float | int]) -> None:
-        """Adds one line to metrics.jsonl."""
+        """Appends one line to metrics.jsonl."""
         assert self._metrics is not None
         with storage_errors(self.path):
             self._metrics.write(json.dumps(values).encode() + b"\n")
@@ -144,11 +144,11 @@ class Run:
     def _take_lock(self) -> None:
         try:
             import fcntl
-        except ImportError:  # not on Windows
+        except ImportError:  # Windows has no fcntl
             return
-        self._lock = open(self.path / ".genlab", "a")  # noqa: SIM115 (held as long as the run is)
+        self._lock = open(self.path / ".genlab", "a")  # noqa: SIM115 (open as long as the run is)
         try:
-            # let go by the system when the process dies
+            # the system releases the lock when the process dies
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(
@@ -157,14 +157,14 @@ class Run:
 
 
 def last_validation(run: Path, step: int) -> dict[str, float]:
-    """Returns the numbers of the last validation up to a step of a run; none without a metrics.jsonl."""
+    """Returns the metrics of the last validation up to a step of a run; none without a metrics.jsonl."""
     try:
         lines = (run / "metrics.jsonl").read_text().splitlines()
     except OSError:
         return {}
     numbers: dict[str, float] = {}
     for line in lines:
-        with contextlib.suppress(ValueError):  # cut short: the run may be going on
+        with contextlib.suppress(ValueError):  # truncated: the run may still be writing
             values = json.loads(line)
             found = {
                 key.removeprefix("validation/"): value
@@ -177,7 +177,7 @@ def last_validation(run: Path, step: int) -> dict[str, float]:
 
 
 def describe_environment() -> dict[str, Any]:
-    """What a reader needs to reproduce a run's numbers and times."""
+    """Returns the versions and hardware that are needed to reproduce a run's metrics and times."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -189,7 +189,7 @@ class Ruler:
         path = cache.folder("features") / f"{self.real.label}-{name}-{len(levels)}-{digest[:16]}.pt"
         kept = cache.load(path, digest) or {}
         if any(wanted[kind] and kind not in kept for kind in wanted):
-            log.info("computing %s of %d images of %s; they are cached", name, len(levels), self.real.name)
+            log.info("computing %s of %d images of %s once, for the cache", name, len(levels), self.real.name)
             kept = {
                 kind: self._on_device(extractor, levels, classes=kind == "probabilities")
                 for kind in wanted

@@ -11,26 +11,26 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """An exponential moving average of a module's weights, with a half-life that grows as training goes on.
+    """An exponential moving average of a module's weights, whose half-life grows during training.
 
-    A constant half-life keeps the random start in the average for long: after one half-life it still is half
-    of it. So the half-life is never more than a share of the images seen (the ramp-up of Karras et al. 2022,
-    Elucidating the Design Space of Diffusion-Based Generative Models, in their code): the first update takes
-    the weights as they are, and a short run's average is one of its last steps.
+    A constant half-life keeps the random initialization in the average for long: after one half-life it is
+    still half of it. So the half-life is limited to a share of the images seen (the ramp-up of Karras et al.
+    2022, Elucidating the Design Space of Diffusion-Based Generative Models, in their code): the first update
+    copies the weights, and a short run's average is one of its last steps.
 
-    Running statistics of batch normalisation are averaged like weights, since those of the weights as they
-    are do not fit averaged ones. All other buffers are taken as they are: masks are constant, counts are
-    whole numbers, and a codebook is a moving average already.
+    Running statistics of batch normalisation are averaged like weights, since those of the current weights
+    do not fit averaged ones. All other buffers are copied: masks are constant, counts are integers, and a
+    codebook is a moving average already.
 
     Args:
-        module: whose weights are averaged; it is copied.
-        half_life_images: of the average.
+        module: the module whose weights are averaged; it is copied.
+        half_life_images: half-life of the average, in images.
         images_per_update: images of one step of the module's optimizer.
-        ramp: share of the images seen that the half-life is at most.
+        ramp: maximum of the half-life as a share of the images seen.
 
     Attributes:
         module: the copy with the averaged weights.
-        updates: how many there were; counted here, so that no update waits for the device.
+        updates: number of updates; counted here, so that no update waits for the device.
     """
 
     def __init__(self, module: nn.Module, half_life_images: int, images_per_update: int, ramp: float) -> None:
@@ -43,12 +43,12 @@ class MovingAverage:
 
     @property
     def half_life_images(self) -> float:
-        """The half-life of the coming update: of images that this module's optimizer has seen."""
+        """Returns the half-life of the next update, in images that this module's optimizer has seen."""
         return min(self._half_life_images, self._ramp * self.updates * self._images_per_update)
 
     @property
     def ramps(self) -> bool:
-        """Whether the half-life still grows."""
+        """Returns whether the half-life still grows."""
         return self.half_life_images < self._half_life_images
 
     @torch.no_grad()
@@ -63,11 +63,11 @@ class MovingAverage:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: `updates`, and `weights` under the module's own names."""
+        """Returns the state for a checkpoint: `updates`, and `weights` under the module's own names."""
         return {"updates": self.updates, "weights": self.module.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Loads what `state_dict` returned."""
+        """Restores the state that `state_dict` returned."""
         self.module.load_state_dict(state["weights"])
         self.updates = state["updates"]
 

@@ -1,4 +1,4 @@
-"""The training loop, read top to bottom, and what it writes between two steps."""
+"""The training loop, and the files it writes between two steps."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from genlab.training.stop import Stop
 from genlab.training.trackers import Trackers
 
 _STOP_CHECK_STEPS = 8
-"""How often the processes of a group ask each other whether one of them was told to stop."""
+"""Steps between two checks of a group's processes whether one of them received a signal to stop."""
 
 _PATIENCE = 2
-"""In which logging interval in a row a trouble is said."""
+"""Number of successive log intervals with the same problem after which a warning is printed."""
 
 DRAWN_POINTS = _COVERAGE_SAMPLES = 2500
-"""Samples of a scatter, and those whose modes are counted during training."""
+"""Number of samples of a scatter plot, and of those whose modes are counted during training."""
 
 
 def train(
     state: TrainingState, run: Run | None, trackers: Trackers | None, ruler: Ruler | None, stop: Stop
 ) -> None:
-    """The loop. Between two steps it saves, then evaluates, then samples, each when due.
+    """Trains until the last step; between two steps it saves, evaluates and samples, in this order, when due.
 
-    A run that resumes from a checkpoint does again what comes after the saving, with the same result; so
-    wherever it was cut off, its files end up the same.
+    A resumed run repeats what follows the saving of its checkpoint, with the same result; so its files end up
+    the same wherever it was interrupted.
     """
     trainer, update, clock = state.config.trainer, state.update, state.clock
-    saved_step = update.step if update.step > 0 else None  # a step above 0 came from a checkpoint
+    saved_step = update.step if update.step > 0 else None  # a step above 0 means a checkpoint was loaded
     logged_images, logged_seconds = state.images, clock.seconds
     troubles: dict[str, int] = {}
     with progress_bar(total=update.steps, initial=update.step, unit="step", shown=run is not None) as bar:
@@ -69,7 +69,7 @@ def train(
             clock.start()
             metrics = state.family.step(state.batches, update)
             due = _due(update.step + 1, trainer.log_every) or update.step + 1 == update.steps
-            rates = _learning_rates(state) if due else {}  # those of this step, not of the coming one
+            rates = _learning_rates(state) if due else {}  # those of this step, not of the next one
             update.end_step()
             state.record(metrics)
             means = state.read_window() if due else {}
@@ -93,13 +93,13 @@ def _patience(family: Family) -> Mapping[str, int]:
 def _warn_of(
     found: Mapping[str, str], before: Mapping[str, int], step: int, patience: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Says in one line each what is wrong for the second interval in a row, once until it is over.
+    """Warns of each problem found in successive intervals, in one line and once until it is over.
 
     Args:
-        patience: in which interval in a row what has another number than the second.
+        patience: for some problems, another number of successive intervals than the default 2.
 
     Returns:
-        for how many intervals each has been found.
+        for how many successive intervals each problem has been found.
     """
     counts = {name: before.get(name, 0) + 1 for name in found}
     for name, line in found.items():
@@ -109,9 +109,9 @@ def _warn_of(
 
 
 def _warn_of_validation(state: TrainingState, numbers: Mapping[str, float], finished: bool) -> None:
-    """Says what is wrong in the second validation in a row, or in the last: the first may be early."""
+    """Warns of a problem in two successive validations, or in the last one; the first may be too early."""
     found, before = state.family.validation_warnings(numbers), state.troubles
-    if finished:  # what was not said yet is due now
+    if finished:  # the last chance to warn
         before = {name: max(before.get(name, 0), _PATIENCE - 1) for name in found}
     state.troubles = _warn_of(found, before, state.update.step)
 
@@ -121,7 +121,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def _told_to_stop(stop: Stop, state: TrainingState) -> str | None:
-    """The signal that ends the run after this step, the same on every process of a group."""
+    """Returns the signal that ends the run after this step, the same on every process of a group."""
     if state.group.world == 1:
         return stop.signal_name
     if state.update.step % _STOP_CHECK_STEPS:
@@ -139,7 +139,7 @@ def _save(state: TrainingState, run: Run | None, metrics_bytes: int) -> None:
 def _evaluate_and_sample(
     state: TrainingState, run: Run | None, trackers: Trackers | None, ruler: Ruler | None, finished: bool
 ) -> None:
-    """The validation split's numbers, those of samples, the family's pictures and a sample grid, when due."""
+    """Writes validation metrics, metrics of samples, the family's pictures and a sample grid, when due."""
     trainer, step, family = state.config.trainer, state.update.step, state.family
     if run is None:
         return
@@ -189,7 +189,7 @@ def _evaluate_and_sample(
 
 
 def _draw_samples(state: TrainingState, run: Run, finished: bool) -> Path:
-    """Writes the pictures of a step, and returns where."""
+    """Writes the pictures of a step, and returns their path."""
     family, step = state.family, state.update.step
     path = run.samples / f"step-{step:08d}.png"
     if not family.generates:
@@ -197,7 +197,7 @@ def _draw_samples(state: TrainingState, run: Run, finished: bool) -> Path:
         return path
     n = state.config.trainer.sample_images if family.spec.pictured else DRAWN_POINTS
     labels = row_labels(family, n)
-    if labels is not None:  # whole rows only
+    if labels is not None:  # complete rows only
         labels = labels[: n // family.spec.classes * family.spec.classes]
         n = len(labels)
     samples = draw(family, range(n), state.config.seed, state.group.device, labels)
@@ -210,7 +210,7 @@ def _draw_samples(state: TrainingState, run: Run, finished: bool) -> Path:
 
 
 def _draw_pictures(state: TrainingState, path: Path) -> None:
-    """Of a family without samples: what it makes of images of the validation split."""
+    """Writes reconstructions of validation images, for a family without samples."""
     seed, n = state.config.seed, state.config.trainer.sample_images
     split = "validation" if state.dataset.size("validation") > 0 else "train"
     indices, batch = state.dataset.examples(split, n, seed)
@@ -239,7 +239,7 @@ def _log_line(
 
 
 def _learning_rates(state: TrainingState) -> dict[str, float]:
-    """Those of a step that is done, but not yet counted."""
+    """Returns the learning rates of the last step, which is not counted yet."""
     players = state.family.players
     rates = {player: state.update.learning_rate(player) for player in players}
     if len(players) == 1:

@@ -13,16 +13,16 @@ from genlab.config.run import (
 
 
 def multiplier(schedule: ScheduleConfig, progress: float, after: float) -> float:
-    """What the learning rate is multiplied by.
+    """Returns the factor of the learning rate.
 
     Args:
-        schedule: which curve, with its settings.
-        progress: share of the run that is done, in [0, 1]: steps done / steps of the run.
-        after: the same when the coming step is done too. Warm-up goes by this, so that the first step has a
-            rate: step k of W, counted from 1, has k / W of the whole one.
+        schedule: the kind of schedule, with its settings.
+        progress: completed share of the run, in [0, 1]: steps done / steps of the run.
+        after: the same after the coming step. Warm-up depends on this, so that the first step has a rate
+            above 0: step k of W, counted from 1, has k / W of the full rate.
 
     Returns:
-        a number in [0, 1].
+        a factor in [0, 1].
     """
     match schedule:
         case LinearConfig():

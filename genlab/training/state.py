@@ -1,4 +1,4 @@
-"""Everything that training changes, and how a checkpoint keeps it."""
+"""The complete state of a training run, and its storage in a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genlab.training.update import Update
 
 
 class Clock:
-    """Seconds of training. It stands still while the run is saved, evaluated and sampled."""
+    """A clock of the seconds of training. Paused while the run is saved, evaluated and sampled."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -37,19 +37,19 @@ class Clock:
 
 
 class TrainingState:
-    """The model, its optimizers, the place in the data, the random numbers and the metrics not yet logged.
+    """The model, its optimizers, the position in the data, random numbers and metrics not yet logged.
 
-    Everything follows from the configuration, so two states made of one configuration are equal bit for bit.
+    The configuration determines everything: two states of one configuration are equal bit for bit.
 
     Args:
         config: of the run.
         group: the processes that train together.
-        new: the run begins here; else `restore` follows, and the family takes nothing from another run.
+        new: whether the run begins; otherwise `restore` follows, and the family loads nothing of another run.
 
     Attributes:
-        dataset, family, update, batches: as the configuration says, on the group's device.
+        dataset, family, update, batches: built from the configuration, on the group's device.
         clock: seconds of training so far.
-        troubles: in how many validations in a row, up to the last, each of its warnings was found.
+        troubles: for each warning, in how many successive validations up to the last it was found.
     """
 
     def __init__(self, config: TrainConfig, group: Processes, new: bool = True) -> None:
@@ -70,12 +70,12 @@ class TrainingState:
         self._window: dict[str, list[Tensor]] = {}
         device.seed_training(config.seed, group.rank)
         if config.trainer.compile:
-            torch.compiler.reset()  # a sweep's earlier jobs would count towards the limit of recompilations
+            torch.compiler.reset()  # earlier jobs of a sweep would count towards the limit of recompilations
             self.family.compile_networks()
 
     @property
     def images(self) -> int:
-        """Training images seen, over all processes."""
+        """Returns the number of training images seen, over all processes."""
         return self.batches.index * self.config.trainer.batch_size
 
     def record(self, metrics: Metrics) -> None:
@@ -84,7 +84,7 @@ class TrainingState:
             self._window.setdefault(name, []).append(value)
 
     def read_window(self) -> dict[str, float]:
-        """Means since the last call, over the steps and the processes; waits for the device.
+        """Returns the means since the last call, over steps and processes; waits for the device.
 
         Raises:
             DivergedError: a loss was not finite.
@@ -97,13 +97,13 @@ class TrainingState:
         return dict(zip(names, numbers, strict=True))
 
     def to_checkpoint(self, metrics_bytes: int) -> dict[str, Any]:
-        """A checkpoint's content. Every process of a group calls it, for each has random numbers of its own.
+        """Returns a checkpoint's content. All processes must call it, since each has its own random state.
 
         Args:
             metrics_bytes: length of metrics.jsonl at this step.
 
         Raises:
-            DivergedError: a loss was not finite: such weights are not worth keeping.
+            DivergedError: a loss was not finite, so that the weights are useless.
         """
         self.update.check_finite()
         return {
@@ -120,10 +120,10 @@ class TrainingState:
         }
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Goes back to where a checkpoint was written.
+        """Restores the state of a checkpoint.
 
         Raises:
-            CheckpointError: the dataset's images, or whose codes they are, are not what they were.
+            CheckpointError: the dataset's images, or the model of its codes, have changed.
         """
         spec = from_plain(DataSpec, checkpoint["spec"], "spec")
         if spec.kind == "codes":

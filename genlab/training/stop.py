@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, turned into a flag that the training loop reads between steps."""
+"""Signals that stop a run: they set a flag that the training loop reads between steps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType
 
 from genlab.errors import Interrupted
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, a batch system's end, its warning before the end
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C; a batch system's end; its warning before the end
 
 
 class Stop:
-    """Catches SIGINT, SIGTERM and SIGUSR1 while it is entered.
+    """A context manager that catches SIGINT, SIGTERM and SIGUSR1.
 
     Attributes:
-        signal_name: of the first signal that came, or None.
+        signal_name: the first signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Stop:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for name in _SIGNALS:
                 if hasattr(signal, name):
                     number = getattr(signal, name)
@@ -39,10 +39,10 @@ class Stop:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within it a signal raises Interrupted instead of waiting: for work that can simply be done again.
+        """Makes a signal raise Interrupted at once, for work that can simply be repeated.
 
         Raises:
-            Interrupted: a signal came, now or before.
+            Interrupted: a signal was received, now or before.
         """
         self._raise_at_once = True
         try:
@@ -55,5 +55,5 @@ class Stop:
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.signal_name = self.signal_name or signal.Signals(number).name
         if self._raise_at_once:
-            self._raise_at_once = False  # a second signal must not cut off the saving
+            self._raise_at_once = False  # a second signal must not interrupt the saving
             raise Interrupted(self.signal_name)

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, for those who installed them: they see what metrics.jsonl sees."""
+"""Optional logging of the lines of metrics.jsonl to TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genlab.errors import ConfigError
 
 
 class Trackers:
-    """Passes metric lines on. Empty unless `trainer.tensorboard` or `trainer.wandb` is set.
+    """Receivers of metrics: those of `trainer.tensorboard` and `trainer.wandb` that are on, possibly none.
 
     Raises:
         ConfigError: the extra is not installed.
@@ -36,7 +36,7 @@ class Trackers:
             )
 
     def write(self, values: Mapping[str, float | int]) -> None:
-        """One line of metrics; `step` is among them."""
+        """Forwards one line of metrics; `step` is one of them."""
         step = int(values["step"])
         if self._tensorboard is not None:
             for name, value in values.items():
@@ -45,7 +45,7 @@ class Trackers:
             self._wandb.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Flushes what is still waiting."""
+        """Flushes pending metrics."""
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:
@@ -53,7 +53,7 @@ class Trackers:
 
 
 def check_installed(config: TrainConfig) -> None:
-    """Tells of a missing extra before anything is built or written."""
+    """Refuses a configuration whose optional package is missing, before anything is built or written."""
     if config.trainer.tensorboard:
         _require("torch.utils.tensorboard", "tensorboard")
     if config.trainer.wandb:

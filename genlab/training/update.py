@@ -1,4 +1,4 @@
-"""The mechanics of one optimizer step on one player, the same for every family."""
+"""One optimizer step on one player, with everything that is the same for all families."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Loss = Callable[..., tuple[Tensor, Metrics]]
 
 
 class Update:
-    """`update(player, loss, *batch)`: freeze others, set rate, backward, all-reduce, clip, step, average.
+    """A step `update(player, loss, *batch)`: freeze others, set rate, backward, all-reduce, clip, average.
 
     Args:
         family: on its device, its players not yet compiled (the moving average copies them).
@@ -30,8 +30,8 @@ class Update:
         group: the processes that train together.
 
     Attributes:
-        step: steps of the family's algorithm box completed; see `end_step`.
-        steps: of the whole run.
+        step: number of completed steps of the family's algorithm box; see `end_step`.
+        steps: number of steps of the whole run.
     """
 
     def __init__(self, family: Family, config: TrainConfig, group: Processes) -> None:
@@ -54,11 +54,11 @@ class Update:
         self._unchecked: list[tuple[int, str, Tensor]] = []
 
     def __call__(self, player: str, loss: Loss, *batch: Tensor) -> Metrics:
-        """One optimizer step on one player.
+        """Performs one optimizer step on one player.
 
         Args:
-            player: whose weights are changed; those of the others get no gradient.
-            loss: gives the mean loss over the images it gets, and metrics; called once for each micro-batch.
+            player: the player whose weights are changed; the others get no gradient.
+            loss: returns the mean loss over its images, and metrics; called once for each micro-batch.
             batch: tensors with the images (or latents, or labels) along their first dimension.
 
         Returns:
@@ -90,22 +90,22 @@ class Update:
         self.step += 1
 
     def settings(self, player: str) -> OptimizerConfig:
-        """The settings of a player's optimizer, its own ones laid over the common ones."""
+        """Returns the settings of a player's optimizer: its own ones override the common ones."""
         return self._settings[player]
 
     def learning_rate(self, player: str) -> float:
-        """The rate of the coming step."""
+        """Returns the learning rate of the next step."""
         before = self._schedule_progress(self.step, self.steps)
         after = self._schedule_progress(self.step + 1, self.steps)
-        if after <= before:  # the step is the last before the schedule begins anew
+        if after <= before:  # the step is the last before the schedule starts again
             after = 1.0
         return self._settings[player].lr * multiplier(self.schedule, before, after)
 
     def check_finite(self) -> None:
-        """Reads the losses since the last call, the one time that the host waits for the device.
+        """Checks the losses since the last call; the only place where the host waits for the device.
 
         Raises:
-            DivergedError: one of them is not finite, on any process; names the first step and its player.
+            DivergedError: a loss is not finite, on any process; the message names the first step and player.
         """
         recorded, self._unchecked = self._unchecked, []
         if not recorded:
@@ -119,7 +119,7 @@ class Update:
 
     @contextmanager
     def averaged_weights(self, family: Family) -> Iterator[str]:
-        """Puts the moving averages in the players' places for sampling; yields which weights are used."""
+        """Replaces the players by their moving averages for sampling; yields which weights are used."""
         for player, average in self.averages.items():
             setattr(family, player, average.module)
         try:
@@ -129,15 +129,15 @@ class Update:
                 setattr(family, player, self._modules[player])
 
     def shown_weights(self) -> str:
-        """Says in words which weights sampling and evaluation use."""
+        """Returns a description of the weights that sampling and evaluation use."""
         if not self.averages:
             return "the weights of this step"
-        average = next(iter(self.averages.values()))  # all have the same half-life in the end
+        average = next(iter(self.averages.values()))  # all have the same final half-life
         growing = f" (growing to {self.trainer.ema_half_life_images:,})" if average.ramps else ""
         return f"the weights' moving average, half-life {average.half_life_images:,.0f} images{growing}"
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this machine."""
+        """Returns the state for a checkpoint."""
         return {
             "step": self.step,
             "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
@@ -145,7 +145,7 @@ class Update:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`. An average that the checkpoint lacks starts from the current weights."""
+        """Restores `state`. An average that the checkpoint lacks starts from the current weights."""
         self.step = state["step"]
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(in_groups(state["optimizers"][player], self._modules[player]))
@@ -160,7 +160,7 @@ class Update:
         totals: list[Tensor] = []
         sums: Metrics = {}
         for part in zip(*(tensor.split(size) for tensor in batch), strict=True):
-            share = len(part[0]) / n  # so that an uneven last part counts for its images
+            share = len(part[0]) / n  # so that a smaller last part has the right weight
             total, metrics = self._backward_part(loss, part, share)
             totals.append(total * share)
             for name, value in metrics.items():
@@ -190,7 +190,7 @@ class Update:
 
 
 def player_settings(config: OptimizerConfig, player: str) -> OptimizerConfig:
-    """The optimizer's settings with what `optimizer.players.PLAYER` sets differently."""
+    """Returns the optimizer's settings, overridden by those of `optimizer.players.PLAYER`."""
     own = config.players.get(player)
     plain = {k: v for k, v in to_plain(own).items() if v is not None} if own else {}
     return from_plain(type(config), to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}")
@@ -199,13 +199,13 @@ def player_settings(config: OptimizerConfig, player: str) -> OptimizerConfig:
 def make_optimizer(
     config: OptimizerConfig, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """torch's optimizer of that name, fused into one kernel where torch has one.
+    """Builds torch's optimizer of that name, fused into one kernel where torch supports it.
 
     Args:
-        parameters: or torch's groups of them, with settings of their own.
+        parameters: tensors, or torch's parameter groups with their own settings.
     """
     match config:
-        case AdamConfig():  # AdamWConfig is one too
+        case AdamConfig():  # AdamWConfig is a subclass
             kind = torch.optim.AdamW if isinstance(config, AdamWConfig) else torch.optim.Adam
             betas = (config.betas[0], config.betas[1])
             return kind(parameters, config.lr, betas, config.eps, config.weight_decay, fused=True)

@@ -266,7 +266,7 @@ def test_a_download_is_checked_before_it_takes_its_name(
         files.obtain(config, path, md5, urls)
         assert path.read_bytes() == sent
     else:
-        with pytest.raises(DataError, match="is not the published file"):
+        with pytest.raises(DataError, match="is not the published one"):
             files.obtain(config, path, md5, urls)
         assert not path.exists()
     assert asked == urls

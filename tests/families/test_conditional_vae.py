@@ -316,7 +316,9 @@ def test_one_s_own_pictures_get_the_likeliest_class(run: str, capsys: pytest.Cap
     for k, image in enumerate(to_uint8(images)):
         write_picture(f"mine/{k}.png", image[0].numpy())
     genlab("reconstruct", f"ckpt={run}", "images=mine", "batch_size=2", "seed=1", "run_dir=out")
-    assert "no labels: each image gets the class under which" in capsys.readouterr().err
+    assert (
+        "no labels: each image gets the class with the greatest likelihood bound" in capsys.readouterr().err
+    )
     family = latent_family(load_model(run, "auto", CPU))
     with torch.no_grad():
         labels = family.infer_labels(images, rng=SampleRng(1, range(3), purpose="label"))

@@ -180,7 +180,7 @@ def test_inception_is_torch_fidelity_s(inception_file: str) -> None:
 def test_weights_that_are_none(tmp_path: Path) -> None:
     pytest.importorskip("torch_fidelity")
     (tmp_path / "x.pth").write_text("nothing")
-    for file, reason in (("x.pth", "damaged, or no file of weights"), ("gone.pth", "cannot be read")):
+    for file, reason in (("x.pth", "damaged, or not a file of weights"), ("gone.pth", "cannot be read")):
         with pytest.raises(ConfigError, match=rf"^weights_file=.*{file}: .*{reason}"):
             extractors.make("inception", CPU, weights=str(tmp_path / file))
 

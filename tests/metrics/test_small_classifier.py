@@ -236,7 +236,7 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 32, 32), (2, 784)])
 def test_images_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"wanted \(N, 1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"expected \(N, 1, 28, 28\)"):
         Classifier((1, 28, 28), 10).classify(torch.zeros(shape))
 
 
@@ -249,7 +249,7 @@ def test_modes_are_red_green_blue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert modes.tolist() == [123, 7, 990]
     assert modes.dtype == torch.int64
     for wrong in (images[:, :1], images[0]):
-        with pytest.raises(ValueError, match=r"wanted \(N, 3, H, W\)"):
+        with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\)"):
             stacked_modes(classifier, wrong)
 
 
