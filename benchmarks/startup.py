@@ -4,7 +4,8 @@
 
 Each is a process of its own; the CPU seconds of the quickest of several are printed. A verb's imports are
 those of its module, so that they are the same for a small model and for a large one. The exit code is 1 where
-a verb's imports take more than a third over torch's, or a mistake more than half a second.
+a verb's imports take more than a third over torch's, or a mistake more than a third of torch's alone: half a
+second on a machine that imports torch in 1.5. Ratios, since single figures drift with the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MISTAKES = (
     "sample ckpt=nowhere",
 )
 MOST_ABOVE_TORCH = 1 / 3
-MOST_SECONDS_OF_A_MISTAKE = 0.5
+MOST_OF_A_MISTAKE = 1 / 3
 
 
 def cpu_seconds(code: str, repeats: int) -> float:
@@ -58,8 +59,8 @@ def main() -> int:
     for typed in MISTAKES:
         code = f"from genlab.cli.main import main; main({typed.split()!r})"
         seconds = cpu_seconds(code, repeats)
-        too_slow |= seconds > MOST_SECONDS_OF_A_MISTAKE
-        print(f"{'genlab ' + typed:28} {seconds:.2f} CPU s")
+        too_slow |= seconds > MOST_OF_A_MISTAKE * torch
+        print(f"{'genlab ' + typed:28} {seconds:.2f} CPU s, {seconds / torch:.0%} of torch's")
     return int(too_slow)
 
 
