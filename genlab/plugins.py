@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from genlab import registry
-from genlab.config.schema import to_plain
+from genlab.config.schema import settings_of
 from genlab.errors import ConfigError, UserError
 
 VARIABLE = "GENLAB_MODULES"
@@ -134,16 +134,10 @@ def _generate(folders: list[Path]) -> bool:
 
 def _defaults(group: str, name: str) -> str:
     """Returns a configuration file with the default of every setting, ??? for those without a default."""
-    kind = registry.look_up(registry.FAMILIES if group == "model" else registry.DATASETS, name, group)
-    lines = [f"# {(kind.__doc__ or name).strip().splitlines()[0]}"]
-    for field in dataclasses.fields(kind.Config):
-        value = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-        plain = "???" if value is dataclasses.MISSING else to_plain(value)
-        plain = name if field.name == "name" else plain
+    kind = registry.look_up(registry.kinds(group), name, group)
+    lines = [f"# {(kind.__doc__ or name).strip().splitlines()[0]}", f"name: {name}"]
+    for each in settings_of(kind.Config):
+        plain = "???" if each.default is dataclasses.MISSING else each.default
         inline = yaml.safe_dump(plain, default_flow_style=True, width=10_000).splitlines()[0]
-        text = f"{field.name}: {inline}"
-        note = field.metadata.get("help")
-        lines.append(f"{text} # {note}" if note else text)
+        lines.append(f"{each.key}: {inline}" + (f" # {each.comment}" if each.comment else ""))
     return "\n".join(lines) + "\n"

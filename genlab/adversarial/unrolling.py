@@ -20,7 +20,7 @@ Tensors = dict[str, Tensor]
 """One tensor for each parameter, by its name."""
 
 Moments = dict[str, Tensors]
-"""What an optimizer remembers, by torch's name for it; `step` is a scalar under the name ''."""
+"""The state of an optimizer, by torch's name for it; `step` is a scalar under the name ''."""
 
 _TINY = 1e-30  # the root of a second moment that is 0 has no gradient; too small to change any other
 

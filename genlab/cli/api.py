@@ -10,6 +10,7 @@ from genlab import plugins, registry
 from genlab.cli import words
 from genlab.cli.composing import Job, configs_folder
 from genlab.cli.composing import compose as compose_jobs
+from genlab.cli.main import start_training
 from genlab.errors import ConfigError
 
 
@@ -44,12 +45,8 @@ def train(*typed: str, run_dir: str | os.PathLike[str] | None = None) -> Path:
         UserError: a word is wrong, or the dataset is missing; nothing was written.
         DivergedError: a loss was not finite.
     """
-    from genlab.commands import train as command  # imports torch
-
     job = _job(typed)
-    plain = {key: value for key, value in job.plain.items() if key != "run_dir"}
-    folder = job.run_dir if run_dir is None else os.fspath(run_dir)
-    return command.start(plain, job.overrides, folder, job.recipe)
+    return start_training(job, job.run_dir if run_dir is None else os.fspath(run_dir))
 
 
 def _job(typed: tuple[str, ...]) -> Job:

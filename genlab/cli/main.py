@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from genlab import __version__, plugins, registry
 from genlab.cli import completion, help, words
@@ -88,17 +89,22 @@ def _work(verb: str, jobs: list[Job]) -> int:
     return 0
 
 
+def start_training(job: Job, run_dir: str | None) -> Path:
+    """Trains, and returns the run folder. Reports an error in the configuration before torch is loaded."""
+    plain = {key: value for key, value in job.plain.items() if key != "run_dir"}
+    check_files(registry.parse(plain).dataset)
+    check_unused(run_dir, "train")
+
+    from genlab.commands import train
+
+    return train.start(plain, job.overrides, run_dir, job.recipe)
+
+
 def perform(verb: str, job: Job, run_dir: str | None) -> None:
     """Runs a verb for one job. Imports the verb's module here, since it imports torch."""
     plain = dict(job.plain)
     if verb == "train":
-        plain.pop("run_dir", None)
-        check_files(registry.parse(plain).dataset)  # reports an error before torch is loaded, here and below
-        check_unused(run_dir, verb)
-
-        from genlab.commands import train
-
-        train.start(plain, job.overrides, run_dir, job.recipe)
+        start_training(job, run_dir)
     elif verb == "resume":
         run = str(plain.pop("run"))
         registry.parse(plain)

@@ -1,4 +1,4 @@
-"""What all models p(x, z) of images with latents z share, with their encoders of posteriors."""
+"""The base of models p(x, z) of images with latents z, with their encoders of posteriors."""
 
 from __future__ import annotations
 

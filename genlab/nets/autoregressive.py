@@ -1,4 +1,4 @@
-"""What all autoregressive networks have in common: whole images at once, or one pixel after the other."""
+"""The base of autoregressive networks: whole images at once, or one pixel after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CODE_FEATURES = 32
 
 
 class PixelSpec(NamedTuple):
-    """What an autoregressive network is told of the images and of a pixel's distribution.
+    """The images of an autoregressive network, and its distribution of a pixel.
 
     shape: (C, H, W) of the images.
     parameters: numbers that the distribution of a pixel takes, P.
@@ -130,7 +130,7 @@ class PixelNet(nn.Module):
         raise NotImplementedError
 
     def row(self, scan: Scan, above: Tensor) -> None:
-        """What a row stream sees of the row above, (B, W, inputs), 0 above the first."""
+        """Returns what a row stream sees of the row above, (B, W, inputs), 0 above the first."""
 
     def pixel(self, scan: Scan, x: Tensor, again: bool) -> Tensor:
         """Returns parameters (B, P) at the scan's position, of which x, (B, inputs), is known."""

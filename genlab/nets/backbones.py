@@ -1,4 +1,4 @@
-"""What generators and discriminators are made of: fully connected, DCGAN's, and residual backbones."""
+"""Parts of generators and discriminators: fully connected, DCGAN's, and residual backbones."""
 
 from __future__ import annotations
 

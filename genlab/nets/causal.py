@@ -294,7 +294,7 @@ class CausalConv(nn.Module):
 
 
 class _Lines:
-    """What a `CausalConv` keeps in a scan: the rows above, its own row, and what it has seen above."""
+    """The state of a `CausalConv` in a scan: the rows above, its own row, and the sum over rows above."""
 
     def __init__(self, layer: CausalConv, scan: Scan) -> None:
         conv, weight = layer.conv, layer.weight

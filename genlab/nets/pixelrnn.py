@@ -93,7 +93,7 @@ class RowLSTMLayer(MaskedLayer):
 
 
 class _RowStates:
-    """What a `RowLSTMLayer` keeps in a scan.
+    """The state of a `RowLSTMLayer` in a scan.
 
     line: (B, reach + W, 2 * width), its inputs in the row.
     states: (B, W, 2 * width), hidden and cell states of the row.
@@ -231,7 +231,7 @@ class DiagonalBiLSTMLayer(MaskedLayer):
 
 
 class _Diagonals:
-    """What all L layers of a `DiagonalBiLSTMNetwork` keep in a scan.
+    """The state of all L layers of a `DiagonalBiLSTMNetwork` in a scan.
 
     The right-to-left states of a row are computed when the next one begins, of all layers at once.
 

@@ -62,7 +62,7 @@ class GatedResidual(nn.Module):
 
 
 class Memory(NamedTuple):
-    """What an `Attention` keeps of the pixels of a scan; 0 where there is none yet.
+    """The state of an `Attention` in a scan: what it keeps of the pixels; 0 where there is none yet.
 
     keys: (B * heads, key_width, H * W): as wide products of a vector and a matrix want them.
     values: (B * heads, H * W, value_width).

@@ -108,12 +108,14 @@ def read_picture(path: Path, key: str, channels: int, background: str = "white")
 
 def to_levels(pictures: Tensor, levels: int) -> Tensor:
     """Returns 8-bit images (N, C, H, W) in [0, 1], rounded to the nearest of `levels` levels; for two levels
-    this is a threshold at 1/2."""
-    if levels == 2:
-        log.info("the model's images are binary: pictures are thresholded at 1/2")
-    elif levels < 256:
-        log.info("the model's images have %d levels: pictures are rounded to the nearest", levels)
-    return (pictures / 255 * (levels - 1)).round() / (levels - 1)
+    this is a threshold at 1/2. Logs it where that changes more than the rounding to 8 bits does."""
+    rounded = (pictures / 255 * (levels - 1)).round() / (levels - 1)
+    if (rounded - pictures / 255).abs().max() > 1 / 255:
+        if levels == 2:
+            log.info("the model's images are binary: pictures are thresholded at 1/2")
+        else:
+            log.info("the model's images have %d levels: pictures are rounded to the nearest", levels)
+    return rounded
 
 
 def size_of(picture: Tensor) -> str:
