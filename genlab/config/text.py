@@ -33,7 +33,11 @@ def read_yaml(path: Path, named: str | None = None) -> Any:
     text = read_text(path, named)
     try:
         return yaml.load(text, Loader=_Parser)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date or number that cannot be
+    except (
+        yaml.YAMLError,
+        ValueError,
+        OverflowError,
+    ) as error:  # ValueError: a date or number that cannot be
         raise ConfigError(f"{named}: not valid YAML ({_reason(error)}); correct it") from None
 
 
@@ -49,7 +53,9 @@ def read_text(path: Path, named: str) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{named}: is no file; give a file of settings")
         if status.st_size > LARGEST_BYTES:
-            raise ConfigError(f"{named}: too large for a file of settings ({status.st_size} bytes); shorten it")
+            raise ConfigError(
+                f"{named}: too large for a file of settings ({status.st_size} bytes); shorten it"
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
