@@ -201,9 +201,9 @@ def kinds(group: str) -> Mapping[str, Entry]:
 
 
 def own_names(key: str) -> list[str]:
-    """Returns the names of key "model" or "dataset" that are registered by plug-ins."""
+    """Returns the names of a key, "model" or "dataset", that are registered by plug-ins."""
     read_entry_points()
-    return sorted(_POLYMORPHIC[key].keys() - _SHIPPED[key])
+    return sorted(_POLYMORPHIC[key].keys() - _SHIPPED.get(key, _POLYMORPHIC[key].keys()))
 
 
 @functools.cache

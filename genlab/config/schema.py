@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from genlab.config.renamed import RENAMED
+from genlab.config.renamed import RENAMED, SYNONYMS
 from genlab.errors import ConfigError
 
 T = TypeVar("T")
@@ -124,13 +124,27 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+_MOST_CHOICES = 200  # characters
+
+
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Returns `; did you mean X?` for a mistyped word, or all choices if none is similar."""
+    """Returns `; did you mean X?` for a mistyped word or one of another project, else the choices."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    lower = {name.lower(): name for name in known}
+    meant = [name for name in SYNONYMS.get(word.lower().replace("-", "_"), ()) if name in known]
+    near = meant or [
+        lower[name] for name in difflib.get_close_matches(word.lower()[:100], lower, n=1, cutoff=0.6)
+    ]
     if near:
-        return f"; did you mean {prefix}{near[0]}?"
-    return f"; choices: {', '.join(sorted(known))}" if known else ""
+        return f"; did you mean {' or '.join(prefix + name for name in near)}?"
+    if not known:
+        return ""
+    shown, count = "", 0
+    for count, name in enumerate(sorted(known)):
+        if len(shown) + len(name) > _MOST_CHOICES:
+            return f"; choices: {shown}, ... ({len(known)} in all)"
+        shown += f", {name}" if count else name
+    return f"; choices: {shown}"
 
 
 def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
