@@ -14,7 +14,7 @@ from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
 from genlab.log import log, log_to_console
 from genlab.report.pictures import save_grid, write_samples
-from genlab.runs import checkpoint
+from genlab.runs import checkpoint, content
 from genlab.runs.folder import Run, create_folder
 from genlab.trained.ruler import Ruler, ruler_of_run
 from genlab.training import loop
@@ -76,7 +76,8 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
     log_to_console()
     path, saved = Path(run), None
     if checkpoint.list_checkpoints(path / "checkpoints"):
-        found, saved = checkpoint.find(path)
+        found, whole = checkpoint.find(path, content.read_to_resume)
+        saved = whole.state
         log.info("resuming from %s", found)
         plain = plain or saved["config"]
     if plain is None:
