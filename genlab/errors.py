@@ -31,6 +31,10 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, not written by genlab or of a newer format."""
 
 
+class TooLargeError(UserError):
+    """A request that needs more memory than there is."""
+
+
 class StorageError(UserError):
     """A file that could not be written: a full disk, a read-only folder."""
 

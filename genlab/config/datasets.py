@@ -9,6 +9,15 @@ from typing import Literal
 from genlab.config.schema import setting
 from genlab.errors import CheckpointError, ConfigError, DataError
 
+MOST_IMAGES = 1_000_000_000
+"""Largest number of images that are held out or trained on."""
+
+MOST_DRAWN = 10_000_000
+"""Largest number of training images, or points, of a dataset that draws them."""
+
+MOST_SIDE = 4096
+"""Largest side of images, in pixels."""
+
 
 def colour_of(background: str) -> tuple[int, ...]:
     """Returns red, green and blue, 0 to 255, of a named colour.
@@ -43,11 +52,16 @@ class DatasetConfig:
     )
     dequantize: bool = setting(False, help="add noise uniform over one level")
     flip: bool = setting(False, help="mirror half of the training images, left to right")
-    size: int | None = setting(None, at_least=1, help="resize to size x size pixels; null keeps 28x28")
+    size: int | None = setting(
+        None, at_least=1, at_most=MOST_SIDE, help="resize to size x size pixels; null keeps 28x28"
+    )
     channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps grey")
-    memory_limit_gib: float = setting(4.0, at_least=0, help="a larger set is streamed")
+    memory_limit_gib: float = setting(4.0, at_least=0, at_most=1_000_000, help="a larger set is streamed")
     training_images: int | None = setting(
-        None, at_least=1, help="train on so many of the training images, the same at every run; null for all"
+        None,
+        at_least=1,
+        at_most=MOST_IMAGES,
+        help="train on so many of the training images, the same at every run; null for all",
     )
 
     def __post_init__(self) -> None:
@@ -66,7 +80,9 @@ class DownloadedConfig(DatasetConfig):
         None, help="folder of the files; null: the variable GENLAB_DATA, else ~/.cache/genlab/data"
     )
     download: bool = setting(True, help="fetch what is missing")
-    validation_images: int = setting(5000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        5000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +93,7 @@ class DigitsConfig(DatasetConfig):
     validation_images: int = setting(
         100,
         at_least=0,
+        at_most=MOST_IMAGES,
         help=("held out from the end of the 1297 training images; the last 500 digits are the test split"),
     )
 
@@ -86,7 +103,9 @@ class EmojiConfig(DatasetConfig):
     """Pictures of Google's font Noto Color Emoji."""
 
     name: Literal["emoji"] = setting("emoji")  # type: ignore[assignment]
-    size: int | None = setting(32, at_least=1, help="side in pixels; null keeps 64, the stored size")
+    size: int | None = setting(
+        32, at_least=1, at_most=MOST_SIDE, help="side in pixels; null keeps 64, the stored size"
+    )
     skin_tones: bool = setting(True, help="false leaves out the variants in five skin tones")
     background: str = setting(
         "white", help="behind them: white, black, grey, another colour's name or '#rrggbb'"
@@ -102,7 +121,9 @@ class MNISTConfig(DownloadedConfig):
     """Handwritten digits (LeCun et al. 1998)."""
 
     name: Literal["mnist"] = setting("mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +131,9 @@ class FashionMNISTConfig(DownloadedConfig):
     """Articles of clothing (Xiao et al. 2017)."""
 
     name: Literal["fashion_mnist"] = setting("fashion_mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +141,9 @@ class KMNISTConfig(DownloadedConfig):
     """Cursive Japanese characters (Clanuwat et al. 2018)."""
 
     name: Literal["kmnist"] = setting("kmnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +154,9 @@ class EMNISTConfig(DownloadedConfig):
     split: Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"] = setting(
         "balanced", help="balanced, byclass, bymerge, letters, digits or mnist"
     )
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +181,14 @@ class StackedMNISTConfig(DownloadedConfig):
     validation_images: int = setting(
         10000,
         at_least=0,
+        at_most=MOST_IMAGES,
         help="digits held out from the end of MNIST's training images, for the validation split",
     )
     images: int = setting(
-        128000, at_least=1, help="training images, of three digits each; 26,000 for validation and for test"
+        128000,
+        at_least=1,
+        at_most=MOST_DRAWN,
+        help="training images, of three digits each; 26,000 for validation and for test",
     )
 
     def __post_init__(self) -> None:
@@ -195,6 +226,7 @@ class ShapesConfig(DatasetConfig):
     images: int = setting(
         20_000,
         at_least=1,
+        at_most=MOST_DRAWN,
         help="training images; 5,000 others are the validation split, and 10,000 the test split",
     )
 
@@ -213,7 +245,9 @@ class FolderConfig(DatasetConfig):
 
     name: Literal["folder"] = setting("folder")  # type: ignore[assignment]
     path: str = setting(help="the folder")
-    size: int = setting(32, at_least=1, help="side of the middle square of each picture, resized")  # type: ignore[assignment]
+    size: int = setting(
+        32, at_least=1, at_most=MOST_SIDE, help="side of the middle square of each picture, resized"
+    )  # type: ignore[assignment]
     channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
     background: str = setting(
         "white", help="behind transparent pictures: white, black, grey, another colour's name or '#rrggbb'"
@@ -224,7 +258,7 @@ class FolderConfig(DatasetConfig):
     validation_share: float = setting(0.05, at_least=0, below=1, help="share of the pictures")
     test_share: float = setting(0.1, at_least=0, below=1, help="share of the pictures")
     workers: int | None = setting(
-        None, at_least=0, help="processes that read pictures; null: one a core, up to 8"
+        None, at_least=0, at_most=256, help="processes that read pictures; null: one a core, up to 8"
     )
 
     def __post_init__(self) -> None:
@@ -271,7 +305,10 @@ class PointsConfig:
 
     name: str = setting()
     points: int = setting(
-        100_000, at_least=1, help="for training; 5,000 and 10,000 others are for validation and test"
+        100_000,
+        at_least=1,
+        at_most=MOST_DRAWN,
+        help="for training; 5,000 and 10,000 others are for validation and test",
     )
     sigma: float = setting(0.05, above=0, help="standard deviation of each component")
 
@@ -282,7 +319,7 @@ class RingConfig(PointsConfig):
 
     name: Literal["ring"] = setting("ring")  # type: ignore[assignment]
     sigma: float = setting(0.02, above=0, help="standard deviation of each component")
-    modes: int = setting(8, at_least=1, help="normal distributions on the circle")
+    modes: int = setting(8, at_least=1, at_most=10_000, help="normal distributions on the circle")
     radius: float = setting(2.0, above=0, help="of the circle")
 
 
@@ -291,7 +328,7 @@ class GridConfig(PointsConfig):
     """Normal distributions on a square grid around 0 (Lin et al. 2018, section 4.1: -4, -2, 0, 2, 4)."""
 
     name: Literal["grid"] = setting("grid")  # type: ignore[assignment]
-    side: int = setting(5, at_least=1, help="modes of a row")
+    side: int = setting(5, at_least=1, at_most=100, help="modes of a row")
     spacing: float = setting(2.0, above=0, help="between neighbouring modes")
 
 
