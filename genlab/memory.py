@@ -62,9 +62,6 @@ def check_fits(needed: float, given: str, what: str, remedy: str, memory: int | 
 def memory_errors(given: str, remedy: str) -> Iterator[None]:
     """Turns an allocation that fails, on any device, into one line.
 
-    On Linux without a GPU the memory of the process is limited meanwhile to what is free, so that an
-    allocation fails; otherwise the system would end a process that uses more than there is.
-
     Args:
         given: the setting to which the request is due, and its value.
         remedy: what to do, in words.
@@ -73,8 +70,7 @@ def memory_errors(given: str, remedy: str) -> Iterator[None]:
         TooLargeError: an allocation failed; the message says how much was asked for.
     """
     try:
-        with _limited_to_free():
-            yield
+        yield
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _ALLOCATION.search(str(error)):
             raise
@@ -85,7 +81,11 @@ def memory_errors(given: str, remedy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _limited_to_free() -> Iterator[None]:
+def limited_memory() -> Iterator[None]:
+    """Limits the memory of this process to what is free, on Linux without a GPU, so that an allocation fails.
+
+    Otherwise the system would end a process that uses more than there is.
+    """
     free = _free()
     if free is None:
         yield

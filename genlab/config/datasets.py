@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from genlab.config.schema import setting
 from genlab.errors import CheckpointError, ConfigError, DataError
@@ -263,6 +264,7 @@ class FolderConfig(DatasetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_path(self.path)
         colour_of(self.background)
         if self.validation_share + self.test_share >= 1:
             raise ConfigError(
@@ -292,6 +294,7 @@ class NpzConfig(DatasetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_path(self.path)
         if self.validation_share + self.test_share >= 1:
             raise ConfigError(
                 f"dataset.test_share={self.test_share}: nothing is left to train on beside "
@@ -371,22 +374,45 @@ class CodesConfig:
     root: str | None = setting(None, help="folder of its images' files; null: where they were")
     path: str | None = setting(None, help="likewise, of dataset=npz and dataset=folder")
 
+    def __post_init__(self) -> None:
+        _check_path(self.ckpt, "ckpt")
 
-def check_files(config: object) -> None:
+
+FILES = (DownloadedConfig, BinarizedMNISTConfig, FolderConfig, NpzConfig, CodesConfig)
+"""The settings of the datasets that are read from files."""
+
+
+def check_files(config: object, stored_in: object = None) -> None:
     """Refuses a dataset of files that a user names, if they do not exist.
 
     Args:
         config: the settings of any dataset; those without such files pass.
+        stored_in: the run or checkpoint that the settings come from; None if the user typed them.
 
     Raises:
         UserError: the folder, file or checkpoint does not exist.
     """
-    if isinstance(config, FolderConfig) and not Path(config.path).expanduser().is_dir():
-        raise DataError(f"dataset.path={config.path}: no such folder")
-    if isinstance(config, NpzConfig) and not Path(config.path).expanduser().is_file():
-        raise DataError(f"dataset.path={config.path}: no such file")
-    if isinstance(config, CodesConfig) and not Path(config.ckpt).exists():
+    moved = "" if stored_in is None else f"; {stored_in} says so: if it was moved, add dataset.path=NEW"
+    if isinstance(config, FolderConfig) and not os.path.isdir(os.path.expanduser(config.path)):
+        raise DataError(f"dataset.path={config.path}: no such folder{moved}")
+    if isinstance(config, NpzConfig) and not os.path.isfile(os.path.expanduser(config.path)):
+        raise DataError(f"dataset.path={config.path}: no such file{moved}")
+    if isinstance(config, CodesConfig) and not os.path.exists(os.path.expanduser(config.ckpt)):
         raise CheckpointError(  # perhaps it was moved, and the user did not type this path
             f"dataset.ckpt={config.ckpt}: no such run folder or checkpoint file; give the vqvae's "
             "new location by dataset.ckpt=RUN"
         )
+
+
+def with_absolute_paths(config: Any) -> Any:
+    """Returns the settings of a dataset with absolute paths, so that a run can go on from any folder."""
+    if not isinstance(config, FILES):
+        return config
+    given = {key: getattr(config, key, None) for key in ("root", "path", "ckpt")}
+    paths = {key: os.path.abspath(os.path.expanduser(path)) for key, path in given.items() if path}
+    return dataclasses.replace(config, **paths)
+
+
+def _check_path(path: str, key: str = "path") -> None:
+    if not path.strip():
+        raise ConfigError(f"dataset.{key}={path}: empty; give the files, e.g. dataset.{key}=my_{key}")

@@ -237,6 +237,10 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
             value = float(value)  # YAML 1.1 reads 1e-3 as a string
     elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
+    if isinstance(value, str) and not value.isascii():
+        readable = value.encode("utf-8", "backslashreplace").decode()
+        if readable != value:  # it has bytes of a file's name that are no text
+            raise ConfigError(f"{key}={readable}: has bytes that are not UTF-8; rename it")
     if type(value) is not kind:
         raise ConfigError(f"{key}={show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
     if isinstance(value, float) and not math.isfinite(value):

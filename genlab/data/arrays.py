@@ -141,14 +141,15 @@ class ArrayFile:
             )
         try:
             content = np.empty(header.bytes, np.uint8)
-            view, place = memoryview(content), 0
+            place = 0
             with zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as member:
                 member.read(header.start)
                 while place < header.bytes:
-                    read = member.readinto(view[place : place + _CHUNK_BYTES])
-                    if not read:
+                    part = member.read(min(_CHUNK_BYTES, header.bytes - place))
+                    if not part:
                         raise EOFError
-                    place += read
+                    content[place : place + len(part)] = np.frombuffer(part, np.uint8)
+                    place += len(part)
                 if member.read(1):  # at the member's end zipfile compares its checksum
                     raise EOFError
             order = "F" if header.fortran else "C"

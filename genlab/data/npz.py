@@ -116,7 +116,9 @@ class _File:
 
         def named(images: Iterable[str], labels: Iterable[str]) -> tuple[str, str | None] | None:
             found = next((known[name] for name in images if name in known), None)
-            return found and (found, next((known[name] for name in labels if name in known), None))
+            if found is None:
+                return None
+            return found, next((known[name] for name in labels if name in known), None)
 
         arrays: dict[str, tuple[str, str | None]] = {}
         for split, words in _WORDS.items():

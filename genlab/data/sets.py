@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genlab.data.arrays import ArrayFile, listed, to_tensor
 from genlab.data.dataset import Dataset, convert
-from genlab.data.folder import find_pictures, open_picture, read_picture
+from genlab.data.folder import find_pictures
+from genlab.data.pictures import channels_and_size, open_picture, read_picture
 from genlab.data.scale import remedy_for, warn_if_dark
 from genlab.data.spec import DataSpec
 from genlab.data.subsets import subset
 from genlab.errors import DataError
+from genlab.files import printable
 from genlab.log import log
 
 _SEED = 0
 """The seed of a dataset's random numbers: a binarisation is the same in every comparison."""
-
-
-_GREY = ("1", "L", "LA", "I", "I;16")
-"""Pillow's names of grey image modes."""
 
 
 class PictureSet(NamedTuple):
@@ -94,10 +92,10 @@ def set_at(
     Raises:
         DataError: it does not exist, has no images, or one cannot be read.
     """
-    path = Path(where).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(where))
+    if where and os.path.isdir(path):
         levels = _of_folder(path, where, key, shape, limit, background, resampling)
-    elif path.is_file() and path.suffix == ".npz":
+    elif os.path.isfile(path) and path.suffix == ".npz":
         levels = _of_npz(path, where, key)
         levels = levels[subset(len(levels), limit)]
     else:
@@ -132,8 +130,7 @@ def _of_folder(
     for name in names:
         try:
             if shape is None:  # the first image determines the shape
-                with Image.open(path / name) as first:
-                    shape = 1 if first.mode in _GREY else 3, first.height, first.width
+                shape = channels_and_size(path / name)
             channels, height, width = shape
             picture = np.asarray(open_picture(path / name, channels, background))
             if picture.shape[:2] != (height, width):
@@ -143,8 +140,9 @@ def _of_folder(
                 fitted = read_picture(path / name, height, channels, background, resampling)
                 picture = fitted.transpose(1, 2, 0)
         except Exception as error:  # a broken file can cause any exception
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{key}={where}: {name} cannot be used ({reason}); remove it") from error
+            reason = printable(" ".join(str(error).split()) or type(error).__name__)
+            line = f"{key}={where}: {printable(name)} cannot be used ({reason}); remove it"
+            raise DataError(line) from error
         images.append(torch.from_numpy(picture.copy()).view(height, width, channels).permute(2, 0, 1))
     if changed:
         size = _size(images[0].shape)

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from genlab import registry
+from genlab import device, registry
+from genlab.config.datasets import check_files
 from genlab.config.run import TrainConfig
 from genlab.config.schema import from_plain, suggest, to_plain
 from genlab.data.dataset import Dataset
@@ -75,7 +76,7 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> LoadedMod
         registry.check_known(key, state["config"].get(key), path)
     config = registry.train_config(state["config"])
     spec = from_plain(DataSpec, state["spec"], "spec")
-    family = registry.family(config.model, spec)
+    family = registry.family(config.model, spec, memory=device.memory_of(torch_device))
     averages = state["averages"]
     if weights == "average" and not averages:
         raise CheckpointError(f"weights=average: {path} has no moving average; use weights=raw")
@@ -103,6 +104,7 @@ def dataset_of(model: LoadedModel, changes: Mapping[str, Any], split: str) -> Da
         DataError: its images have changed, or the split has none.
     """
     config = relocated(model.config.dataset, changes)
+    check_files(config, None if "path" in changes else model.path)
     dataset = registry.dataset(config)
     if model.spec.kind == "codes":
         check_codes_of(config.ckpt, dataset.spec.codes_of, model.spec.codes_of)
