@@ -51,6 +51,24 @@ class Interrupted(BaseException):
     exit_code = EXIT_INTERRUPTED
 
 
+_LONGEST_WORD, _LONGEST_LINE = 160, 500
+
+
+def one_line(text: object) -> str:
+    """Returns a message as one printable line of bounded length.
+
+    Words of a file or a command may be of any length and contain escapes that change a terminal.
+    """
+    printable = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(text))
+    words = [_shortened(word, _LONGEST_WORD) for word in printable.split(" ")]
+    return _shortened(" ".join(words).strip(), _LONGEST_LINE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Returns a text with its middle left out, if it is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 41]}...{text[-38:]}"
+
+
 @contextlib.contextmanager
 def storage_errors(where: Path) -> Iterator[None]:
     """Turns the error of a full disk or a read-only folder into one line."""

@@ -16,7 +16,7 @@ from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
 from genlab.config.datasets import check_files
 from genlab.config.schema import from_plain, suggest
-from genlab.errors import ConfigError, Interrupted, UserError
+from genlab.errors import ConfigError, Interrupted, UserError, one_line
 from genlab.runs.folder import check_there, check_unused
 
 
@@ -39,7 +39,7 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
     except (UserError, Interrupted) as error:
         if os.environ.get("GENLAB_TRACEBACK") == "1":
             traceback.print_exc()
-        line = " ".join(str(error).split("\n"))
+        line = one_line(error)
         code = error.exit_code
     except KeyboardInterrupt:
         line, code = "interrupted", 130
@@ -48,7 +48,7 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
         return 141, "its output was closed"
     except Exception as error:
         traceback.print_exc()
-        line, code = f"{type(error).__name__}: {error}".split("\n")[0], 1
+        line, code = one_line(f"{type(error).__name__}: {error}"), 1
     print(f"genlab: {line}", file=sys.stderr)
     return code, line
 

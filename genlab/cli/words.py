@@ -5,31 +5,31 @@ This module imports neither torch nor hydra, so that an error in a word is repor
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genlab import plugins
 from genlab.cli.verbs import VERBS
 from genlab.config.renamed import with_present_names
-from genlab.config.schema import suggest
+from genlab.config.schema import show, suggest
+from genlab.config.text import read_yaml
 from genlab.errors import ConfigError
 
 _SHORT = {
-    "-h": "--help", "-m": "--multirun", "-r": "--run", "-sc": "--shell-completion", "-c": "--cfg",
+    "-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-c": "--cfg",
     "-p": "--package", "-i": "--info", "-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path",
 }  # fmt: skip
-_SWITCHES = ("--help", "--version", "--multirun", "--run", "--resolve", "--hydra-help", "--shell-completion")
+_SWITCHES = ("--help", "--version", "--multirun", "--resolve", "--shell-completion")
 _WITH_VALUE = (
     "--cfg", "--package", "--info", "--config-dir", "--config-name", "--config-path", "--module",
 )  # fmt: skip
 _CHOICES = {
-    "--cfg": ("job", "hydra", "all"),
-    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--cfg": ("job",),
+    "--info": ("defaults",),
 }
 FLAGS = (*_SWITCHES, *_WITH_VALUE)
 
@@ -40,18 +40,13 @@ class Command:
 
     Attributes:
         verb: the first word that is neither a flag nor key=value; None if there is none.
-        flags: Hydra's flags by their long names; True for a switch, otherwise the value.
+        flags: the flags by their long names; True for a switch, otherwise the value.
         words: all other words, in order and as typed.
     """
 
     verb: str | None = None
     flags: dict[str, str | bool] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
-
-    def hydra_flags(self, *but: str) -> list[str]:
-        """Returns the flags for Hydra as words, without those in `but` and without `--module`."""
-        kept = {name: value for name, value in self.flags.items() if name not in (*but, "--module")}
-        return [name if value is True else f"{name}={value}" for name, value in kept.items()]
 
     @property
     def modules(self) -> str | None:
@@ -91,7 +86,7 @@ def sort(argv: list[str]) -> Command:
             command.flags[name] = found
         else:
             raise ConfigError(f"{word}: no such flag{suggest(name, FLAGS)}")
-    ways = [name for name in ("--run", "--multirun", "--cfg", "--info") if name in command.flags]
+    ways = [name for name in ("--multirun", "--cfg", "--info") if name in command.flags]
     if len(ways) > 1:
         raise ConfigError(f"{ways[0]}: cannot be combined with {ways[1]}; leave one out")
     if "--resolve" in command.flags and "--cfg" not in command.flags:
@@ -102,7 +97,7 @@ def sort(argv: list[str]) -> Command:
 def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
     choices = _CHOICES.get(name)
     if value is None and name == "--info":  # the only flag whose value is optional
-        value = rest.pop(0) if rest and choices and rest[0] in choices else "all"
+        value = rest.pop(0) if rest and choices and rest[0] in choices else "defaults"
     elif value is None:
         if not rest:
             raise ConfigError(f"{name}: needs a value{suggest('', choices or ())}")
@@ -117,24 +112,13 @@ def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
 
 
 def config_folders(command: Command, shipped: Path) -> list[Path]:
-    """Returns the folders of configurations: the shipped ones, those of plug-ins, then the user's own.
+    """Returns the folders of configurations: the user's own, those of plug-ins, and the shipped one last.
 
-    Raises:
-        ConfigError: a file of the user's has a shipped one's name, so that Hydra would ignore it.
+    A file of an earlier folder is used in place of one of the same name in a later folder.
     """
     main = Path(str(command.flags.get("--config-path", shipped)))
     own = [Path(str(command.flags["--config-dir"]))] if "--config-dir" in command.flags else []
-    folders = [main, *plugins.config_folders([main, *own]), *own]
-    for folder in folders[1:]:
-        for file in sorted(folder.rglob("*.yaml")):
-            if folder != main and (main / file.relative_to(folder)).is_file():
-                raise ConfigError(f"{file}: a shipped file of this name takes precedence; rename yours")
-    return folders
-
-
-def plugin_folders(command: Command, folders: list[Path]) -> list[Path]:
-    """Returns those of `config_folders` that Hydra does not know from the flags."""
-    return [folder for folder in folders[1:] if str(folder) != command.flags.get("--config-dir")]
+    return [*own, *plugins.config_folders([*own, main]), main]
 
 
 def options(folders: list[Path], group: str) -> dict[str, Path]:
@@ -162,6 +146,52 @@ def bare_keys(verb: str, folders: list[Path]) -> list[str]:
     return VERBS[verb].keys
 
 
+def names_hydra(key: str) -> bool:
+    """Returns whether a key, group or package names a setting of Hydra's own."""
+    return re.search(r"(?<![\w\-])hydra(?![\w\-])", key) is not None
+
+
+_INSTEAD_OF_HYDRA = {
+    "run.dir": "run_dir=PATH chooses the folder",
+    "sweep.dir": "run_dir=PATH chooses the folder",
+    "sweep.subdir": "run_dir=PATH chooses the folder",
+    "mode": "add -m for a sweep, or write sweep: {seed: [0, 1]} in its file",
+    "sweeper": "write sweep: {seed: [0, 1]} in its file",
+    "searchpath": "--config-dir PATH adds a folder",
+    "launcher": "a sweep runs its jobs one after another; leave it out",
+}
+
+
+def hydra_answer(typed: str) -> str:
+    """Returns the line that answers a setting of Hydra's own."""
+    rest = re.split(r"(?<![\w\-])hydra(?![\w\-])[./]?", typed)[-1].replace("/", ".")
+    instead = [text for key, text in _INSTEAD_OF_HYDRA.items() if rest.startswith(key)]
+    return f"{typed}: genlab takes no settings of Hydra's own; {instead[0] if instead else 'leave it out'}"
+
+
+def swept_values(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the keys of a file's `sweep` and their values, as typed: `model.latent` and `2,4,8`.
+
+    Args:
+        plain: keys with lists of values, or with values separated by commas; groups may be nested.
+        prefix: the groups outside.
+    """
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            yield from swept_values(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ",".join(map(_quoted, value))
+        else:
+            yield f"{prefix}{key}", show(value)
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[\w.\-/]+", value) is None:
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return f"[{','.join(map(_quoted, value))}]" if isinstance(value, list | tuple) else show(value)
+
+
 _OPTIONAL_GROUPS = ("recipe", "experiment", "sweep")
 _WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
@@ -185,12 +215,17 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             known = bare_keys(verb, folders)
             hint = f"; did you mean {key}=...?" if key in known else suggest(key, known) if key else ""
             raise ConfigError(f"{word}: expected key=value, without blanks around the ={hint}")
-        plain_key = re.fullmatch(r"[\w.\-]+", key) is not None and not key.startswith("hydra.")
+        if names_hydra(key):
+            raise ConfigError(hydra_answer(word))
+        _check_extent(word)
+        if key in path_keys(verb):
+            _check_path(key, value)
+        if key.startswith("sweep."):
+            raise ConfigError(f"{word}: type {word.removeprefix('sweep.')} and -m instead")
+        plain_key = re.fullmatch(r"[\w.\-]+", key) is not None
         if prefix is None and plain_key and "." in key:
             ready[f"++{word}"] = word
             continue
-        if key.startswith("hydra/launcher"):
-            raise ConfigError(f"{word}: a sweep runs its jobs one after another; leave it out")
         if prefix is None and plain_key and "--config-name" not in command.flags:
             _check_bare(verb, word, key, value, folders)
         if verb == "train" and prefix is None and key in _OPTIONAL_GROUPS and value in ("null", "none"):
@@ -202,6 +237,42 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             continue
         ready[word] = word
     return ready
+
+
+_LONGEST_WORD = 100_000
+_DEEPEST_BRACKETS = 50
+
+
+def _check_extent(word: str) -> None:
+    """Refuses a word whose length or nesting Hydra's grammar, which is recursive, could not bear."""
+    if len(word) > _LONGEST_WORD:
+        raise ConfigError(f"{word[:40]}...: {len(word)} characters; give at most {_LONGEST_WORD}")
+    depth = 0
+    for character in word:
+        depth += (character in "[{(") - (character in "]})")
+        if depth > _DEEPEST_BRACKETS:
+            raise ConfigError(f"{word[:40]}...: nested too deeply; settings have few levels")
+
+
+def path_keys(verb: str) -> set[str]:
+    """Returns the keys of a verb whose value is a path."""
+    settings = VERBS[verb].settings if verb in VERBS else []
+    return {"run", "run_dir", "dataset.root", "dataset.path", "dataset.ckpt"} | {
+        each.key for each in settings if each.path
+    }
+
+
+def _check_path(key: str, value: str) -> None:
+    """Refuses a path that no file can have."""
+    path = value.strip("'\"")
+    if not path:
+        raise ConfigError(f"{key}={value}: empty; give a path")
+    if (
+        "\0" in path
+        or len(os.fsencode(path)) > 4_000
+        or any(len(os.fsencode(part)) > 255 for part in path.split("/"))
+    ):
+        raise ConfigError(f"{key}={value}: no file can have this name; give a shorter path")
 
 
 def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path]) -> None:
@@ -255,15 +326,12 @@ def stored_config(run: str | None) -> dict[str, Any]:
     if not Path(run).is_dir():
         raise ConfigError(f"run={run}: no such folder; give a run folder, e.g. run=outputs/train/...")
     try:
-        plain = yaml.safe_load((Path(run) / "config.yaml").read_text(encoding="utf-8"))
+        plain = read_yaml(Path(run) / "config.yaml", f"run={run}: its config.yaml")
     except FileNotFoundError:
         raise ConfigError(f"run={run}: has no config.yaml; give a run folder of genlab train") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"run={run}: its config.yaml cannot be read ({reason}); restore it") from None
     if not isinstance(plain, dict):
         raise ConfigError(f"run={run}: its config.yaml has no settings; restore it")
     for key in plain:
-        if key not in _RUN_KEYS:  # a `hydra` key in a file not written by genlab could name code to run
+        if key not in _RUN_KEYS:
             raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; remove it")
     return with_present_names(plain)
