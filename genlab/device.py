@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, TooLargeError
+from genlab.memory import check_fits, memory_errors
 from genlab.rng import derive_seed
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 def resolve(name: str, key: str = "trainer.device") -> torch.device:
@@ -81,6 +86,69 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
         torch.cuda.set_rng_state(state["cuda"], device)
     if device.type == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Returns the bytes of a GPU's memory; None for a device that uses the machine's."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+@contextlib.contextmanager
+def counted_weights(given: str, remedy: str, copies: int, memory: int | None) -> Iterator[Callable[[M], M]]:
+    """Refuses a model whose weights do not fit, at the first tensor with which they do not.
+
+    Args:
+        given, remedy: see `genlab.memory.check_fits`.
+        copies: how many numbers are kept for each weight.
+        memory: bytes of the device on which the model is used; None for the machine's.
+
+    Yields:
+        a function that counts the weights of the finished model exactly, and returns the model.
+
+    Raises:
+        TooLargeError: they do not fit.
+    """
+
+    def check(size: float, times: int) -> None:
+        what = (
+            "the model's weights" if copies == 1 else "the model's weights, with what training keeps of each,"
+        )
+        check_fits(size * times, given, what, remedy, memory)
+        if copies > 1 or memory is not None:
+            check_fits(size, given, what, remedy)
+
+    def count(model: M) -> M:
+        tensors = [*model.parameters(), *model.buffers()]
+        check(sum(each.numel() * each.element_size() for each in tensors), copies)
+        return model
+
+    try:
+        # a layer may make a tensor beside its weight: so while it is built a half is no proof yet
+        with memory_errors(given, remedy), _Sizes(lambda size: check(size, max(1, copies // 2))):
+            yield count
+    except TypeError as error:  # what torch raises for sizes above 64 bits
+        if "Overflow" not in str(error):
+            raise
+        raise TooLargeError(f"{given}: a size above 64 bits; {remedy}") from error
+
+
+class _Sizes(TorchFunctionMode):
+    """Adds up the bytes of new tensors, and passes the sum to a function before each is made."""
+
+    _FACTORIES: ClassVar = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+
+    def __init__(self, check: Callable[[float], None]) -> None:
+        super().__init__()
+        self._check, self._sum = check, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._FACTORIES:
+            sizes = kwargs.get("size", args)
+            sizes = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+            self._sum += math.prod(sizes) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
+            self._check(self._sum)
+        return func(*args, **kwargs)
 
 
 NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from genlab import device, registry
 from genlab.commands.base import finish
 from genlab.commands.next import after_training
+from genlab.config.datasets import check_files, with_absolute_paths
 from genlab.config.run import TrainConfig
 from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
@@ -49,7 +51,7 @@ def start(
         Interrupted: a signal arrived; the run is saved.
     """
     log_to_console()
-    config = registry.train_config(plain)
+    config = _located(registry.train_config(plain))
     check_installed(config)
     with device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():  # nothing to save yet
@@ -82,7 +84,9 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
         plain = plain or saved["config"]
     if plain is None:
         raise CheckpointError(f"run={path}: no checkpoint and no config.yaml in it; start with genlab train")
-    config = registry.train_config(plain)
+    config = _located(registry.train_config(plain))
+    moved = any(word.startswith("dataset.path=") for word in overrides)
+    check_files(config.dataset, None if moved else f"run={path}")
     check_installed(config)
     if saved is not None:
         refuse_another_run(registry.train_config(saved["config"]), config)
@@ -96,6 +100,11 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
             ruler = _ruler(state)
         _train_in(path, state, ruler, overrides, stop, saved)
     return path
+
+
+def _located(config: TrainConfig) -> TrainConfig:
+    """Returns the configuration with absolute paths of the data, so that any folder can resume the run."""
+    return dataclasses.replace(config, dataset=with_absolute_paths(config.dataset))
 
 
 def _train_in(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.config.datasets import DatasetConfig
+from genlab.data.labels import check_labels, warn_of_missing
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed
@@ -178,6 +179,7 @@ def from_arrays(
 
     Raises:
         ConfigError: too many images are held out or requested, or colour images are to be binarised.
+        DataError: a label is not below `classes`.
     """
     if isinstance(validation, int):
         validation, train = _hold_out(train, validation)
@@ -185,6 +187,9 @@ def from_arrays(
         rows = training_rows(config, len(train[0]))
         train = train[0][rows], None if train[1] is None else train[1][rows]
     splits = {"train": train, "validation": validation, "test": test}
+    for _, labels in splits.values():
+        check_labels(config.name, labels, classes)
+    warn_of_missing(config.name, train[1], classes)
     images = {
         name: convert(split[0], config.size, config.channels, resampling) for name, split in splits.items()
     }
