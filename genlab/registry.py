@@ -30,6 +30,7 @@ from genlab.config.run import (
     TrainConfig,
     TrainerConfig,
     WarmupCosineConfig,
+    player_settings,
 )
 from genlab.config.schema import from_plain, setting, settings_of, show, suggest
 from genlab.errors import ConfigError, ElsewhereError
@@ -298,6 +299,8 @@ def parse(plain: Mapping[str, Any]) -> TrainConfig:
         if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
             raise ConfigError(f"{key}: missing; choose one: {', '.join(sorted(registry))}")
         parts[key] = from_plain(config_of(registry, part["name"], key), part, key)
+    for player in parts["optimizer"].players:
+        player_settings(parts["optimizer"], player)
     return TrainConfig(
         **parts,
         trainer=from_plain(TrainerConfig, plain.get("trainer", {}), "trainer"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from genlab.config.schema import from_plain, setting, to_plain
+from genlab.config.schema import from_plain, setting, show, to_plain
 from genlab.errors import ConfigError
 
 MOST_STEPS = 1_000_000_000
@@ -95,6 +96,10 @@ class SGDConfig:
         {}, help="settings of one player: optimizer.players.NAME.lr=..."
     )
 
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ConfigError("optimizer.nesterov=true: needs a momentum; set optimizer.momentum=0.9")
+
 
 OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
 
@@ -147,6 +152,12 @@ class StepConfig:
         (0.5, 0.75), above=0, longest=1000, below=1, help="shares of the run"
     )
     factor: float = setting(0.1, above=0, at_most=1, help="of the rate at each milestone")
+
+    def __post_init__(self) -> None:
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.milestones)):
+            raise ConfigError(
+                f"schedule.milestones={show(self.milestones)}: must rise, e.g. schedule.milestones=[0.5,0.75]"
+            )
 
 
 @dataclass(frozen=True)

@@ -250,6 +250,8 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
 def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e4 is a whole number too, but YAML reads it as a float
+    elif kind is int and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
+        value = int(value)  # typed with quotes
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) <= sys.float_info.max else math.inf
     elif kind is float and isinstance(value, str):
@@ -262,7 +264,9 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         if readable != value:  # it has bytes of a file's name that are no text
             raise ConfigError(f"{key}={readable}: has bytes that are not UTF-8; rename it")
     if type(value) is not kind:
-        raise ConfigError(f"{key}={_shown(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
+        several = re.fullmatch(r"(\d+)(?:\.\.\.?|-|:)(\d+)", str(value)[:40]) if kind is int else None
+        hint = f"; for several runs: -m {key}=range({several[1]},{int(several[2]) + 1})" if several else ""
+        raise ConfigError(f"{key}={_shown(value)}: expected {_TYPE_NAMES.get(kind, kind)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}: expected a finite number")
     checks = {
