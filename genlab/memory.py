@@ -58,6 +58,18 @@ def check_fits(needed: float, given: str, what: str, remedy: str, memory: int | 
         raise TooLargeError(f"{given}: {what} needs {gib(needed)}, {where} has {gib(limit)}; {remedy}")
 
 
+def smaller_batch(key: str, size: int, fewer: str | None = None) -> tuple[str, str]:
+    """Returns the setting to which a failed allocation is most likely due, and what to do about it.
+
+    Args:
+        key, size: the setting of the number of images at a time, and its value.
+        fewer: the setting to lower; None for the same.
+    """
+    if size == 1:
+        return f"{key}=1", "use smaller images or a smaller model"
+    return f"{key}={size}", f"try {fewer or key}={size // 2}, or smaller images or a smaller model"
+
+
 @contextlib.contextmanager
 def memory_errors(given: str, remedy: str) -> Iterator[None]:
     """Turns an allocation that fails, on any device, into one line.

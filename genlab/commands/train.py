@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from genlab.config.run import TrainConfig
 from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
 from genlab.log import log, log_to_console
+from genlab.memory import limited_memory, memory_errors, smaller_batch
 from genlab.report.pictures import save_grid, write_samples
 from genlab.runs import checkpoint, content
 from genlab.runs.folder import Run, create_folder
@@ -53,7 +55,7 @@ def start(
     log_to_console()
     config = _located(registry.train_config(plain))
     check_installed(config)
-    with device.processes(config.trainer.device) as group, Stop() as stop:
+    with _one_line(config), device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():  # nothing to save yet
             state = TrainingState(config, group)
             ruler = _ruler(state)
@@ -94,12 +96,22 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
             raise ConfigError(
                 f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already"
             )
-    with device.processes(config.trainer.device) as group, Stop() as stop:
+    with _one_line(config), device.processes(config.trainer.device) as group, Stop() as stop:
         with stop.at_once():
             state = TrainingState(config, group, new=saved is None)
             ruler = _ruler(state)
         _train_in(path, state, ruler, overrides, stop, saved)
     return path
+
+
+@contextlib.contextmanager
+def _one_line(config: TrainConfig) -> Iterator[None]:
+    """Turns a lack of memory into one line that names the number of images at a time to try."""
+    trainer = config.trainer
+    key = "batch_size" if trainer.micro_batch_size is None else "micro_batch_size"
+    size = min(trainer.micro_batch_size or trainer.batch_size, trainer.batch_size)
+    with limited_memory(), memory_errors(*smaller_batch(f"trainer.{key}", size, "trainer.micro_batch_size")):
+        yield
 
 
 def _located(config: TrainConfig) -> TrainConfig:

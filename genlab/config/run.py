@@ -234,6 +234,11 @@ class TrainerConfig:
     tensorboard: bool = setting(False, help='needs pip install "genlab[tensorboard]"')
     wandb: bool = setting(False, help='needs pip install "genlab[wandb]"')
 
+    @property
+    def evaluated_at_once(self) -> int:
+        """Returns how many images are evaluated at a time: up to 500, no more than fit into an update."""
+        return min(500, self.batch_size * 4, self.micro_batch_size or 500)
+
 
 @dataclass(frozen=True)
 class TrainConfig:

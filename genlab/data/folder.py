@@ -14,12 +14,15 @@ from torch.utils.data import DataLoader
 
 from genlab.config.datasets import FolderConfig, check_files
 from genlab.data.dataset import Dataset, make_spec, pixels_of, training_rows
+from genlab.data.labels import warn_of_missing
 from genlab.data.pictures import SUFFIXES, read_picture
+from genlab.data.scale import warn_if_dark
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import DataError
 from genlab.files import printable
 from genlab.log import log, progress_bar
+from genlab.memory import machine_memory
 
 _NAMED = 20  # maximum number of unreadable files that are named in warnings
 
@@ -49,7 +52,8 @@ class Folder:
             kinds = ", ".join(sorted(SUFFIXES))
             raise DataError(f"dataset.path={config.path}: contains no pictures; supported formats: {kinds}")
         pictures = Pictures(root, names, config)
-        too_large = len(names) * config.channels * config.size**2 > config.memory_limit_gib * 2**30
+        limit = min(config.memory_limit_gib * 2**30, machine_memory())
+        too_large = len(names) * config.channels * config.size**2 > limit
         workers = config.workers if config.workers is not None else min(8, os.cpu_count() or 1)
         kept, images = _read_all(pictures, keep=not too_large, workers=workers if len(names) > 500 else 0)
         log.info("%s: %d pictures used, %d skipped", root, len(kept), len(names) - len(kept))
@@ -61,6 +65,8 @@ class Folder:
         for k, name in enumerate(names):
             splits[split_of(name, config.validation_share, config.test_share)].append(k)
         splits["train"] = [splits["train"][k] for k in training_rows(config, len(splits["train"])).tolist()]
+        if labels is not None:
+            warn_of_missing(config.name, labels[splits["train"]], classes)
         sources: dict[str, Source] = {}
         for split, members in splits.items():
             rows = torch.tensor(members, dtype=torch.int64)
@@ -194,4 +200,8 @@ def _read_all(pictures: Pictures, keep: bool, workers: int) -> tuple[list[int], 
             kept.append(k)
     if broken > _NAMED:
         log.warning("skipped: %d more", broken - _NAMED)
+    if keep:
+        warn_if_dark(
+            f"dataset.path={config.path}", images[: len(kept)].numpy(), config.binarize == "threshold"
+        )
     return kept, images[: len(kept)] if keep else None

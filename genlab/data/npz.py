@@ -18,6 +18,7 @@ from genlab.data.labels import count_classes, warn_of_missing
 from genlab.data.scale import remedy_for, warn_if_dark
 from genlab.data.stream import Items, Source, Streamed
 from genlab.log import log
+from genlab.memory import machine_memory
 from genlab.rng import derive_seed
 
 _SPLITS = ("train", "test", "validation")
@@ -137,7 +138,7 @@ class _File:
             )
             log.info("%s: takes %s", self.config.path, ", ".join(words))
         stored = sum(self._file.header(x).bytes for x, _ in arrays.values())
-        self.too_large = stored > self.config.memory_limit_gib * 2**30
+        self.too_large = stored > min(self.config.memory_limit_gib * 2**30, machine_memory())
         return arrays
 
     def _unnamed(self) -> dict[str, tuple[str, str | None]]:

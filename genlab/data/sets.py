@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,10 @@ from genlab.data.pictures import channels_and_size, open_picture, read_picture
 from genlab.data.scale import remedy_for, warn_if_dark
 from genlab.data.spec import DataSpec
 from genlab.data.subsets import subset
-from genlab.errors import DataError
+from genlab.errors import DataError, TooLargeError
 from genlab.files import printable
 from genlab.log import log
+from genlab.memory import check_fits
 
 _SEED = 0
 """The seed of a dataset's random numbers: a binarisation is the same in every comparison."""
@@ -127,10 +129,13 @@ def _of_folder(
     names = [names[k] for k in subset(len(names), limit).tolist()]
     images: list[Tensor] = []
     changed = 0
+    if shape is not None:
+        check_set(f"{key}={where}", len(names), shape)
     for name in names:
         try:
             if shape is None:  # the first image determines the shape
                 shape = channels_and_size(path / name)
+                check_set(f"{key}={where}", len(names), shape)
             channels, height, width = shape
             picture = np.asarray(open_picture(path / name, channels, background))
             if picture.shape[:2] != (height, width):
@@ -139,6 +144,8 @@ def _of_folder(
                 changed += 1
                 fitted = read_picture(path / name, height, channels, background, resampling)
                 picture = fitted.transpose(1, 2, 0)
+        except TooLargeError:
+            raise
         except Exception as error:  # a broken file can cause any exception
             reason = printable(" ".join(str(error).split()) or type(error).__name__)
             line = f"{key}={where}: {printable(name)} cannot be used ({reason}); remove it"
@@ -150,6 +157,17 @@ def _of_folder(
             "%s=%s: %d of %d pictures are cut and resized to %s", key, where, changed, len(names), size
         )
     return torch.stack(images)
+
+
+def check_set(given: str, count: int, shape: tuple[int, int, int]) -> None:
+    """Refuses a set of `count` images of shape (C, H, W), uint8, that does not fit into memory.
+
+    Raises:
+        TooLargeError: see `genlab.memory.check_fits`.
+    """
+    channels, height, width = shape
+    what = f"{count:,} images of {channels}x{height}x{width}"
+    check_fits(2 * count * math.prod(shape), given, what, "use fewer or smaller images")
 
 
 def _of_npz(path: Path, where: str, key: str) -> Tensor:

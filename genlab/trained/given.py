@@ -16,6 +16,7 @@ from genlab.data.pictures import open_picture
 from genlab.errors import ConfigError, DataError
 from genlab.files import printable
 from genlab.log import log
+from genlab.memory import check_fits
 from genlab.trained.model import LoadedModel, dataset_of
 
 
@@ -82,6 +83,12 @@ def read_images(where: str, model: LoadedModel, at_least: int = 1) -> Given:
         raise ConfigError(f"images={where}: no such picture or folder; leave images out for the dataset's")
     if len(files) < at_least:
         raise ConfigError(f"images={where}: {len(files)} there, {at_least} are needed; give a folder of more")
+    check_fits(
+        len(files) * spec.dimensions * 12,  # uint8, and two copies of float32
+        f"images={where}",
+        f"{len(files):,} images of {spec.channels}x{spec.height}x{spec.width}",
+        "give a folder of fewer",
+    )
     pictures = []
     for file in files:
         picture = read_picture(file, "images", spec.channels, background)

@@ -155,7 +155,7 @@ def _evaluate_and_sample(
                 family,
                 state.dataset,
                 "validation",
-                batch_size=min(500, trainer.batch_size * 4),
+                batch_size=trainer.evaluated_at_once,
                 seed=seed,
                 torch_device=torch_device,
                 limit=trainer.evaluate_images,
@@ -164,6 +164,7 @@ def _evaluate_and_sample(
             sampled = evaluate_samples(
                 family, state.config, state.dataset, "validation",
                 seed=seed, torch_device=torch_device, n=_COVERAGE_SAMPLES,
+                batch_size=min(500, trainer.micro_batch_size or 500),
             )  # fmt: skip
             named |= {f"samples/{name}": number for name, number in sampled.items()}
             numbers |= sampled
