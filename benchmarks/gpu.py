@@ -279,12 +279,12 @@ def sampling(sizes: Sizes, rows: Rows, cases: list[Case]) -> None:
     """Measures sampling from autoregressive models, by autoregressive_speed.py."""
     arguments, side = autoregressive_speed.arguments_of([*sizes.sampling, "--device", sizes.device])
     torch_device = device.resolve(arguments.device, "--device")
-    of = f"{arguments.batch_size} binary images of {side}x{side}, width {arguments.width}"
+    of = f"{arguments.batch_size} of {side}x{side}, width {arguments.width}"
     settings = {
-        "cached": "CUDA graph, its capture included" if torch_device.type == "cuda" else "cached",
-        "eager": "cached, without a graph",
-        "naive": "naive, a product of a few steps",
-        "forward": "one pass over whole images",
+        "cached": "CUDA graph with its capture" if torch_device.type == "cuda" else "cached",
+        "eager": "cached without a graph",
+        "naive": "naive, a product",
+        "forward": "one pass over images",
     }
     for case in cases:
         print(case.name, flush=True)
@@ -294,7 +294,7 @@ def sampling(sizes: Sizes, rows: Rows, cases: list[Case]) -> None:
             traceback.print_exc()
             rows.add("sampling", case.name, of, result=f"failed: {last_line(error)}")
             continue
-        for action in settings.keys() & times.keys():
+        for action in [action for action in settings if action in times]:
             taken = times[action]
             result = (
                 f"{statistics.median(taken):.3f} s ({min(taken):.3f} to {max(taken):.3f} in {len(taken)}), "
