@@ -32,7 +32,7 @@ from genlab.config.run import (
     WarmupCosineConfig,
     player_settings,
 )
-from genlab.config.schema import from_plain, setting, settings_of, show, suggest
+from genlab.config.schema import brief, from_plain, setting, settings_of, show, suggest
 from genlab.errors import ConfigError, ElsewhereError
 from genlab.log import log
 
@@ -229,7 +229,7 @@ def look_up(registry: Mapping[str, Entry], name: Any, key: str) -> Any:
         read_entry_points()
     if name not in registry:
         own = "; a module of your own: --module NAME" if key in _SHIPPED else ""
-        raise ConfigError(f"{key}={name}: no such {key}{suggest(str(name), registry, f'{key}=')}{own}")
+        raise ConfigError(f"{key}={brief(name)}: no such {key}{suggest(str(name), registry, f'{key}=')}{own}")
     entry = registry[name]
     return _imported(entry.target if isinstance(entry, Shipped) else entry, f"{key}={name}")
 
@@ -278,7 +278,7 @@ def check_known(key: str, part: Any, checkpoint: object) -> None:
     name = part.get("name") if isinstance(part, Mapping) else None
     if isinstance(name, str) and name not in _POLYMORPHIC[key]:
         raise ElsewhereError(
-            f"ckpt={checkpoint}: needs {key}={name}, which is not registered; add --module NAME or "
+            f"ckpt={checkpoint}: needs {key}={brief(name)}, which is not registered; add --module NAME or "
             "install the package that provides it"
         )
 
@@ -292,7 +292,8 @@ def parse(plain: Mapping[str, Any]) -> TrainConfig:
     known = ["model", "dataset", "optimizer", "schedule", "trainer", "seed"]
     for word in plain:
         if word not in known:
-            raise ConfigError(f"{word}: unknown key for genlab train{suggest(word, [*known, 'run_dir'])}")
+            hint = suggest(brief(word), [*known, "run_dir"])
+            raise ConfigError(f"{brief(word)}: unknown key for genlab train{hint}")
     parts = {}
     for key, registry in _POLYMORPHIC.items():
         part = plain.get(key)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import struct
 import zipfile
@@ -27,7 +28,7 @@ MOST_DEPTH = 16
 
 _MOST_PICKLE_BYTES = 8 * 2**20
 _MOST_DIRECTORY_BYTES = 4 * 2**20
-_MOST_OPERATIONS = 4_000_000
+_MOST_OPERATIONS = 3_000_000
 _MOST_CHARACTERS = 10_000
 _MOST_DIMENSIONS = 16
 _PADDING_BYTES = 512  # of a record: its header, its name, and zeros up to the next multiple of 64
@@ -49,6 +50,8 @@ _DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
 
 
@@ -102,6 +105,8 @@ def load(source: IO[bytes]) -> Any:
     Raises:
         StructureError: see `outline`.
     """
+    if source.seek(0, io.SEEK_END) > memory_bytes():
+        raise StructureError("it is larger than this machine's memory")
     outline(source)
     source.seek(0)
     return load_checked(source)
@@ -118,6 +123,14 @@ def load_checked(source: IO[bytes]) -> Any:
     except Exception as error:  # torch raises many kinds; all mean that torch.save did not write the file
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise StructureError(reason) from error
+
+
+def memory_bytes() -> int:
+    """Returns the size of this machine's memory; on systems that do not tell, a terabyte."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**40
 
 
 def _records(file: IO[bytes], comment_bytes: int) -> dict[str, zipfile.ZipInfo]:
@@ -266,10 +279,10 @@ class _Interpreter:
             b"G": lambda: struct.unpack(">d", self._take(8))[0],
             b"X": self._word,
             b"c": self._name,
-            b"t": lambda: tuple(self._pop_mark()),
-            b"\x85": lambda: self._tuple(1),
-            b"\x86": lambda: self._tuple(2),
-            b"\x87": lambda: self._tuple(3),
+            b"t": lambda: self._tuple(self._pop_mark()),
+            b"\x85": lambda: self._tuple(self._pop_last(1)),
+            b"\x86": lambda: self._tuple(self._pop_last(2)),
+            b"\x87": lambda: self._tuple(self._pop_last(3)),
             b"h": lambda: self._memo[self._take(1)[0]],
             b"j": lambda: self._memo[struct.unpack("<I", self._take(4))[0]],
             b"Q": lambda: self._storage(self._stack.pop()),
@@ -324,11 +337,17 @@ class _Interpreter:
             raise StructureError("it has more than tensors and plain values")
         return _NAMES[name]
 
-    def _tuple(self, count: int) -> tuple[Any, ...]:
+    def _pop_last(self, count: int) -> list[Any]:
         items = self._stack[-count:]
         if len(items) != count:
             raise StructureError("damaged description of its values")
         del self._stack[-count:]
+        return items
+
+    def _tuple(self, items: list[Any]) -> tuple[Any, ...]:
+        """Tuples are shapes and arguments: those within those within others only cost time."""
+        if any(type(inner) is tuple for item in items if type(item) is tuple for inner in item):
+            raise StructureError("its values are nested too deep")
         return tuple(items)
 
     def _set(self, items: list[Any]) -> None:

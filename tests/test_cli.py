@@ -420,7 +420,7 @@ def test_each_verb_calls_its_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     )
 
     calls: list[tuple] = []
-    Path("run").mkdir()
+    (Path("run") / "checkpoints").mkdir(parents=True)
     monkeypatch.setattr(train, "start", lambda *a: calls.append(("start", *a)))
     monkeypatch.setattr(train, "resume", lambda *a: calls.append(("resume", *a)))
     monkeypatch.setattr(sample, "main", lambda *a: calls.append(("sample", *a)))

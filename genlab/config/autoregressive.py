@@ -42,7 +42,7 @@ class GatedPixelCNNConfig(AutoregressiveConfig):
 
     name: Literal["gated_pixelcnn"] = setting("gated_pixelcnn")  # type: ignore[assignment]
     width: int = setting(64, at_least=1, at_most=10_000, help="channels of each stack")
-    layers: int = setting(8, at_least=1, at_most=1000, help="after the first")
+    layers: int = setting(8, at_least=1, at_most=500, help="after the first")
     kernel: int = setting(3, at_least=3, at_most=255, help="odd: of the layers")
     first_kernel: int = setting(7, at_least=3, at_most=255, help="odd: of the first layer")
     head: int = setting(128, at_least=1, at_most=100_000, help="channels of the last hidden layer")
@@ -57,7 +57,7 @@ class PixelCNNConfig(AutoregressiveConfig):
     width: int = setting(
         64, at_least=1, at_most=10_000, help="h: channels within a block; 2 h between blocks"
     )
-    layers: int = setting(8, at_least=1, at_most=1000, help="residual blocks")
+    layers: int = setting(8, at_least=1, at_most=500, help="residual blocks")
     first_kernel: int = setting(7, at_least=3, at_most=255, help="odd: of the first convolution")
     kernel: int = setting(3, at_least=3, at_most=255, help="odd: of the blocks' convolutions")
     head: int = setting(128, at_least=1, at_most=100_000, help="channels of the last two hidden layers")
@@ -69,7 +69,7 @@ class PixelCNNPPConfig(AutoregressiveConfig):
 
     name: Literal["pixelcnnpp"] = setting("pixelcnnpp")  # type: ignore[assignment]
     width: int = setting(64, at_least=1, at_most=10_000, help="channels of each stream")
-    blocks: int = setting(2, at_least=1, at_most=1000, help="gated residual blocks per stage on the way down")
+    blocks: int = setting(2, at_least=1, at_most=100, help="gated residual blocks per stage on the way down")
     stages: int = setting(3, at_least=1, at_most=10, help="resolutions, each half the one before")
     dropout: float = setting(0.5, at_least=0, below=1, help="in the gated residual blocks")
     head: int = setting(64, at_least=1, at_most=100_000, help="channels of the last hidden layer")
@@ -83,7 +83,7 @@ class RowLSTMConfig(AutoregressiveConfig):
     width: int = setting(
         16, at_least=1, at_most=10_000, help="h: units of an LSTM; 2 h channels between layers"
     )
-    layers: int = setting(7, at_least=1, at_most=1000, help="of LSTMs")
+    layers: int = setting(7, at_least=1, at_most=500, help="of LSTMs")
     first_kernel: int = setting(7, at_least=3, at_most=255, help="odd: of the first convolution")
     kernel: int = setting(3, at_least=3, at_most=255, help="odd: columns of the row above that a state sees")
     head: int = setting(32, at_least=1, at_most=100_000, help="channels of the last two hidden layers")
@@ -97,7 +97,7 @@ class DiagonalBiLSTMConfig(AutoregressiveConfig):
     width: int = setting(
         16, at_least=1, at_most=10_000, help="h: units of an LSTM; 2 h channels between layers"
     )
-    layers: int = setting(7, at_least=1, at_most=1000, help="of LSTMs")
+    layers: int = setting(7, at_least=1, at_most=500, help="of LSTMs")
     first_kernel: int = setting(7, at_least=3, at_most=255, help="odd: of the first convolution")
     head: int = setting(32, at_least=1, at_most=100_000, help="channels of the last two hidden layers")
 
@@ -108,11 +108,9 @@ class PixelSNAILConfig(AutoregressiveConfig):
 
     name: Literal["pixelsnail"] = setting("pixelsnail")  # type: ignore[assignment]
     width: int = setting(64, at_least=1, at_most=10_000, help="channels; the paper's 256")
-    blocks: int = setting(
-        4, at_least=1, at_most=1000, help="of residual blocks and attention; the paper's 12"
-    )
+    blocks: int = setting(4, at_least=1, at_most=100, help="of residual blocks and attention; the paper's 12")
     residuals: int = setting(
-        2, at_least=1, at_most=100, help="residual blocks of two 2x2 convolutions in a block; the paper's 4"
+        2, at_least=1, at_most=20, help="residual blocks of two 2x2 convolutions in a block; the paper's 4"
     )
     heads: int = setting(1, at_least=1, at_most=1000, help="of attention")
     key_width: int = setting(16, at_least=1, at_most=10_000, help="of a key in each head")

@@ -170,15 +170,15 @@ def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
         ConfigError: an unknown or missing key, a wrong type, or a value out of range.
     """
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"{key or 'config'}={_shown(plain)}: expected a group of settings")
+        raise ConfigError(f"{key or 'config'}={brief(plain)}: expected a group of settings")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f"{key}." if key else ""
     owner = plain.get("name") or key or "this command"
     for word in plain:
         if word not in fields:
             known = RENAMED.get(f"{prefix}{word}")
-            hint = f"; its name is {known} now" if known else suggest(_shown(word), fields, prefix)
-            raise ConfigError(f"{prefix}{_shown(word)}: unknown key for {_shown(owner)}{hint}")
+            hint = f"; its name is {known} now" if known else suggest(brief(word), fields, prefix)
+            raise ConfigError(f"{prefix}{brief(word)}: unknown key for {brief(owner)}{hint}")
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():
@@ -229,18 +229,18 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
         if value not in choices or isinstance(value, bool) != any(
             value is c for c in choices if isinstance(c, bool)
         ):
-            hint = suggest(_shown(value), map(str, choices), f"{key}=")
+            hint = suggest(brief(value), map(str, choices), f"{key}=")
             hint = hint if "mean" in hint else ""
-            raise ConfigError(f"{key}={_shown(value)}: not one of {', '.join(map(show, choices))}{hint}")
+            raise ConfigError(f"{key}={brief(value)}: not one of {', '.join(map(show, choices))}{hint}")
         return value
     if origin in (tuple, list):
         items = get_args(kind)
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{key}={_shown(value)}: expected a list, e.g. {key}=[1,2]")
+            raise ConfigError(f"{key}={brief(value)}: expected a list, e.g. {key}=[1,2]")
         return tuple(_convert(items[0], v, f"{key}[{i}]", bounds) for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}={_shown(value)}: expected names with settings")
+            raise ConfigError(f"{key}={brief(value)}: expected names with settings")
         return {str(k): _convert(get_args(kind)[1], v, f"{key}.{k}", bounds) for k, v in value.items()}
     if dataclasses.is_dataclass(kind):
         return from_plain(typing.cast(type, kind), value, key)
@@ -250,8 +250,6 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
 def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e4 is a whole number too, but YAML reads it as a float
-    elif kind is int and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
-        value = int(value)  # typed with quotes
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) <= sys.float_info.max else math.inf
     elif kind is float and isinstance(value, str):
@@ -266,7 +264,11 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
     if type(value) is not kind:
         several = re.fullmatch(r"(\d+)(?:\.\.\.?|-|:)(\d+)", str(value)[:40]) if kind is int else None
         hint = f"; for several runs: -m {key}=range({several[1]},{int(several[2]) + 1})" if several else ""
-        raise ConfigError(f"{key}={_shown(value)}: expected {_TYPE_NAMES.get(kind, kind)}{hint}")
+        quoted = (
+            isinstance(value, str) and kind in (int, float, bool) and value.strip().lstrip("+-").isdecimal()
+        )
+        hint = "; type it without quotes" if quoted else hint
+        raise ConfigError(f"{key}={brief(value)}: expected {_TYPE_NAMES.get(kind, kind)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}: expected a finite number")
     checks = {
@@ -276,15 +278,15 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         "below": lambda v, b: v < b,
     }
     if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
-        raise ConfigError(f"{key}={_shown(value)}: must be {_in_words(bounds)}")
+        raise ConfigError(f"{key}={brief(value)}: must be {_in_words(bounds)}")
     return value
 
 
 _MOST_SHOWN = 200
 
 
-def _shown(value: Any) -> str:
-    """Returns a value for a message: as it is typed, but shortened."""
+def brief(value: Any) -> str:
+    """Returns a value for a message: as it is typed on the command line, but shortened."""
     try:
         text = show(value)
     except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits

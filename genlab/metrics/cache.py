@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genlab import tensor_files
 from genlab.files import write_atomically
 from genlab.log import log
 
@@ -55,14 +56,15 @@ def save(path: Path, digest: str, tensors: Mapping[str, Tensor]) -> None:
 def load(path: Path, digest: str) -> dict[str, Tensor] | None:
     """Reads what `save` wrote, on the CPU; returns None without a valid file of this digest."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            state = tensor_files.load(file)
         if state["digest"] != digest:
             raise ValueError("its digest is that of other data")
         if state["checksum"] != _checksum(state["tensors"]):
             raise ValueError("its checksum does not match")  # torch.load itself checks none
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception as error:  # torch raises many kinds; all mean that genlab did not write the file
+    except Exception as error:  # of many kinds; all mean that genlab did not write the file
         reason = str(error).partition("\n")[0] or type(error).__name__
         log.warning("%s: damaged (%s); it is computed again", path, reason)
         return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -48,10 +47,17 @@ def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
     so that the old or the new checkpoint is valid whenever the process dies.
 
     Raises:
+        CheckpointError: the state has more than tensors, numbers and words in lists and dictionaries.
         StorageError: the disk is full or the folder not writable; earlier checkpoints are unchanged.
     """
     path = folder / f"step-{state['step']:08d}.pt"
     content = _seal(state)
+    try:
+        tensor_files.outline(io.BytesIO(content), _TRAILER_BYTES - 2)
+    except StructureError as error:
+        raise CheckpointError(
+            f"{path}: could not be read again ({error}); see the model's weights"
+        ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content, verify=True)
@@ -108,7 +114,7 @@ def _outline(path: Path, file: IO[bytes]) -> dict[str, Any]:
     trailer = file.read(_TRAILER_BYTES)
     if not _TRAILER.fullmatch(trailer):
         raise DamagedError(f"ckpt={path}: truncated, or not a genlab checkpoint; use another one of the run")
-    if size > _memory_bytes():
+    if size > tensor_files.memory_bytes():
         raise CheckpointError(f"ckpt={path}: {size / 2**30:,.0f} GiB are more than this machine's memory")
     try:
         outline = tensor_files.outline(file, len(trailer) - 2)
@@ -137,7 +143,7 @@ def _of_this_format(path: Path, state: Any) -> dict[str, Any]:
     if type(number) is not int or number not in range(1, FORMAT + 1):
         newer = type(number) is int and number > FORMAT
         raise (ElsewhereError if newer else CheckpointError)(
-            f"ckpt={path}: format {str(number)[:40]}, this genlab reads up to {FORMAT}; upgrade genlab"
+            f"ckpt={path}: format {_named(number)}, this genlab reads up to {FORMAT}; upgrade genlab"
         )
     if not state.keys() >= _KEYS:
         raise CheckpointError(f"ckpt={path}: not a genlab checkpoint")
@@ -147,12 +153,8 @@ def _of_this_format(path: Path, state: Any) -> dict[str, Any]:
         raise CheckpointError(f"ckpt={path}: not a genlab checkpoint of format {number}") from error
 
 
-def _memory_bytes() -> int:
-    """Returns the size of this machine's memory; on systems that do not tell, a terabyte."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**40
+def _named(value: Any) -> str:
+    return str(value)[:40] if type(value) in (int, float, str, type(None)) else type(value).__name__
 
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +213,8 @@ def find(where: str | Path, read: Callable[[Path], T] = load) -> tuple[Path, T]:
     check_there(where)
     folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
     errors: list[CheckpointError] = []
-    for path in list_checkpoints(folder):
+    paths = list_checkpoints(folder)
+    for path in paths:
         try:
             found = read(path)
             _check_name(path, found)
@@ -219,8 +222,9 @@ def find(where: str | Path, read: Callable[[Path], T] = load) -> tuple[Path, T]:
         except ElsewhereError:
             raise
         except CheckpointError as error:
-            log.warning("%s", error)
             errors.append(error)
+            if len(errors) < len(paths):  # what is raised below tells of the last one
+                log.warning("%s", error)
     if not errors:
         raise CheckpointError(f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume run={where}")
     if all(isinstance(error, DamagedError) for error in errors):
@@ -243,9 +247,7 @@ def _check_name(path: Path, found: Any) -> None:
     """Refuses a file whose name has another step than its content."""
     step = found["step"] if isinstance(found, dict) else found.state["step"]
     if step != _step_of(path):
-        raise CheckpointError(
-            f"ckpt={path}: its content is of step {str(step)[:40]}; rename it, or remove it"
-        )
+        raise CheckpointError(f"ckpt={path}: its content is of step {_named(step)}; rename it, or remove it")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

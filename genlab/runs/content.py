@@ -43,6 +43,7 @@ MOST_COUNTED = 2**53
 """Largest count of a checkpoint: a float holds every whole number up to it."""
 
 _MOST_RANDOM_BYTES = 2**16
+_LONGEST_NAME = 200
 _FLAGS = {"amsgrad", "centered", "maximize", "capturable", "differentiable", "foreach", "fused"}
 """Settings of torch's optimizers that no configuration of ours turns on, and whether they use one kernel."""
 
@@ -105,6 +106,9 @@ def _described(path: Path, outline: dict[str, Any]) -> tuple[TrainConfig, DataSp
         raise ContentError(str(error)) from error
     if spec.dimensions > MOST_NUMBERS_OF_AN_IMAGE:
         raise ContentError(f"spec: an image of {spec.channels}x{spec.height}x{spec.width} is too large")
+    for name in (spec.name, *spec.factors):  # they are shown, and are part of names of files
+        if not name.isprintable() or len(name) > _LONGEST_NAME or "/" in name or "\\" in name:
+            raise ContentError(f"spec: {_shown(name)} is no name of a dataset or of a factor")
     family = _built(config, spec, _tensors_of("weights", outline["weights"]))
     _check_weights("weights", outline["weights"], family)
     averages = _mapping("averages", outline["averages"])
@@ -361,7 +365,11 @@ def _check_moments(optimizers: Mapping[str, Any]) -> None:
 
 def _check_finite(place: str, value: Tensor) -> None:
     """Refuses a tensor with a number that is not finite; the sum of all is finite only if each one is."""
-    if not value.is_floating_point() or value.sum().isfinite() or value.isfinite().all():
+    if (
+        not (value.is_floating_point() or value.is_complex())
+        or value.sum().isfinite()
+        or value.isfinite().all()
+    ):
         return
     raise ContentError(f"{place}: has a number that is not finite")
 
@@ -390,4 +398,10 @@ def _kind(dtype: torch.dtype) -> str:
 
 def _shown(value: Any) -> str:
     """Returns a value for a message, shortened; of a list or a tensor only what it is."""
-    return str(value)[:60] if type(value) in (str, int, float, bool, type(None)) else type(value).__name__
+    if type(value) in (str, int, float, bool, type(None)):
+        return repr(value)[:60]
+    return (
+        "a tensor"
+        if isinstance(value, TensorOutline)
+        else f"a {'dict' if isinstance(value, dict) else 'list'}"
+    )

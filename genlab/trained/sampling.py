@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.config.commands import SampleConfig
-from genlab.errors import ConfigError
+from genlab.errors import CheckpointError, ConfigError
 from genlab.families.base import Family, LatentFamily, row_labels
 from genlab.families.vqvae import VQVAE
 from genlab.trained import codes, fitted_prior
@@ -44,7 +44,7 @@ def sampler_of(config: SampleConfig, model: LoadedModel) -> Sampler:
     if model.spec.kind == "none":
         raise ConfigError(f"ckpt={config.ckpt}: {name} has no data; see samples/ of its run")
     check_temperature(config.temperature, model)
-    drawn = _drawing(config, model, labels)
+    drawn = _finite(_drawing(config, model, labels), config.ckpt)
     if model.spec.kind != "codes":
         return Sampler(drawn, labels, None)
     decoder = codes.decoder_of(model, config.dataset, model.device)
@@ -62,6 +62,20 @@ def _drawing(config: SampleConfig, model: LoadedModel, labels: Tensor | None) ->
     return lambda indices: draw(
         family, indices, config.seed, model.device, labels, config.temperature, progress=True
     )
+
+
+def _finite(draw: Callable[[range], Tensor], ckpt: str) -> Callable[[range], Tensor]:
+    """Refuses samples that are not finite: the weights are too large to compute with."""
+
+    def checked(indices: range) -> Tensor:
+        samples = draw(indices)
+        if not samples.isfinite().all():
+            raise CheckpointError(
+                f"ckpt={ckpt}: its samples are not finite; use another checkpoint of the run"
+            )
+        return samples
+
+    return checked
 
 
 def _to_have_samples(family: Family, ckpt: str) -> str:
