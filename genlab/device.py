@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ def resolve(name: str, key: str = "trainer.device") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in ("cpu", "cuda", "mps") or (device.type != "cuda" and device.index):
         raise ConfigError(f"{key}={name}: no such device; use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"{key}={name}: this machine has no GPU that torch can use; use {key}=cpu")
@@ -46,6 +47,20 @@ def resolve(name: str, key: str = "trainer.device") -> torch.device:
     return device
 
 
+def select(name: str, key: str = "trainer.device") -> torch.device:
+    """Returns the device that a name stands for, and makes it the current one of its kind.
+
+    Much of torch works on the current GPU unless told otherwise, e.g. streams and a search for kernels.
+
+    Raises:
+        ConfigError: see `resolve`.
+    """
+    device = resolve(name, key)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def set_determinism(deterministic: bool) -> None:
     """Forbids, or allows again, operations whose result may differ from run to run."""
     if deterministic:
@@ -54,9 +69,48 @@ def set_determinism(deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
+@contextlib.contextmanager
+def any_shapes() -> Iterator[None]:
+    """Leaves out cuDNN's search for the fastest kernels, which it repeats for each new shape of a batch.
+
+    It pays where a shape comes back in every step. Evaluation and sampling have batches of several sizes.
+    """
+    searches = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Returns a context that computes in bf16, which needs no loss scaling: it has the range of fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+@contextlib.contextmanager
+def capture(graph: torch.cuda.CUDAGraph, device: torch.device) -> Iterator[None]:
+    """Records the work on a GPU as a graph in place of doing it.
+
+    Other threads may meanwhile do what would spoil a recording of the whole process, as a loader's thread
+    that pins memory does.
+    """
+    current = device.index == torch.cuda.current_device()
+    with (
+        contextlib.nullcontext() if current else torch.cuda.device(device),
+        torch.cuda.graph(graph, stream=_capture_stream(device), capture_error_mode="thread_local"),
+    ):
+        yield
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Returns the stream on which graphs of a GPU are recorded, None for torch's own.
+
+    Torch's own belongs to the GPU of the first recording, whatever the GPU of a later one: here it is left to
+    the GPU cuda:0.
+    """
+    return None if device.index == 0 else torch.cuda.Stream(device)
 
 
 def seed_initialization(seed: int) -> None:
@@ -211,17 +265,65 @@ class Processes:
 
 @contextlib.contextmanager
 def processes(device_name: str) -> Iterator[Processes]:
-    """Joins the group that torchrun started, if any, and leaves it at the end."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    device = resolve(device_name)
+    """Joins the group that torchrun started, if any, and leaves it at the end.
+
+    Each process of a group on GPUs takes the GPU of its number. Tensors are exchanged by NCCL, and what the
+    processes tell each other, small values of the host, by gloo, so that it does not wait for a GPU.
+
+    Raises:
+        ConfigError: the device does not exist, or this process has none.
+    """
+    world = _processes_started()
     if world == 1:
-        yield Processes(0, 1, device)
+        yield Processes(0, 1, select(device_name))
         return
+    device = resolve(device_name)
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = _own_gpu(device)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Processes(dist.get_rank(), world, device)
     finally:
         dist.destroy_process_group()
+
+
+def _processes_started() -> int:
+    """Returns how many processes torchrun started, 1 without it.
+
+    Raises:
+        ConfigError: a variable of the environment that torchrun sets is missing or wrong.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    if not world.isdecimal():
+        raise ConfigError(f"WORLD_SIZE={world}: not a whole number; leave it to torchrun")
+    if int(world) > 1:
+        for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise ConfigError(
+                    f"WORLD_SIZE={world}: {name} is not set; start several processes by torchrun, one "
+                    "without WORLD_SIZE"
+                )
+    return int(world)
+
+
+def _own_gpu(device: torch.device) -> torch.device:
+    """Returns the GPU of this process of a group.
+
+    Raises:
+        ConfigError: one GPU was chosen for all processes, or this machine has fewer GPUs than processes.
+    """
+    if device.index is not None:
+        raise ConfigError(
+            f"trainer.device={device}: of several processes each takes a GPU of its own; use "
+            "trainer.device=cuda, and choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= gpus:
+        raise ConfigError(
+            f"trainer.device=cuda: process {number} of this machine, counted from 0, has no GPU, since there "
+            f"{'is 1' if gpus == 1 else f'are {gpus}'}; use torchrun --nproc-per-node={gpus}"
+        )
+    return torch.device("cuda", number)

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from genlab.errors import printable
+
 log = logging.getLogger("genlab")
 
 _IN_A_NOTEBOOK = any("notebook" in base.__module__ for base in tqdm.__mro__)
@@ -37,6 +39,6 @@ class _ConsoleHandler(logging.Handler):
     """A handler that prints above a progress bar without damaging it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(
-            f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}", sys.stderr
-        )
+        lines = record.getMessage().split("\n")  # a message of ours may have several
+        warning = "warning: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(warning + "\n".join(map(printable, lines)), sys.stderr)

@@ -252,7 +252,40 @@ MISTAKES = {
     "sample ckpt=x n=0": "n=0: must be at least 1",
     "sample ckpt=x m=3": "m=3: unknown key for genlab sample",
     "sample ckpt=x model=vae": "takes the model from the checkpoint",
-    "sample ckpt=x model.latent=3": "model: unknown key",
+    "sample ckpt=x model.latent=3": "genlab sample takes the model from the checkpoint; leave it out",
+    "sample ckpt=x trainer.device=cpu": "unknown key for genlab sample; did you mean device=cpu?",
+    "train seed=0..2": "seed=0..2: expected a whole number; for several runs: -m seed=range(0,3)",
+    "train optimizer.betas=[0.9]": "expected two numbers",
+    "train optimizer.betas=[0.9,0.99,0.5]": "give at most 2",
+    "train optimizer.players.vae.betas=[0.9]": "expected two numbers",
+    "train optimizer=sgd optimizer.nesterov=true optimizer.momentum=0": "needs a momentum",
+    "train schedule=step schedule.milestones=[0.9,0.5]": "schedule.milestones=[0.9,0.5]: must rise",
+    "train trainer.device=cpu:7": "trainer.device=cpu:7: no such device",
+    "train lr=1": "did you mean optimizer.lr=1?",
+    "train batch_size=1": "did you mean trainer.batch_size=1?",
+    "train epochs=3": "did you mean trainer.steps=3?",
+    "train trainer.epochs=3": "did you mean trainer.steps?",
+    "train latent=3": "did you mean model.latent=3?",
+    "train output_dir=x": "did you mean run_dir=x?",
+    "train --steps 5": "keys are typed without dashes: trainer.steps=5",
+    "sample --ckpt x": "keys are typed without dashes: ckpt=x",
+    "train --model=vae": "keys are typed without dashes: model=vae",
+    "train model=VAE": "did you mean model=vae?",
+    "train dataset=MNIST": "did you mean dataset=mnist?",
+    "train model=dcgan": "did you mean model=gan?",
+    "train model=pixelrnn": "did you mean model=row_lstm or model=diagonal_bilstm?",
+    "train vae": "did you mean model=vae?",
+    "train dataset.name=mnist": "did you mean dataset=mnist?",
+    "train model=[vae]": "expected a name; for several, add -m and separate them by commas",
+    "train recipe=nothing": "recipes; see genlab list recipes",
+    "train trainer.steps = 5": "write trainer.steps=5, without blanks",
+    "train run_dir=[a]": "expected the path of a folder",
+    "list models vaes": "genlab list takes one word; leave it out",
+    "completion bash zsh": "genlab completion takes one word; leave it out",
+    "sample --help x": "genlab sample --help takes no further words",
+    "train --help nothing": "nothing: expected key=value",
+    "help": "did you mean genlab --help?",
+    "resume run=x/checkpoints/step-00000020.pt": "resume goes on from the newest checkpoint; give run=x",
     "complete": "ckpt: missing; add ckpt=...",
     "complete ckpt=nowhere": "nowhere",
     "complete ckpt=x resample=0": "resample=0: must be at least 1",
@@ -287,6 +320,32 @@ MISTAKES = {
     "completion": "bash, zsh, fish",
     "completion bsh": "bsh: no completion for this shell; did you mean bash?",
 }
+
+
+def test_two_words_in_one_pair_of_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "trainer.steps=5 seed=3"]) == 2
+    assert "two words in one pair of quotes; close them before seed=3" in capsys.readouterr().err
+    assert main(["train", "seed=3", "--cfg", "job", "model.likelihood='a b=c'"]) == 0
+
+
+@pytest.mark.parametrize("group", ["experiment", "recipe", "sweep"])
+def test_a_file_without_its_first_line_is_told_so(
+    group: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine" / group).mkdir(parents=True)
+    (tmp_path / "mine" / group / "x.yaml").write_text("trainer: {steps: 3}\n")
+    assert main(["train", "--config-dir", "mine", f"{group}=x"]) == 2
+    assert "its first line must be: # @package _global_" in capsys.readouterr().err
+
+
+def test_run_and_ckpt_stand_for_each_other(performed: list) -> None:
+    (Path("some_run") / "checkpoints").mkdir(parents=True)
+    Path("some_run/config.yaml").write_text("trainer:\n  steps: 3\n")
+    for inside in ("", "/checkpoints", "/checkpoints/latest"):
+        assert main(["resume", f"ckpt=some_run{inside}"]) == 0
+        assert performed[-1][1].plain["run"] == "some_run"
+    assert main(["sample", "run=some_run"]) == 0
+    assert performed[-1][1].plain["ckpt"] == "some_run"
 
 
 @pytest.mark.parametrize("typed", MISTAKES)
@@ -666,7 +725,9 @@ def test_help_lists_the_settings_of_what_is_named(capsys: pytest.CaptureFixture[
     assert main(["train", "--help", "model=vae", "optimizer=gan_adam"]) == 0
     out = capsys.readouterr().out
     assert "model=vae: Variational autoencoder" in out
-    assert re.search(r"^  model\.latent=16 +dimensions of the latent; at least 1$", out, re.MULTILINE)
+    assert re.search(
+        r"^  model\.latent=16 +dimensions of the latent; at least 1 and at most [\d,]+$", out, re.MULTILINE
+    )
     assert re.search(
         r"^  model\.posterior=diagonal +covariance of an image's latent: diagonal or full$", out, re.MULTILINE
     )

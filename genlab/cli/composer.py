@@ -168,6 +168,9 @@ class _Files(ConfigSource):
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{file}: {' '.join(str(error).split())[:160]}; correct it") from error
         _refuse_hydra(file, plain, header)
+        group = file.parent.name
+        if group in ("experiment", "recipe", "sweep") and header["package"] is None:
+            raise ConfigError(f"{file}: its first line must be: # @package _global_")
         return plain, header
 
     def is_group(self, config_path: str) -> bool:

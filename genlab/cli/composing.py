@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.cli import explain, words
+from genlab.config.schema import show
 from genlab.errors import ConfigError
 
 
@@ -40,6 +41,8 @@ class Job:
     @property
     def run_dir(self) -> str | None:
         value = self.plain.get("run_dir")
+        if isinstance(value, list | dict | bool):
+            raise ConfigError(f"run_dir={show(value)}: expected the path of a folder")
         return None if value is None else str(value)
 
 
@@ -55,6 +58,7 @@ def compose(command: words.Command, folders: list[Path]) -> list[Job]:
     Raises:
         ConfigError: the words do not form a valid configuration.
     """
+    command = words.with_known_names(command)
     flags = command.flags
     ready = words.for_hydra(command, folders)
     stored = None

@@ -64,14 +64,24 @@ def _dispatch(argv: list[str]) -> int:
     if command.verb is None and command.words:
         raise ConfigError(f"missing command before {command.words[0]}; try genlab train {command.words[0]}")
     if command.verb is not None and command.verb not in VERBS:
-        raise ConfigError(f"{command.verb}: no such command{suggest(command.verb, VERBS)}")
+        asked = {"help": "genlab --help", "version": "genlab --version"}.get(command.verb)
+        hint = f"; did you mean {asked}?" if asked else suggest(command.verb, VERBS)
+        raise ConfigError(f"{command.verb}: no such command{hint}")
     plugins.import_modules(command.modules)
     folders = words.config_folders(command, configs_folder())
     if command.verb is None or command.flags.pop("--help", False):
         sections = ("model", "dataset", "optimizer", "schedule", "trainer")
+        if command.verb == "train":
+            words.for_hydra(command, folders)
+        elif command.words:
+            raise ConfigError(
+                f"{command.words[0]}: genlab {command.verb or ''} --help takes no further words"
+            )
         typed = [(group, command.value(group)) for group in sections]
         print(help.page(command.verb, folders, [(group, name) for group, name in typed if name]))
         return 0
+    if command.verb in ("list", "completion") and len(command.words) > 1:
+        raise ConfigError(f"{command.words[1]}: genlab {command.verb} takes one word; leave it out")
     if command.verb == "list":
         print(help.listing(folders, command.words[0] if command.words else None))
         return 0

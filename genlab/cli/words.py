@@ -5,6 +5,7 @@ This module imports neither torch nor hydra, so that an error in a word is repor
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab import plugins
+from genlab.cli import hints
 from genlab.cli.verbs import VERBS
 from genlab.config.renamed import with_present_names
 from genlab.config.schema import show, suggest
@@ -85,7 +87,8 @@ def sort(argv: list[str]) -> Command:
                 found = f"{command.flags[name]},{found}"
             command.flags[name] = found
         else:
-            raise ConfigError(f"{word}: no such flag{suggest(name, FLAGS)}")
+            hint = hints.for_flag(command.verb, name, value or next(iter(rest), ""), FLAGS)
+            raise ConfigError(f"{word}: no such flag{hint}")
     ways = [name for name in ("--multirun", "--cfg", "--info") if name in command.flags]
     if len(ways) > 1:
         raise ConfigError(f"{ways[0]}: cannot be combined with {ways[1]}; leave one out")
@@ -207,23 +210,45 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
     """
     verb = command.verb or ""
     ready = {}
-    for word in command.words:
+    for number, word in enumerate(command.words):
         match = _WORD.fullmatch(word)
         assert match is not None
         prefix, key, equals, value = match.group("prefix", "key", "equals", "value")
         if not key or (not equals and prefix != "~"):
             known = bare_keys(verb, folders)
-            hint = f"; did you mean {key}=...?" if key in known else suggest(key, known) if key else ""
-            raise ConfigError(f"{word}: expected key=value, without blanks around the ={hint}")
+            choices = {group: list(options(folders, group)) for group in groups(folders) if group in known}
+            hint = hints.for_bare_word(verb, word, command.words[number + 1 :], known, choices) if key else ""
+            raise ConfigError(f"{word}: expected key=value{hint}")
         if names_hydra(key):
             raise ConfigError(hydra_answer(word))
         _check_extent(word)
         if key in path_keys(verb):
             _check_path(key, value)
+        if second := hints.two_words(value):
+            raise ConfigError(f"{word}: two words in one pair of quotes; close them before {second}")
+        if (
+            verb == "train"
+            and prefix is None
+            and re.fullmatch("(model|dataset|optimizer|schedule).name", key)
+        ):
+            raise ConfigError(f"{word}: did you mean {key.removesuffix('.name')}={value}?")
         if key.startswith("sweep."):
             raise ConfigError(f"{word}: type {word.removeprefix('sweep.')} and -m instead")
         plain_key = re.fullmatch(r"[\w.\-]+", key) is not None
         if prefix is None and plain_key and "." in key:
+            group = key.partition(".")[0]
+            if (
+                verb not in ("train", "resume")
+                and group != "dataset"
+                and "--config-name" not in command.flags
+            ):
+                known = bare_keys(verb, folders)
+                if key.rpartition(".")[2] not in known and group in groups(folders):
+                    raise ConfigError(
+                        f"{word}: genlab {verb} takes the {group} from the checkpoint; leave it out"
+                    )
+                hint = hints.for_key(verb, key, value, known)
+                raise ConfigError(f"{word}: unknown key for genlab {verb}{hint}")
             ready[f"++{word}"] = word
             continue
         if prefix is None and plain_key and "--config-name" not in command.flags:
@@ -252,6 +277,34 @@ def _check_extent(word: str) -> None:
         depth += (character in "[{(") - (character in "]})")
         if depth > _DEEPEST_BRACKETS:
             raise ConfigError(f"{word[:40]}...: nested too deeply; settings have few levels")
+
+
+def with_known_names(command: Command) -> Command:
+    """Returns a command in which `run=` and `ckpt=`, each other's usual mistake, have the verb's own name.
+
+    `genlab resume` gets the run folder of a path inside it.
+
+    Raises:
+        ConfigError: `genlab resume` of one checkpoint file, which need not be the newest.
+    """
+    known = "run" if command.verb == "resume" else "ckpt"
+    if command.verb not in VERBS or command.verb == "train":
+        return command
+    words = [
+        f"{known}={word.partition('=')[2]}" if re.match("(run|ckpt)=", word) else word
+        for word in command.words
+    ]
+    command = dataclasses.replace(command, words=words)
+    path = Path(command.value("run") or ".")
+    if path.suffix == ".pt":
+        raise ConfigError(
+            f"run={path}: resume goes on from the newest checkpoint; give run={path.parent.parent}"
+        )
+    folder = path.parent if path.name == "latest" else path
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    if folder != path:
+        words = [f"run={folder}" if word.startswith("run=") else word for word in words]
+    return dataclasses.replace(command, words=words)
 
 
 def path_keys(verb: str) -> set[str]:
@@ -284,9 +337,11 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
                 if verb == "resume"
                 else f"{word}: genlab {verb} takes the {key} from the checkpoint; leave it out"
             )
-        raise ConfigError(f"{word}: unknown key for genlab {verb}{suggest(key, known)}")
+        raise ConfigError(f"{word}: unknown key for genlab {verb}{hints.for_key(verb, key, value, known)}")
     if key not in groups(folders):
         return
+    if value[:1] in ("[", "{"):
+        raise ConfigError(f"{word}: expected a name; for several, add -m and separate them by commas")
     names, choices = value.split(","), list(options(folders, key))
     if key in _OPTIONAL_GROUPS:
         if len(names) > 1 and {"null", "none"} & set(names):
@@ -297,7 +352,10 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
         riddle = name == "null" or key == "recipe" or re.fullmatch(r"[\d.]+", name)
         riddle = riddle or VERBS[verb].other_datasets  # where Hydra is not asked for a file of that name
         if riddle and name not in choices and not (name == "null" and key in _OPTIONAL_GROUPS):
-            raise ConfigError(f"{key}={name}: no such {key}{suggest(name, choices, f'{key}=')}")
+            hint = suggest(name, choices, f"{key}=")
+            if key == "recipe" and "mean" not in hint:
+                hint = f"; there are {len(choices)} recipes; see genlab list recipes"
+            raise ConfigError(f"{key}={name}: no such {key}{hint}")
 
 
 def originals(words: list[str], ready: Mapping[str, str]) -> list[str]:

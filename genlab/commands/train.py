@@ -18,7 +18,7 @@ from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupt
 from genlab.log import log, log_to_console
 from genlab.memory import limited_memory, memory_errors, smaller_batch
 from genlab.report.pictures import save_grid, write_samples
-from genlab.runs import checkpoint
+from genlab.runs import checkpoint, content
 from genlab.runs.folder import Run, create_folder
 from genlab.trained.ruler import Ruler, ruler_of_run
 from genlab.training import loop
@@ -80,7 +80,8 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
     log_to_console()
     path, saved = Path(run), None
     if checkpoint.list_checkpoints(path / "checkpoints"):
-        found, saved = checkpoint.find(path)
+        found, whole = checkpoint.find(path, content.read_to_resume)
+        saved = whole.state
         log.info("resuming from %s", found)
         plain = plain or saved["config"]
     if plain is None:

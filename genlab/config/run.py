@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from genlab.config.schema import setting
+from genlab.config.schema import from_plain, setting, show, to_plain
+from genlab.errors import ConfigError
 
 MOST_STEPS = 1_000_000_000
 """Largest number of steps, and of steps between two events: years of training on any machine."""
@@ -22,7 +24,7 @@ class PlayerOptimizerConfig:
 
     lr: float | None = setting(None, above=0, help="learning rate of this player")
     weight_decay: float | None = setting(None, at_least=0, help="weight decay of this player")
-    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1, help="of Adam")
+    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1, longest=2, help="of Adam")
     momentum: float | None = setting(None, at_least=0, below=1, help="of sgd and rmsprop")
     clip_grad_norm: float | None = setting(None, at_least=0, help="largest norm of its gradient")
 
@@ -34,7 +36,7 @@ class AdamConfig:
     name: Literal["adam"] = setting("adam")
     lr: float = setting(1e-3, above=0, help="learning rate, multiplied by the schedule")
     betas: tuple[float, ...] = setting(
-        (0.9, 0.999), at_least=0, below=1, help="decay rates of the two moments"
+        (0.9, 0.999), at_least=0, below=1, longest=2, help="decay rates of the two moments"
     )
     eps: float = setting(1e-8, above=0, help="added to the denominator of a step")
     weight_decay: float = setting(0.0, at_least=0, help="L2 term added to the gradient")
@@ -44,6 +46,10 @@ class AdamConfig:
     players: dict[str, PlayerOptimizerConfig] = setting(
         {}, help="settings of one player: optimizer.players.NAME.lr=..."
     )
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ConfigError(f"optimizer.betas={list(self.betas)}: expected two numbers, e.g. [0.9,0.999]")
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,19 @@ class SGDConfig:
         {}, help="settings of one player: optimizer.players.NAME.lr=..."
     )
 
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ConfigError("optimizer.nesterov=true: needs a momentum; set optimizer.momentum=0.9")
+
 
 OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
+
+
+def player_settings(config: OptimizerConfig, player: str) -> OptimizerConfig:
+    """Returns the optimizer's settings, overridden by those of `optimizer.players.PLAYER`."""
+    own = config.players.get(player)
+    plain = {k: v for k, v in to_plain(own).items() if v is not None} if own else {}
+    return from_plain(type(config), to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}")
 
 
 @dataclass(frozen=True)
@@ -131,8 +148,16 @@ class StepConfig:
     """A schedule that multiplies the rate by `factor` at each milestone."""
 
     name: Literal["step"] = setting("step")
-    milestones: tuple[float, ...] = setting((0.5, 0.75), above=0, below=1, help="shares of the run")
+    milestones: tuple[float, ...] = setting(
+        (0.5, 0.75), above=0, longest=1000, below=1, help="shares of the run"
+    )
     factor: float = setting(0.1, above=0, at_most=1, help="of the rate at each milestone")
+
+    def __post_init__(self) -> None:
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.milestones)):
+            raise ConfigError(
+                f"schedule.milestones={show(self.milestones)}: must rise, e.g. schedule.milestones=[0.5,0.75]"
+            )
 
 
 @dataclass(frozen=True)

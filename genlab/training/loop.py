@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from genlab.device import any_shapes
 from genlab.errors import Interrupted, storage_errors
 from genlab.families.base import AdversarialFamily, Family, row_labels
 from genlab.log import log, progress_bar
@@ -149,7 +150,7 @@ def _evaluate_and_sample(
     if not (evaluate or sample or measure):
         return
     seed, torch_device = state.config.seed, state.group.device
-    with state.update.averaged_weights(family) as weights:
+    with any_shapes(), state.update.averaged_weights(family) as weights:
         if evaluate:
             numbers = evaluate_split(
                 family,
