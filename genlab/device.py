@@ -163,22 +163,23 @@ def counted_weights(given: str, remedy: str, copies: int, memory: int | None) ->
         TooLargeError: they do not fit.
     """
 
-    def check(size: float, times: int) -> None:
-        what = (
-            "the model's weights" if copies == 1 else "the model's weights, with what training keeps of each,"
-        )
-        check_fits(size * times, given, what, remedy, memory)
-        if copies > 1 or memory is not None:
-            check_fits(size, given, what, remedy)
+    what = "the model's weights" + (", with gradients and averages," if copies > 1 else "")
+
+    def check(weights: float, others: float) -> None:
+        check_fits(weights * copies + others, given, what, remedy, memory)
+        if memory is not None:  # it is built in the machine's memory
+            check_fits(weights + others, given, "the model's weights", remedy)
 
     def count(model: M) -> M:
-        tensors = [*model.parameters(), *model.buffers()]
-        check(sum(each.numel() * each.element_size() for each in tensors), copies)
+        weights, others = (
+            sum(each.numel() * each.element_size() for each in tensors)
+            for tensors in (model.parameters(), model.buffers())
+        )
+        check(weights, others)
         return model
 
     try:
-        # a layer may make a tensor beside its weight: so while it is built a half is no proof yet
-        with memory_errors(given, remedy), _Sizes(lambda size: check(size, max(1, copies // 2))):
+        with memory_errors(given, remedy), _Sizes(check):
             yield count
     except TypeError as error:  # what torch raises for sizes above 64 bits
         if "Overflow" not in str(error):
@@ -187,21 +188,27 @@ def counted_weights(given: str, remedy: str, copies: int, memory: int | None) ->
 
 
 class _Sizes(TorchFunctionMode):
-    """Adds up the bytes of new tensors, and passes the sum to a function before each is made."""
+    """Checks the memory of new tensors before each is made.
 
-    _FACTORIES: ClassVar = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+    Args:
+        check: a function of the bytes of weights so far, which torch's layers make by `torch.empty`, and of
+            one other tensor: others may be intermediate results, so they are not added up.
+    """
 
-    def __init__(self, check: Callable[[float], None]) -> None:
+    _OTHERS: ClassVar = {torch.zeros, torch.ones, torch.rand, torch.randn}
+
+    def __init__(self, check: Callable[[float, float], None]) -> None:
         super().__init__()
-        self._check, self._sum = check, 0
+        self._check, self._weights = check, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self._FACTORIES:
+        if func is torch.empty or func in self._OTHERS:
             sizes = kwargs.get("size", args)
             sizes = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
-            self._sum += math.prod(sizes) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
-            self._check(self._sum)
+            size = math.prod(sizes) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
+            self._weights += size if func is torch.empty else 0
+            self._check(self._weights, 0 if func is torch.empty else size)
         return func(*args, **kwargs)
 
 

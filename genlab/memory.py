@@ -45,7 +45,7 @@ def check_fits(needed: float, given: str, what: str, remedy: str, memory: int | 
     Args:
         needed: bytes.
         given: the setting and its value, e.g. "trainer.batch_size=1000000".
-        what: that which needs the memory, in words.
+        what: those that need the memory, in words, in the plural.
         remedy: what to do, in words.
         memory: bytes of a device's memory; None for the machine's.
 
@@ -55,7 +55,7 @@ def check_fits(needed: float, given: str, what: str, remedy: str, memory: int | 
     limit = machine_memory() if memory is None else memory
     if needed > limit:
         where = "this machine" if memory is None else "the GPU"
-        raise TooLargeError(f"{given}: {what} needs {gib(needed)}, {where} has {gib(limit)}; {remedy}")
+        raise TooLargeError(f"{given}: {what} take {gib(needed)}, {where} has {gib(limit)}; {remedy}")
 
 
 def smaller_batch(key: str, size: int, fewer: str | None = None) -> tuple[str, str]:

@@ -343,14 +343,17 @@ def family(config: Any, spec: DataSpec, copies: int = 1, memory: int | None = No
         return count(kind(config, spec))
 
 
+def _whole(value: Any) -> list[int]:
+    """Returns a setting's whole numbers: that of a number, those of a list, none of others."""
+    return [x for x in (value if isinstance(value, list | tuple) else [value]) if type(x) is int]
+
+
 def _largest_setting(config: Any, spec: DataSpec) -> tuple[str, str]:
     """Returns the setting to which a model's size is most likely due, with its value, and a remedy."""
     sizes: dict[str, float] = {"": 1}
     for each in settings_of(type(config)):
-        values, usual = ([x] if isinstance(x, int) else x for x in (getattr(config, each.key), each.default))
-        if isinstance(values, tuple) and values and all(isinstance(x, int) for x in values):
-            known = [x for x in usual or () if isinstance(x, int)] if isinstance(usual, list) else []
-            sizes[each.key] = sum(values) / max([1, sum(known)])
+        values, usual = (_whole(x) for x in (getattr(config, each.key), each.default))
+        sizes[each.key] = sum(values) / max(1, sum(usual))
     key = max(sizes, key=lambda name: sizes[name])
     if spec.classes > 1000 * sizes[key]:
         return f"dataset={spec.name}", f"it has {spec.classes:,} classes; use fewer"

@@ -199,7 +199,7 @@ class TrainerConfig:
     ema_half_life_images: int = setting(
         0,
         at_least=0,
-        at_most=10**12,
+        at_most=10**11,
         help="half-life of the weights' moving average, in images; 0 for none",
     )
     ema_ramp: float = setting(0.05, above=0, help="share of the images seen that the half-life is at most")

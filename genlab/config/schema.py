@@ -301,7 +301,8 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and value.bit_length() > 63:
-        return f"{'-' if value < 0 else ''}1e+{int((value.bit_length() - 1) * math.log10(2))}"
+        digits = math.log10(abs(value))
+        return f"{value:.3g}" if digits < 300 else f"{'-' if value < 0 else ''}1e+{digits:.0f}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(show, value))}]"
     return str(value)
