@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
 import struct
 import zipfile
@@ -19,6 +18,8 @@ from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
 import torch
+
+from genlab.memory import machine_memory
 
 MOST_VALUES = 1_000_000
 """Values of one file: a checkpoint of a thousand layers has about 100,000."""
@@ -105,7 +106,7 @@ def load(source: IO[bytes]) -> Any:
     Raises:
         StructureError: see `outline`.
     """
-    if source.seek(0, io.SEEK_END) > memory_bytes():
+    if source.seek(0, io.SEEK_END) > machine_memory():
         raise StructureError("it is larger than this machine's memory")
     outline(source)
     source.seek(0)
@@ -123,14 +124,6 @@ def load_checked(source: IO[bytes]) -> Any:
     except Exception as error:  # torch raises many kinds; all mean that torch.save did not write the file
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise StructureError(reason) from error
-
-
-def memory_bytes() -> int:
-    """Returns the size of this machine's memory; on systems that do not tell, a terabyte."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**40
 
 
 def _records(file: IO[bytes], comment_bytes: int) -> dict[str, zipfile.ZipInfo]:

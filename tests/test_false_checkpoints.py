@@ -286,6 +286,22 @@ def test_a_description_cannot_cost_time_or_memory(pickle: bytes) -> None:
     assert time.perf_counter() - began < 10
 
 
+def test_a_pipe_is_not_waited_for() -> None:
+    written(of_run())
+    os.mkfifo("run/checkpoints/step-00000030.pt")
+    assert checkpoint.find("run", content.read)[0].name == "step-00000020.pt"
+
+
+def test_a_file_cannot_name_a_place_outside_the_cache() -> None:
+    with pytest.raises(CheckpointError, match=r"spec: '../x' is no name"):
+        load(written(put(of_run(), "spec.name", "../x")))
+
+
+def test_a_model_that_cannot_be_kept_is_refused_when_it_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="could not be read again"):
+        checkpoint.save(tmp_path, put(of_run(), "weights.vae.more", torch.zeros(3).to_sparse()), keep=1)
+
+
 def test_a_list_longer_than_its_setting_is_refused() -> None:
     @dataclass(frozen=True)
     class Some:

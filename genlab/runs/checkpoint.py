@@ -23,6 +23,7 @@ from genlab.config.renamed import with_present_names
 from genlab.errors import CheckpointError, DamagedError, ElsewhereError, StorageError
 from genlab.files import write_atomically
 from genlab.log import log
+from genlab.memory import machine_memory
 from genlab.runs.folder import check_there
 from genlab.tensor_files import StructureError, TensorOutline
 
@@ -86,6 +87,8 @@ def load(path: Path, check: Callable[[dict[str, Any]], object] | None = None) ->
     Raises:
         CheckpointError: missing, damaged, not written by genlab, or of a newer format. No code in it is run.
     """
+    if path.exists() and not path.is_file():  # a pipe, say, from which reading would wait without end
+        raise CheckpointError(f"ckpt={path}: is no file; give a run folder or a .pt file")
     try:
         with path.open("rb") as file:
             outline = _outline(path, file)
@@ -114,7 +117,7 @@ def _outline(path: Path, file: IO[bytes]) -> dict[str, Any]:
     trailer = file.read(_TRAILER_BYTES)
     if not _TRAILER.fullmatch(trailer):
         raise DamagedError(f"ckpt={path}: truncated, or not a genlab checkpoint; use another one of the run")
-    if size > tensor_files.memory_bytes():
+    if size > machine_memory():
         raise CheckpointError(f"ckpt={path}: {size / 2**30:,.0f} GiB are more than this machine's memory")
     try:
         outline = tensor_files.outline(file, len(trailer) - 2)

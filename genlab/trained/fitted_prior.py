@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genlab.config.commands import SampleConfig
 from genlab.distributions.categorical import one_hot
-from genlab.errors import ConfigError
+from genlab.errors import CheckpointError, ConfigError
 from genlab.log import log
 from genlab.rng import SampleRng
 from genlab.trained.latent_space import check_has, codes_of_training, decode
@@ -92,6 +92,10 @@ def sampler(
     if config.components > len(codes):
         raise ConfigError(
             f"components={config.components}: there are {len(codes)} training images; use fewer"
+        )
+    if not codes.isfinite().all():
+        raise CheckpointError(
+            f"ckpt={config.ckpt}: its codes of images are not finite; use another checkpoint"
         )
     log.info("fitting %d Gaussians to the codes of %d training images", config.components, len(codes))
     prior = fit(codes, config.components, config.seed)

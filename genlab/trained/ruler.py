@@ -189,6 +189,9 @@ class Ruler:
         digest = cache.digest(repr((_FEATURES_FORMAT, name, extractor.version, torch.__version__)), levels)
         path = cache.folder("features") / f"{self.real.label}-{name}-{len(levels)}-{digest[:16]}.pt"
         kept = cache.load(path, digest) or {}
+        if any(value.ndim != 2 or len(value) != len(levels) for value in kept.values()):
+            log.warning("%s: damaged (it holds those of other images); it is computed again", path)
+            kept = {}
         if any(wanted[kind] and kind not in kept for kind in wanted):
             log.info("computing %s of %d images of %s once, for the cache", name, len(levels), self.real.name)
             kept = {
