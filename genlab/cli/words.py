@@ -18,6 +18,8 @@ from genlab.cli.verbs import VERBS
 from genlab.config.renamed import with_present_names
 from genlab.config.schema import suggest
 from genlab.errors import ConfigError
+from genlab.log import log, log_to_console
+from genlab.runs.folder import has_begun
 
 _SHORT = {
     "-h": "--help", "-m": "--multirun", "-r": "--run", "-sc": "--shell-completion", "-c": "--cfg",
@@ -245,25 +247,50 @@ _RUN_KEYS = ("model", "dataset", "optimizer", "schedule", "trainer", "seed")
 
 
 def stored_config(run: str | None) -> dict[str, Any]:
-    """Returns the configuration that is stored in a run folder.
+    """Returns the configuration of a run folder: that of config.yaml, else of its newest checkpoint.
 
     Raises:
-        ConfigError: there is no run folder, or its config.yaml is not that of a run.
+        ConfigError: there is no run folder, or it holds no configuration of a run.
     """
     if run is None:
         raise ConfigError("run: missing; add run=outputs/train/...")
     if not Path(run).is_dir():
         raise ConfigError(f"run={run}: no such folder; give a run folder, e.g. run=outputs/train/...")
+    plain, problem = None, None
     try:
-        plain = yaml.safe_load((Path(run) / "config.yaml").read_text(encoding="utf-8"))
+        text = (Path(run) / "config.yaml").read_text(encoding="utf-8")
+        plain = yaml.safe_load(text)
+        if not isinstance(plain, dict):
+            plain, problem = None, "has no settings"
+        elif not text.endswith("\n"):
+            plain, problem = None, "is truncated"
+        elif plain.keys() < {*_RUN_KEYS}:
+            problem = "is truncated"
     except FileNotFoundError:
-        raise ConfigError(f"run={run}: has no config.yaml; give a run folder of genlab train") from None
+        problem = "is missing"
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"run={run}: its config.yaml cannot be read ({reason}); restore it") from None
-    if not isinstance(plain, dict):
-        raise ConfigError(f"run={run}: its config.yaml has no settings; restore it")
+        problem = "cannot be read ({})".format(str(error).split("\n")[0])
+    if problem:
+        plain = _checkpoint_config(run, problem) or plain
+    if plain is None and problem == "is missing":
+        if has_begun(Path(run)):
+            raise ConfigError(f"run={run}: has no config.yaml; give a run folder of genlab train")
+        raise ConfigError(f"run={run}: was ended before it began; type its genlab train command again")
+    if plain is None:
+        raise ConfigError(f"run={run}: its config.yaml {problem}; restore it")
     for key in plain:
         if key not in _RUN_KEYS:  # a `hydra` key in a file not written by genlab could name code to run
             raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; remove it")
     return with_present_names(plain)
+
+
+def _checkpoint_config(run: str, reason: str) -> dict[str, Any] | None:
+    """Returns the configuration of a run's newest checkpoint, and says so; None without a checkpoint."""
+    if not any(Path(run, "checkpoints").glob("step-*.pt")):
+        return None
+    from genlab.runs import checkpoint  # imports torch
+
+    path, state = checkpoint.find(run)
+    log_to_console()
+    log.warning("run=%s: its config.yaml %s; using the configuration of %s", run, reason, path.name)
+    return state["config"]

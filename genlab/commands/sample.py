@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from genlab.commands.base import finish, open_model, write_json
+from genlab.commands.base import finish, open_model
 from genlab.config.commands import SampleConfig
 from genlab.errors import storage_errors
+from genlab.files import write_json, written_aside
 from genlab.log import log, progress_bar
-from genlab.report.pictures import to_picture, to_uint8, write_samples
+from genlab.report.pictures import save_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
 from genlab.trained.model import LoadedModel
 from genlab.trained.sampling import sampler_of
@@ -42,20 +43,22 @@ def main(plain: Mapping[str, Any]) -> None:
                 drawn = sampler.draw(indices)
                 kept.append(drawn if points else to_uint8(drawn))
                 for index, image in zip(indices, () if points else kept[-1], strict=not points):
-                    to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
+                    save_picture(image, folder / "images" / f"{index:0{digits}d}.png")
                 bar.update(len(indices))
         images = torch.cat(kept)
         write_samples(
             model.family, model.config, images[:10_000] if points else images[:400], folder / "grid.png"
         )
         if points:
-            np.savetxt(folder / "points.csv", images.flatten(1).cpu().numpy(), delimiter=",")
+            with written_aside(folder / "points.csv") as aside:
+                np.savetxt(aside, images.flatten(1).cpu().numpy(), delimiter=",")
         if config.npz:
             values = images.flatten(1).cpu() if points else images.permute(0, 2, 3, 1)
             arrays: dict[str, Any] = {"points" if points else "images": values.numpy()}
             if labels is not None:
                 arrays["labels"] = labels.numpy()
-            np.savez_compressed(folder / "samples.npz", **arrays)
+            with written_aside(folder / "samples.npz") as aside:
+                np.savez_compressed(aside, **arrays)
         facts = model.describe() | {"n": config.count, "seed": config.seed, "temperature": config.temperature}
         if config.prior == "fit":
             facts |= {"prior": "Gaussians fitted to codes", "components": config.components}

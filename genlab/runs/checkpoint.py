@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from genlab.config.renamed import with_present_names
-from genlab.errors import CheckpointError, StorageError
+from genlab.errors import CheckpointError, StorageError, storage_remedy
 from genlab.files import write_atomically
 from genlab.log import log
 from genlab.runs.folder import check_there
@@ -46,19 +46,33 @@ def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
     path = folder / f"step-{state['step']:08d}.pt"
     content = _seal(state)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.parent.is_dir():  # a run folder that was removed is not made anew
+            folder.mkdir(exist_ok=True)
         write_atomically(path, content, verify=True)
-        write_atomically(folder / "latest", path.name.encode() + b"\n")
+        keep_newest(path, keep)
     except OSError as error:
         good = newest(folder)
-        remedy = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        known = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        remedy = storage_remedy(error, folder.parent) or "check the disk"
         raise StorageError(
-            f"{path}: could not be written ({error.strerror or error}); {remedy}; make room, then "
+            f"{path}: could not be written ({error.strerror or error}); {known}; {remedy}, then "
             f"genlab resume run={folder.parent}"
         ) from error
-    for old in list_checkpoints(folder)[keep:]:
-        old.unlink(missing_ok=True)
     return path
+
+
+def keep_newest(path: Path, keep: int) -> None:
+    """Points `latest` at a valid checkpoint, and deletes all but the `keep` newest up to it.
+
+    Later ones are damaged: they do not count, since they would displace the valid ones.
+    """
+    folder, content = path.parent, path.name.encode() + b"\n"
+    latest = folder / "latest"
+    if not latest.is_file() or latest.read_bytes() != content:
+        write_atomically(latest, content)
+    paths = list_checkpoints(folder)
+    for old in paths[paths.index(path) + keep :]:
+        old.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:
