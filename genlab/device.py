@@ -28,7 +28,7 @@ def resolve(name: str, key: str = "trainer.device") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in ("cpu", "cuda", "mps") or (device.type != "cuda" and device.index):
         raise ConfigError(f"{key}={name}: no such device; use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"{key}={name}: this machine has no GPU that torch can use; use {key}=cpu")

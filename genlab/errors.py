@@ -13,10 +13,26 @@ EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: batch systems run such a job again
 
 
+def printable(text: str) -> str:
+    """Returns text as one line without control characters, for a terminal.
+
+    Names and messages may come from a file, and a control character in them could move the cursor, change
+    colours or hide what was printed before. Line breaks become spaces, and others are written as in Python.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else " " if each in "\n\r\t" else repr(each)[1:-1] for each in text
+    )
+
+
 class UserError(Exception):
     """An error that the user can fix. The message is one line: the key, the value and the remedy."""
 
     exit_code = EXIT_USER_ERROR
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(UserError):
@@ -29,6 +45,14 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, not written by genlab or of a newer format."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint whose bytes are not those that were written."""
+
+
+class ElsewhereError(CheckpointError):
+    """A checkpoint that is whole, but needs what is not here: a newer genlab, a plug-in."""
 
 
 class StorageError(UserError):
@@ -68,6 +92,24 @@ def storage_remedy(error: OSError, folder: Path) -> str | None:
     if error.errno in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():
         return f"{folder} is gone: bring it back"
     return _REMEDIES.get(error.errno or 0)
+
+
+_LONGEST_WORD, _LONGEST_LINE = 160, 500
+
+
+def one_line(text: object) -> str:
+    """Returns a message as one printable line of bounded length.
+
+    Words of a file or a command may be of any length and contain escapes that change a terminal.
+    """
+    printable = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(text))
+    words = [_shortened(word, _LONGEST_WORD) for word in printable.split(" ")]
+    return _shortened(" ".join(words).strip(), _LONGEST_LINE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Returns a text with its middle left out, if it is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 41]}...{text[-38:]}"
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from genlab.errors import printable
+
 log = logging.getLogger("genlab")
 
 _IN_A_NOTEBOOK = any("notebook" in base.__module__ for base in tqdm.__mro__)
@@ -40,10 +42,11 @@ class _ConsoleHandler(logging.Handler):
     """A handler that prints above a progress bar without damaging it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}"
+        lines = record.getMessage().split("\n")  # a message of ours may have several
+        warning = "warning: " if record.levelno >= logging.WARNING else ""
         if sys.stderr is not None:
             with contextlib.suppress(OSError, ValueError):
-                tqdm.write(line, sys.stderr)
+                tqdm.write(warning + "\n".join(map(printable, lines)), sys.stderr)
 
 
 @contextlib.contextmanager

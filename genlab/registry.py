@@ -31,7 +31,7 @@ from genlab.config.run import (
     WarmupCosineConfig,
 )
 from genlab.config.schema import from_plain, setting, suggest
-from genlab.errors import CheckpointError, ConfigError
+from genlab.errors import ConfigError, ElsewhereError
 from genlab.log import log
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ def kinds(group: str) -> Mapping[str, Entry]:
 
 
 def own_names(key: str) -> list[str]:
-    """Returns the names of key "model" or "dataset" that are registered by plug-ins."""
+    """Returns the names of a key, "model" or "dataset", that are registered by plug-ins."""
     read_entry_points()
-    return sorted(_POLYMORPHIC[key].keys() - _SHIPPED[key])
+    return sorted(_POLYMORPHIC[key].keys() - _SHIPPED.get(key, _POLYMORPHIC[key].keys()))
 
 
 @functools.cache
@@ -270,12 +270,12 @@ def check_known(key: str, part: Any, checkpoint: object) -> None:
         checkpoint: the checkpoint file, for the message.
 
     Raises:
-        CheckpointError: the name is unknown, most often because a plug-in is missing.
+        ElsewhereError: the name is unknown, most often because a plug-in is missing.
     """
     read_entry_points()
     name = part.get("name") if isinstance(part, Mapping) else None
     if isinstance(name, str) and name not in _POLYMORPHIC[key]:
-        raise CheckpointError(
+        raise ElsewhereError(
             f"ckpt={checkpoint}: needs {key}={name}, which is not registered; add --module NAME or "
             "install the package that provides it"
         )
@@ -294,7 +294,7 @@ def parse(plain: Mapping[str, Any]) -> TrainConfig:
     parts = {}
     for key, registry in _POLYMORPHIC.items():
         part = plain.get(key)
-        if not isinstance(part, Mapping) or "name" not in part:
+        if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
             raise ConfigError(f"{key}: missing; choose one: {', '.join(sorted(registry))}")
         parts[key] = from_plain(config_of(registry, part["name"], key), part, key)
     return TrainConfig(

@@ -191,7 +191,13 @@ MISTAKES = {
     "seed=1": "missing command before seed=1",
     "train --mutirun": "did you mean --multirun?",
     "train --cfg": "--cfg: needs a value",
-    "train --cfg jab": "not one of job, hydra, all",
+    "train --cfg jab": "not one of job",
+    "train --cfg hydra": "not one of job",
+    "train -m seed=range(0,100000)": "more than 10000 jobs",
+    "train -m seed=range(0,100) model.latent=range(1,1000)": "more than 10000 jobs",
+    "train -m optimizer.lr=interval(0,1)": "an interval has no list of values",
+    "train sweep=vae_latent,unrolled_ring -m": "sweeps run one at a time",
+    "train sweep.seed=0,1": "type seed=0,1 and -m instead",
     "train --config-dir nowhere": "no such folder",
     "train --config-name nowhere": "nowhere: no such configuration",
     "train --experimental-rerun=x.pickle": "no such flag",
@@ -213,8 +219,8 @@ MISTAKES = {
     "train ++model=vae": "++model=vae: choose a group without ++",
     "train +paper.name=x": "paper: unknown key for genlab train",
     "train dataset@other=mnist": "dataset@other",
-    "train hydra/launcher=joblib": "hydra/launcher=joblib",
-    "train hydra.nothing=1": "hydra.nothing",
+    "train hydra/launcher=joblib": "hydra/launcher=joblib: genlab takes no settings of Hydra's own; a sweep",
+    "train hydra.nothing=1": "hydra.nothing=1: genlab takes no settings of Hydra's own; leave it out",
     "train model.latnt=3": "model.latnt: unknown key for vae; did you mean model.latent?",
     "train +model.latent=3": "+model.latent: the key already exists; leave out the +",
     "train ~model.latnt": "~model.latnt: cannot delete: no such key",
@@ -223,7 +229,12 @@ MISTAKES = {
     "train dataset.root=a=b": "dataset.root=a=b: the value cannot be parsed; put it in two pairs of quotes",
     "train model.latent=1,2": "model.latent=1,2: several values; add -m",
     "train seed=range(1,3)": "add -m",
-    "train hydra.job.name=a,b -m": "cannot be swept",
+    "train hydra.job.name=a,b -m": "leave it out",
+    "train hydra.run.dir=x": "run_dir=PATH",
+    "train hydra.sweep.dir=x -m": "run_dir=PATH",
+    "train hydra.mode=MULTIRUN seed=0,1": "add -m",
+    "train dataset=folder dataset.path=": "dataset.path=: empty; give a path",
+    "train run_dir=": "run_dir=: empty; give a path",
     "train seed=${sead}": "sead",
     "train model.latent=many": "model.latent=many: expected a whole number",
     "train model.latent=-1": "model.latent=-1: must be at least",
@@ -241,7 +252,33 @@ MISTAKES = {
     "sample ckpt=x n=0": "n=0: must be at least 1",
     "sample ckpt=x m=3": "m=3: unknown key for genlab sample",
     "sample ckpt=x model=vae": "takes the model from the checkpoint",
-    "sample ckpt=x model.latent=3": "model: unknown key",
+    "sample ckpt=x model.latent=3": "genlab sample takes the model from the checkpoint; leave it out",
+    "sample ckpt=x trainer.device=cpu": "unknown key for genlab sample; did you mean device=cpu?",
+    "train lr=1": "did you mean optimizer.lr=1?",
+    "train batch_size=1": "did you mean trainer.batch_size=1?",
+    "train epochs=3": "did you mean trainer.steps=3?",
+    "train trainer.epochs=3": "did you mean trainer.steps?",
+    "train latent=3": "did you mean model.latent=3?",
+    "train output_dir=x": "did you mean run_dir=x?",
+    "train --steps 5": "keys are typed without dashes: trainer.steps=5",
+    "sample --ckpt x": "keys are typed without dashes: ckpt=x",
+    "train --model=vae": "keys are typed without dashes: model=vae",
+    "train model=VAE": "did you mean model=vae?",
+    "train dataset=MNIST": "did you mean dataset=mnist?",
+    "train model=dcgan": "did you mean model=gan?",
+    "train model=pixelrnn": "did you mean model=row_lstm or model=diagonal_bilstm?",
+    "train vae": "did you mean model=vae?",
+    "train dataset.name=mnist": "did you mean dataset=mnist?",
+    "train model=[vae]": "expected a name; for several, add -m and separate them by commas",
+    "train recipe=nothing": "recipes; see genlab list recipes",
+    "train trainer.steps = 5": "write trainer.steps=5, without blanks",
+    "train run_dir=[a]": "expected the path of a folder",
+    "list models vaes": "genlab list takes one word; leave it out",
+    "completion bash zsh": "genlab completion takes one word; leave it out",
+    "sample --help x": "genlab sample --help takes no further words",
+    "train --help nothing": "nothing: expected key=value",
+    "help": "did you mean genlab --help?",
+    "resume run=x/checkpoints/step-00000020.pt": "resume goes on from the newest checkpoint; give run=x",
     "complete": "ckpt: missing; add ckpt=...",
     "complete ckpt=nowhere": "nowhere",
     "complete ckpt=x resample=0": "resample=0: must be at least 1",
@@ -278,6 +315,32 @@ MISTAKES = {
 }
 
 
+def test_two_words_in_one_pair_of_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "trainer.steps=5 seed=3"]) == 2
+    assert "two words in one pair of quotes; close them before seed=3" in capsys.readouterr().err
+    assert main(["train", "seed=3", "--cfg", "job", "model.likelihood='a b=c'"]) == 0
+
+
+@pytest.mark.parametrize("group", ["experiment", "recipe", "sweep"])
+def test_a_file_without_its_first_line_is_told_so(
+    group: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine" / group).mkdir(parents=True)
+    (tmp_path / "mine" / group / "x.yaml").write_text("trainer: {steps: 3}\n")
+    assert main(["train", "--config-dir", "mine", f"{group}=x"]) == 2
+    assert "its first line must be: # @package _global_" in capsys.readouterr().err
+
+
+def test_run_and_ckpt_stand_for_each_other(performed: list) -> None:
+    (Path("some_run") / "checkpoints").mkdir(parents=True)
+    Path("some_run/config.yaml").write_text("trainer:\n  steps: 3\n")
+    for inside in ("", "/checkpoints", "/checkpoints/latest"):
+        assert main(["resume", f"ckpt=some_run{inside}"]) == 0
+        assert performed[-1][1].plain["run"] == "some_run"
+    assert main(["sample", "run=some_run"]) == 0
+    assert performed[-1][1].plain["ckpt"] == "some_run"
+
+
 @pytest.mark.parametrize("typed", MISTAKES)
 def test_a_mistake_gives_one_line_and_exit_code_2(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(typed.split()) == 2
@@ -298,12 +361,18 @@ def test_a_broken_file_of_one_s_own_is_named(tmp_path: Path, capsys: pytest.Capt
     assert "my.yaml" in err
 
 
-def test_a_file_with_a_shipped_one_s_name_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_of_the_user_s_replaces_the_shipped_one_and_a_line_says_so(
+    tmp_path: Path, performed: list, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_model(tmp_path, "vae")
-    assert main(["train", "--config-dir", "mine"]) == 2
-    assert "rename yours" in capsys.readouterr().err
+    recipes = tmp_path / "mine" / "recipe"
+    recipes.mkdir(parents=True)
+    (recipes / "vae_mnist.yaml").write_text("# @package _global_\ntrainer:\n  steps: 77\n")
+    (recipes / "gan_mnist.yaml").write_text("nothing: 1\n")  # not used by the command
+    assert main(["train", "--config-dir", "mine", "dataset=mnist"]) == 0
+    assert performed[-1][1].plain["trainer"]["steps"] == 77
+    assert performed[-1][1].recipe == "vae_mnist"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"genlab: {recipes / 'vae_mnist.yaml'} replaces the shipped recipe/vae_mnist.yaml"
 
 
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -481,7 +550,32 @@ def test_a_sweep_s_file_sweeps_by_itself_and_gives_way(performed: list) -> None:
     performed.clear()
     assert main(["train", "sweep=vae_latent", "model.latent=4"]) == 0
     assert [(job.plain["model"]["latent"], job.plain["seed"]) for _, job, _ in performed] == [(4, 0), (4, 1)]
-    assert performed[0][1].overrides[0] == "model.latent=4"
+    assert sorted(performed[0][1].overrides) == ["model.latent=4", "seed=0", "sweep=vae_latent"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "model.latent: [2, 4]\n  seed: 0,1\n",
+        "model: {latent: [2, 4]}\n  seed: range(0,2)\n",
+        "++model.latent: [2, 4]\n  seed: [0, 1]\n",
+    ],
+)
+def test_a_file_s_key_sweep_in_all_its_forms(values: str, tmp_path: Path, performed: list) -> None:
+    (tmp_path / "mine" / "sweep").mkdir(parents=True)
+    (tmp_path / "mine" / "sweep" / "both.yaml").write_text(f"# @package _global_\nsweep:\n  {values}")
+    assert main(["train", "--config-dir", "mine", "sweep=both"]) == 0
+    found = [(job.plain["model"]["latent"], job.plain["seed"]) for _, job, _ in performed]
+    assert found == [(2, 0), (2, 1), (4, 0), (4, 1)]
+
+
+def test_words_in_the_values_of_a_sweep_are_quoted(tmp_path: Path, performed: list) -> None:
+    (tmp_path / "mine" / "sweep").mkdir(parents=True)
+    paths = "sweep:\n  dataset.path: ['a, b', \"c'd\", e]\n"
+    text = f"# @package _global_\ndefaults:\n  - override /dataset: folder\n{paths}"
+    (tmp_path / "mine" / "sweep" / "paths.yaml").write_text(text)
+    assert main(["train", "--config-dir", "mine", "sweep=paths"]) == 0
+    assert [job.plain["dataset"]["path"] for _, job, _ in performed] == ["a, b", "c'd", "e"]
 
 
 def test_no_sweep_in_a_group_of_processes(

@@ -30,7 +30,7 @@ class InnerOptimizer:
     """One step of the optimizer that `settings` describe, as a pure function.
 
     Args:
-        settings: of the player, as in `genlab.training.update.player_settings`; its rate is not used.
+        settings: of the player, as in `genlab.config.run.player_settings`; its rate is not used.
         decayed: names of the parameters that weight decay shrinks; see `genlab.nets.decay`.
     """
 

@@ -49,8 +49,6 @@ end
 complete -c genlab -f -a '(__genlab_complete)'"""
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-_PATH_KEYS = ("run", "run_dir", "dataset.root", "dataset.path", "dataset.ckpt")
-"""Keys of train, resume and datasets whose value is a path."""
 
 
 def script(shell: str | None) -> str:
@@ -105,12 +103,12 @@ def candidates(line: str, shipped: Path) -> list[str]:
     key, equals, value = last.partition("=")
     with contextlib.redirect_stdout(io.StringIO()):
         plugins.import_modules(command.modules)
-    if equals and key in _PATH_KEYS:
-        return _files(f"{key}=", value)
     for each in VERBS[command.verb].settings:
         if equals and each.key == key and (each.path or each.choices or each.words):
             offered = [f"{key}={show(word)}" for word in (*each.choices, *each.words)]
             return [*_starting(last, offered), *(_files(f"{key}=", value) if each.path else ())]
+    if equals and key in words.path_keys(command.verb):
+        return _files(f"{key}=", value)
     return _overrides(command, last, shipped)
 
 

@@ -1,32 +1,21 @@
-"""Composition of configurations: everything that genlab uses Hydra for.
+"""From the words of a command to its jobs: composition, sweeps, and what is shown of them.
 
-Hydra has finished composing before the work starts. So errors are raised unchanged, and a failing job of a
-sweep does not stop the others.
+Composing has finished before the work starts, so a failing job of a sweep does not stop the others. Hydra is
+imported by `genlab.cli.composer` alone, after the words have been checked.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import sys
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genlab.cli import explain, words
+from genlab.config.schema import show
 from genlab.errors import ConfigError
-
-_HYDRA_SETTINGS = (  # Hydra only composes: no folders, logs or change of directory of its own
-    "hydra.output_subdir=null",
-    "hydra.run.dir=.",
-    "hydra.job.chdir=false",
-    "hydra/job_logging=none",
-    "hydra/hydra_logging=none",
-)
 
 
 @dataclass(frozen=True)
@@ -34,20 +23,26 @@ class Job:
     """One composed configuration.
 
     Attributes:
-        plain: the resolved configuration, without Hydra's own part.
+        plain: the resolved configuration.
         overrides: the words that produced it, as typed.
         swept: whether it is one job of a sweep.
         recipe: the name of the recipe that is part of it; None if there is none.
+        files: the files that it consists of, in the order of merging, and the part that each one sets.
+        sweep: the key `sweep` of these files: keys with several values each; None if there is none.
     """
 
     plain: dict[str, Any]
     overrides: list[str]
     swept: bool
     recipe: str | None = None
+    files: tuple[tuple[Path, str], ...] = ()
+    sweep: Any = None
 
     @property
     def run_dir(self) -> str | None:
         value = self.plain.get("run_dir")
+        if isinstance(value, list | dict | bool):
+            raise ConfigError(f"run_dir={show(value)}: expected the path of a folder")
         return None if value is None else str(value)
 
 
@@ -58,11 +53,12 @@ def configs_folder() -> Path:
 
 
 def compose(command: words.Command, folders: list[Path]) -> list[Job]:
-    """Composes the configuration of each job; returns no jobs if Hydra only printed information.
+    """Composes the configuration of each job; returns no jobs if it was only asked to print something.
 
     Raises:
         ConfigError: the words do not form a valid configuration.
     """
+    command = words.with_known_names(command)
     flags = command.flags
     ready = words.for_hydra(command, folders)
     stored = None
@@ -71,28 +67,95 @@ def compose(command: words.Command, folders: list[Path]) -> list[Job]:
             raise ConfigError(f"{min(refused)}: genlab resume continues one run as configured; leave it out")
         stored = words.stored_config(command.value("run"))
         ready = {word: typed for word, typed in ready.items() if not typed.startswith("run=")}
-    more = words.plugin_folders(command, folders)
-    shown = flags.get("--cfg") == "job"
-    hydra_flags = command.hydra_flags(*(("--cfg", "--package", "--resolve") if shown else ()))
-    jobs = hydra_jobs(str(command.verb), [*hydra_flags, *ready], ready, stored, more)
+    jobs = _jobs(command, ready, folders, stored)
     chosen = [key for key in ("optimizer", "schedule", "trainer") if command.value(key)]
-    if command.verb == "train" and chosen and jobs:
-        without = [word for word in ready if not word.startswith("recipe=")]
-        jobs = _over_recipe(
-            jobs, hydra_jobs("train", [*hydra_flags, *without, "recipe=none"], ready, None, more), chosen
-        )
+    if command.verb == "train" and chosen:
+        without = {word: typed for word, typed in ready.items() if not word.startswith("recipe=")}
+        others = _jobs(command, without | {"recipe=none": "recipe=none"}, folders)
+        jobs = _over_recipe(jobs, others, chosen)
     there = {path.stem for folder in folders for path in (folder / "recipe").glob("*.yaml")}
     jobs = [job if job.recipe in there else dataclasses.replace(job, recipe=None) for job in jobs]
-    # A key of sweep/*.yaml may be given again on the command line, and then appears more than once.
-    jobs = [job for k, job in enumerate(jobs) if job.plain not in [other.plain for other in jobs[:k]]]
-    if shown:
+    _tell_replaced(jobs, folders)
+    if flags.get("--info"):
+        print("\n".join(f"{file}{f' as {package}' if package else ''}" for file, package in jobs[0].files))
+        return []
+    if flags.get("--cfg"):
         _show(jobs, flags.get("--package"))
         return []
-    if not jobs and not {"--cfg", "--info", "--hydra-help"} & flags.keys():
-        raise ConfigError("the sweep has no jobs; give a key several values, e.g. seed=0,1")
     if stored is not None:
         return [Job(job.plain | {"run": command.value("run")}, job.overrides, False) for job in jobs]
     return jobs
+
+
+def _jobs(
+    command: words.Command,
+    ready: Mapping[str, str],
+    folders: list[Path],
+    stored: Mapping[str, Any] | None = None,
+) -> list[Job]:
+    """Composes the jobs of a command.
+
+    Args:
+        ready: the overrides, see `genlab.cli.words.for_hydra`.
+        stored: a primary configuration that is given, instead of a file.
+    """
+    from genlab.cli.composer import Composer, sweep
+
+    def job(typed: list[str], known: Mapping[str, str], swept: bool) -> Job:
+        plain, choices, files = composer.compose(typed)
+        return Job(
+            {key: value for key, value in plain.items() if key != "sweep"},
+            words.originals(typed, known),
+            swept,
+            choices.get("recipe"),
+            tuple(files),
+            plain.get("sweep"),
+        )
+
+    composer = Composer(str(command.flags.get("--config-name", command.verb)), folders, stored)
+    with explain.explained(ready):
+        overrides = composer.parse(list(ready))
+        several = [each.input_line or "" for each in overrides if each.is_sweep_override()]
+        first = job(next(iter(sweep(overrides))), ready, False)
+        if first.sweep is None and "--multirun" not in command.flags:
+            if several:
+                typed = ready.get(several[0], several[0])
+                raise ConfigError(
+                    f"{typed}: several values; add -m to run one job for each, or [] around a list"
+                )
+            return [first]
+        if any(word.startswith("sweep=") for word in several):
+            raise ConfigError(f"{command.value('sweep')}: sweeps run one at a time; give one")
+        ready = _of_the_file(first.sweep, command, folders, ready) | dict(ready)
+        jobs = sweep(composer.parse(list(ready)))
+        return [job(typed, ready, True) for typed in jobs]
+
+
+def _of_the_file(
+    plain: Any, command: words.Command, folders: list[Path], ready: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns the overrides of a file's key `sweep`, without those whose key is also typed."""
+    if plain is None:
+        return {}
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"sweep={plain}: expected keys with their values, e.g. sweep: {{seed: [0, 1]}}")
+    typed = {_key(word) for word in ready.values()}
+    wanted = [f"{key}={value}" for key, value in words.swept_values(plain) if key.lstrip("+") not in typed]
+    return words.for_hydra(dataclasses.replace(command, words=wanted), folders)
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def _tell_replaced(jobs: list[Job], folders: list[Path]) -> None:
+    """Prints a line for each file that is used in place of a shipped one."""
+    files = dict.fromkeys(file for job in jobs for file, _ in job.files)
+    for file in files:
+        (folder,) = [each for each in folders if file.is_relative_to(each)][:1]
+        inner = file.relative_to(folder)
+        if folder != folders[-1] and (folders[-1] / inner).is_file():
+            print(f"genlab: {file} replaces the shipped {inner}", file=sys.stderr)
 
 
 def _over_recipe(jobs: list[Job], without_recipe: list[Job], chosen: list[str]) -> list[Job]:
@@ -121,84 +184,3 @@ def _show(jobs: list[Job], package: str | bool | None) -> None:
         if len(jobs) > 1:
             print(f"# {' '.join(job.overrides)}")
         print(yaml.safe_dump(part, sort_keys=False), end="" if len(jobs) == 1 else "---\n")
-
-
-def hydra_jobs(
-    name: str,
-    argv: list[str],
-    ready: Mapping[str, str],
-    stored: Mapping[str, Any] | None = None,
-    more_folders: Sequence[Path] = (),
-) -> list[Job]:
-    """Passes `argv` to Hydra and collects the configurations that it composes.
-
-    Args:
-        name: the name of the primary configuration.
-        argv: flags and overrides for Hydra.
-        ready: the overrides that replace a typed word, see `genlab.cli.words.for_hydra`.
-        stored: a primary configuration that is not among the shipped ones; None to use `name`.
-        more_folders: folders of configurations, beside the shipped one and that of --config-dir.
-    """
-    import hydra
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    if stored is not None:
-        ConfigStore.instance().store(name=name, node=dict(stored))
-    jobs: list[Job] = []
-    problems: list[Exception] = []
-
-    def collect(config: Any) -> None:
-        try:
-            chosen = HydraConfig.get()
-            plain: Any = OmegaConf.to_container(config, resolve=True)
-            swept = getattr(chosen.mode, "name", "") == "MULTIRUN"
-            task: Any = OmegaConf.to_container(chosen.overrides.task, resolve=False)
-            overrides = words.originals(task, ready)
-            jobs.append(Job(plain, overrides, swept, chosen.runtime.choices.get("recipe")))
-        except Exception as error:  # raised again below: Hydra would print a long message of its own
-            problems.append(error)
-
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), _raising_hydra():
-        warnings.simplefilter("ignore")
-        settings = [*_HYDRA_SETTINGS, f"hydra.sweep.dir='{scratch}'"]
-        if more_folders:
-            found = ",".join(f'"file://{folder}"' for folder in more_folders)
-            settings.append(f"hydra.searchpath=[{found}]")
-        try:
-            with _arguments([*argv, *settings]):
-                hydra.main(config_path=str(configs_folder()), config_name=name, version_base="1.3")(collect)()
-            if problems:
-                raise problems[0]
-        except SystemExit as error:
-            if error.code:
-                raise ConfigError("these flags cannot be combined; see genlab --help") from error
-        except Exception as error:
-            raise ConfigError(explain.explain(error, ready)) from error
-    return jobs
-
-
-@contextlib.contextmanager
-def _raising_hydra() -> Iterator[None]:
-    """Hydra hands exceptions on, instead of printing them, where this variable is set."""
-    name = "HYDRA_FULL_ERROR"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
-
-
-@contextlib.contextmanager
-def _arguments(words_for_hydra: list[str]) -> Iterator[None]:
-    """Replaces sys.argv for a while, because hydra.main reads it."""
-    before = sys.argv
-    sys.argv = [before[0], *words_for_hydra]
-    try:
-        yield
-    finally:
-        sys.argv = before

@@ -5,10 +5,26 @@ The errors are recognised by their attributes, so that this module need not impo
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 
 from genlab.config.schema import suggest
+from genlab.errors import ConfigError, UserError
+
+
+@contextlib.contextmanager
+def explained(ready: Mapping[str, str]) -> Iterator[None]:
+    """Turns an error that is raised while a configuration is composed into one line; see `explain`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise ConfigError(explain(error, ready)) from error
 
 
 def explain(error: BaseException, ready: Mapping[str, str]) -> str:
@@ -23,9 +39,8 @@ def explain(error: BaseException, ready: Mapping[str, str]) -> str:
         return _unreadable(ready.get(override, override))
     if hasattr(error, "missing_cfg_file"):
         return _missing_config(error)
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return f"{mark.name}, line {mark.line + 1}: not valid YAML ({getattr(error, 'problem', '')})"
+    if isinstance(error, RecursionError):
+        return "the configuration is nested too deeply; settings have few levels"
     return _composition(error, ready)
 
 
@@ -48,12 +63,6 @@ def _missing_config(error: BaseException) -> str:
 
 
 _PATTERNS = (
-    (
-        r"Ambiguous value for argument '(.*?)'\n",
-        "{0}: several values; add -m to run one job for each, or [] around a list",
-    ),
-    (r"Sweep parameters '(.*)' requires", "{0}: several values; add -m to run one job for each"),
-    (r"Sweeping over Hydra's .*'(.*)'", "{0}: Hydra's own settings cannot be swept; give one value"),
     (r"An item is already at '(.*?)'", "+{0}: the key already exists; leave out the +"),
     (r"not delete from config. '(.*?)' does not exist", "~{0}: cannot delete: no such key; see --cfg job"),
     (r"Could not delete '(.*?)'. No match", "~{0}: cannot delete: no such key; see --cfg job"),

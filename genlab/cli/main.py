@@ -16,7 +16,7 @@ from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
 from genlab.config.datasets import check_files
 from genlab.config.schema import from_plain, suggest
-from genlab.errors import ConfigError, Interrupted, UserError
+from genlab.errors import ConfigError, Interrupted, UserError, one_line
 from genlab.log import courteous_console
 from genlab.runs.folder import BEFORE_TRAINING, check_there, check_unused
 from genlab.stop import Stop
@@ -49,7 +49,7 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
     except (UserError, Interrupted) as error:
         if os.environ.get("GENLAB_TRACEBACK") == "1":
             shown = traceback.format_exc()
-        line = " ".join(str(error).split("\n"))
+        line = one_line(error)
         code = error.exit_code
     except KeyboardInterrupt:
         line, code = "interrupted", 130
@@ -58,7 +58,7 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
         return 141, "its output was closed"
     except Exception as error:
         shown = traceback.format_exc()
-        line, code = f"{type(error).__name__}: {error}".split("\n")[0], 1
+        line, code = one_line(f"{type(error).__name__}: {error}"), 1
     with courteous_console():
         print(f"{shown}genlab: {line}", file=sys.stderr)
     return code, line
@@ -74,14 +74,24 @@ def _dispatch(argv: list[str]) -> int:
     if command.verb is None and command.words:
         raise ConfigError(f"missing command before {command.words[0]}; try genlab train {command.words[0]}")
     if command.verb is not None and command.verb not in VERBS:
-        raise ConfigError(f"{command.verb}: no such command{suggest(command.verb, VERBS)}")
+        asked = {"help": "genlab --help", "version": "genlab --version"}.get(command.verb)
+        hint = f"; did you mean {asked}?" if asked else suggest(command.verb, VERBS)
+        raise ConfigError(f"{command.verb}: no such command{hint}")
     plugins.import_modules(command.modules)
     folders = words.config_folders(command, configs_folder())
     if command.verb is None or command.flags.pop("--help", False):
         sections = ("model", "dataset", "optimizer", "schedule", "trainer")
+        if command.verb == "train":
+            words.for_hydra(command, folders)
+        elif command.words:
+            raise ConfigError(
+                f"{command.words[0]}: genlab {command.verb or ''} --help takes no further words"
+            )
         typed = [(group, command.value(group)) for group in sections]
         print(help.page(command.verb, folders, [(group, name) for group, name in typed if name]))
         return 0
+    if command.verb in ("list", "completion") and len(command.words) > 1:
+        raise ConfigError(f"{command.words[1]}: genlab {command.verb} takes one word; leave it out")
     if command.verb == "list":
         print(help.listing(folders, command.words[0] if command.words else None))
         return 0

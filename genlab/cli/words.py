@@ -5,33 +5,35 @@ This module imports neither torch nor hydra, so that an error in a word is repor
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genlab import plugins
+from genlab.cli import hints
 from genlab.cli.verbs import VERBS
 from genlab.config.renamed import with_present_names
-from genlab.config.schema import suggest
+from genlab.config.schema import show, suggest
+from genlab.config.text import read_yaml
 from genlab.errors import ConfigError
 from genlab.log import log, log_to_console
 from genlab.runs.folder import has_begun
 
 _SHORT = {
-    "-h": "--help", "-m": "--multirun", "-r": "--run", "-sc": "--shell-completion", "-c": "--cfg",
+    "-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-c": "--cfg",
     "-p": "--package", "-i": "--info", "-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path",
 }  # fmt: skip
-_SWITCHES = ("--help", "--version", "--multirun", "--run", "--resolve", "--hydra-help", "--shell-completion")
+_SWITCHES = ("--help", "--version", "--multirun", "--resolve", "--shell-completion")
 _WITH_VALUE = (
     "--cfg", "--package", "--info", "--config-dir", "--config-name", "--config-path", "--module",
 )  # fmt: skip
 _CHOICES = {
-    "--cfg": ("job", "hydra", "all"),
-    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--cfg": ("job",),
+    "--info": ("defaults",),
 }
 FLAGS = (*_SWITCHES, *_WITH_VALUE)
 
@@ -42,18 +44,13 @@ class Command:
 
     Attributes:
         verb: the first word that is neither a flag nor key=value; None if there is none.
-        flags: Hydra's flags by their long names; True for a switch, otherwise the value.
+        flags: the flags by their long names; True for a switch, otherwise the value.
         words: all other words, in order and as typed.
     """
 
     verb: str | None = None
     flags: dict[str, str | bool] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
-
-    def hydra_flags(self, *but: str) -> list[str]:
-        """Returns the flags for Hydra as words, without those in `but` and without `--module`."""
-        kept = {name: value for name, value in self.flags.items() if name not in (*but, "--module")}
-        return [name if value is True else f"{name}={value}" for name, value in kept.items()]
 
     @property
     def modules(self) -> str | None:
@@ -92,8 +89,9 @@ def sort(argv: list[str]) -> Command:
                 found = f"{command.flags[name]},{found}"
             command.flags[name] = found
         else:
-            raise ConfigError(f"{word}: no such flag{suggest(name, FLAGS)}")
-    ways = [name for name in ("--run", "--multirun", "--cfg", "--info") if name in command.flags]
+            hint = hints.for_flag(command.verb, name, value or next(iter(rest), ""), FLAGS)
+            raise ConfigError(f"{word}: no such flag{hint}")
+    ways = [name for name in ("--multirun", "--cfg", "--info") if name in command.flags]
     if len(ways) > 1:
         raise ConfigError(f"{ways[0]}: cannot be combined with {ways[1]}; leave one out")
     if "--resolve" in command.flags and "--cfg" not in command.flags:
@@ -104,7 +102,7 @@ def sort(argv: list[str]) -> Command:
 def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
     choices = _CHOICES.get(name)
     if value is None and name == "--info":  # the only flag whose value is optional
-        value = rest.pop(0) if rest and choices and rest[0] in choices else "all"
+        value = rest.pop(0) if rest and choices and rest[0] in choices else "defaults"
     elif value is None:
         if not rest:
             raise ConfigError(f"{name}: needs a value{suggest('', choices or ())}")
@@ -119,24 +117,13 @@ def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
 
 
 def config_folders(command: Command, shipped: Path) -> list[Path]:
-    """Returns the folders of configurations: the shipped ones, those of plug-ins, then the user's own.
+    """Returns the folders of configurations: the user's own, those of plug-ins, and the shipped one last.
 
-    Raises:
-        ConfigError: a file of the user's has a shipped one's name, so that Hydra would ignore it.
+    A file of an earlier folder is used in place of one of the same name in a later folder.
     """
     main = Path(str(command.flags.get("--config-path", shipped)))
     own = [Path(str(command.flags["--config-dir"]))] if "--config-dir" in command.flags else []
-    folders = [main, *plugins.config_folders([main, *own]), *own]
-    for folder in folders[1:]:
-        for file in sorted(folder.rglob("*.yaml")):
-            if folder != main and (main / file.relative_to(folder)).is_file():
-                raise ConfigError(f"{file}: a shipped file of this name takes precedence; rename yours")
-    return folders
-
-
-def plugin_folders(command: Command, folders: list[Path]) -> list[Path]:
-    """Returns those of `config_folders` that Hydra does not know from the flags."""
-    return [folder for folder in folders[1:] if str(folder) != command.flags.get("--config-dir")]
+    return [*own, *plugins.config_folders([*own, main]), main]
 
 
 def options(folders: list[Path], group: str) -> dict[str, Path]:
@@ -164,6 +151,52 @@ def bare_keys(verb: str, folders: list[Path]) -> list[str]:
     return VERBS[verb].keys
 
 
+def names_hydra(key: str) -> bool:
+    """Returns whether a key, group or package names a setting of Hydra's own."""
+    return re.search(r"(?<![\w\-])hydra(?![\w\-])", key) is not None
+
+
+_INSTEAD_OF_HYDRA = {
+    "run.dir": "run_dir=PATH chooses the folder",
+    "sweep.dir": "run_dir=PATH chooses the folder",
+    "sweep.subdir": "run_dir=PATH chooses the folder",
+    "mode": "add -m for a sweep, or write sweep: {seed: [0, 1]} in its file",
+    "sweeper": "write sweep: {seed: [0, 1]} in its file",
+    "searchpath": "--config-dir PATH adds a folder",
+    "launcher": "a sweep runs its jobs one after another; leave it out",
+}
+
+
+def hydra_answer(typed: str) -> str:
+    """Returns the line that answers a setting of Hydra's own."""
+    rest = re.split(r"(?<![\w\-])hydra(?![\w\-])[./]?", typed)[-1].replace("/", ".")
+    instead = [text for key, text in _INSTEAD_OF_HYDRA.items() if rest.startswith(key)]
+    return f"{typed}: genlab takes no settings of Hydra's own; {instead[0] if instead else 'leave it out'}"
+
+
+def swept_values(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the keys of a file's `sweep` and their values, as typed: `model.latent` and `2,4,8`.
+
+    Args:
+        plain: keys with lists of values, or with values separated by commas; groups may be nested.
+        prefix: the groups outside.
+    """
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            yield from swept_values(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ",".join(map(_quoted, value))
+        else:
+            yield f"{prefix}{key}", show(value)
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[\w.\-/]+", value) is None:
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return f"[{','.join(map(_quoted, value))}]" if isinstance(value, list | tuple) else show(value)
+
+
 _OPTIONAL_GROUPS = ("recipe", "experiment", "sweep")
 _WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
@@ -179,20 +212,47 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
     """
     verb = command.verb or ""
     ready = {}
-    for word in command.words:
+    for number, word in enumerate(command.words):
         match = _WORD.fullmatch(word)
         assert match is not None
         prefix, key, equals, value = match.group("prefix", "key", "equals", "value")
         if not key or (not equals and prefix != "~"):
             known = bare_keys(verb, folders)
-            hint = f"; did you mean {key}=...?" if key in known else suggest(key, known) if key else ""
-            raise ConfigError(f"{word}: expected key=value, without blanks around the ={hint}")
-        plain_key = re.fullmatch(r"[\w.\-]+", key) is not None and not key.startswith("hydra.")
+            choices = {group: list(options(folders, group)) for group in groups(folders) if group in known}
+            hint = hints.for_bare_word(verb, word, command.words[number + 1 :], known, choices) if key else ""
+            raise ConfigError(f"{word}: expected key=value{hint}")
+        if names_hydra(key):
+            raise ConfigError(hydra_answer(word))
+        _check_extent(word)
+        if key in path_keys(verb):
+            _check_path(key, value)
+        if second := hints.two_words(value):
+            raise ConfigError(f"{word}: two words in one pair of quotes; close them before {second}")
+        if (
+            verb == "train"
+            and prefix is None
+            and re.fullmatch("(model|dataset|optimizer|schedule).name", key)
+        ):
+            raise ConfigError(f"{word}: did you mean {key.removesuffix('.name')}={value}?")
+        if key.startswith("sweep."):
+            raise ConfigError(f"{word}: type {word.removeprefix('sweep.')} and -m instead")
+        plain_key = re.fullmatch(r"[\w.\-]+", key) is not None
         if prefix is None and plain_key and "." in key:
+            group = key.partition(".")[0]
+            if (
+                verb not in ("train", "resume")
+                and group != "dataset"
+                and "--config-name" not in command.flags
+            ):
+                known = bare_keys(verb, folders)
+                if key.rpartition(".")[2] not in known and group in groups(folders):
+                    raise ConfigError(
+                        f"{word}: genlab {verb} takes the {group} from the checkpoint; leave it out"
+                    )
+                hint = hints.for_key(verb, key, value, known)
+                raise ConfigError(f"{word}: unknown key for genlab {verb}{hint}")
             ready[f"++{word}"] = word
             continue
-        if key.startswith("hydra/launcher"):
-            raise ConfigError(f"{word}: a sweep runs its jobs one after another; leave it out")
         if prefix is None and plain_key and "--config-name" not in command.flags:
             _check_bare(verb, word, key, value, folders)
         if verb == "train" and prefix is None and key in _OPTIONAL_GROUPS and value in ("null", "none"):
@@ -206,6 +266,70 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
     return ready
 
 
+_LONGEST_WORD = 100_000
+_DEEPEST_BRACKETS = 50
+
+
+def _check_extent(word: str) -> None:
+    """Refuses a word whose length or nesting Hydra's grammar, which is recursive, could not bear."""
+    if len(word) > _LONGEST_WORD:
+        raise ConfigError(f"{word[:40]}...: {len(word)} characters; give at most {_LONGEST_WORD}")
+    depth = 0
+    for character in word:
+        depth += (character in "[{(") - (character in "]})")
+        if depth > _DEEPEST_BRACKETS:
+            raise ConfigError(f"{word[:40]}...: nested too deeply; settings have few levels")
+
+
+def with_known_names(command: Command) -> Command:
+    """Returns a command in which `run=` and `ckpt=`, each other's usual mistake, have the verb's own name.
+
+    `genlab resume` gets the run folder of a path inside it.
+
+    Raises:
+        ConfigError: `genlab resume` of one checkpoint file, which need not be the newest.
+    """
+    known = "run" if command.verb == "resume" else "ckpt"
+    if command.verb not in VERBS or command.verb == "train":
+        return command
+    words = [
+        f"{known}={word.partition('=')[2]}" if re.match("(run|ckpt)=", word) else word
+        for word in command.words
+    ]
+    command = dataclasses.replace(command, words=words)
+    path = Path(command.value("run") or ".")
+    if path.suffix == ".pt":
+        raise ConfigError(
+            f"run={path}: resume goes on from the newest checkpoint; give run={path.parent.parent}"
+        )
+    folder = path.parent if path.name == "latest" else path
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    if folder != path:
+        words = [f"run={folder}" if word.startswith("run=") else word for word in words]
+    return dataclasses.replace(command, words=words)
+
+
+def path_keys(verb: str) -> set[str]:
+    """Returns the keys of a verb whose value is a path."""
+    settings = VERBS[verb].settings if verb in VERBS else []
+    return {"run", "run_dir", "dataset.root", "dataset.path", "dataset.ckpt"} | {
+        each.key for each in settings if each.path
+    }
+
+
+def _check_path(key: str, value: str) -> None:
+    """Refuses a path that no file can have."""
+    path = value.strip("'\"")
+    if not path:
+        raise ConfigError(f"{key}={value}: empty; give a path")
+    if (
+        "\0" in path
+        or len(os.fsencode(path)) > 4_000
+        or any(len(os.fsencode(part)) > 255 for part in path.split("/"))
+    ):
+        raise ConfigError(f"{key}={value}: no file can have this name; give a shorter path")
+
+
 def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path]) -> None:
     known = bare_keys(verb, folders)
     if key not in known:
@@ -215,9 +339,11 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
                 if verb == "resume"
                 else f"{word}: genlab {verb} takes the {key} from the checkpoint; leave it out"
             )
-        raise ConfigError(f"{word}: unknown key for genlab {verb}{suggest(key, known)}")
+        raise ConfigError(f"{word}: unknown key for genlab {verb}{hints.for_key(verb, key, value, known)}")
     if key not in groups(folders):
         return
+    if value[:1] in ("[", "{"):
+        raise ConfigError(f"{word}: expected a name; for several, add -m and separate them by commas")
     names, choices = value.split(","), list(options(folders, key))
     if key in _OPTIONAL_GROUPS:
         if len(names) > 1 and {"null", "none"} & set(names):
@@ -228,7 +354,10 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
         riddle = name == "null" or key == "recipe" or re.fullmatch(r"[\d.]+", name)
         riddle = riddle or VERBS[verb].other_datasets  # where Hydra is not asked for a file of that name
         if riddle and name not in choices and not (name == "null" and key in _OPTIONAL_GROUPS):
-            raise ConfigError(f"{key}={name}: no such {key}{suggest(name, choices, f'{key}=')}")
+            hint = suggest(name, choices, f"{key}=")
+            if key == "recipe" and "mean" not in hint:
+                hint = f"; there are {len(choices)} recipes; see genlab list recipes"
+            raise ConfigError(f"{key}={name}: no such {key}{hint}")
 
 
 def originals(words: list[str], ready: Mapping[str, str]) -> list[str]:
@@ -258,39 +387,37 @@ def stored_config(run: str | None) -> dict[str, Any]:
         raise ConfigError(f"run={run}: no such folder; give a run folder, e.g. run=outputs/train/...")
     plain, problem = None, None
     try:
-        text = (Path(run) / "config.yaml").read_text(encoding="utf-8")
-        plain = yaml.safe_load(text)
+        path, named = Path(run) / "config.yaml", f"run={run}: its config.yaml"
+        plain = read_yaml(path, named)
         if not isinstance(plain, dict):
-            plain, problem = None, "has no settings"
-        elif not text.endswith("\n"):
-            plain, problem = None, "is truncated"
+            plain, problem = None, f"{named} has no settings; restore it"
+        elif not path.read_bytes().endswith(b"\n"):
+            plain, problem = None, f"{named} is truncated; restore it"
         elif plain.keys() < {*_RUN_KEYS}:
-            problem = "is truncated"
+            problem = f"{named} is truncated; restore it"
     except FileNotFoundError:
-        problem = "is missing"
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = "cannot be read ({})".format(str(error).split("\n")[0])
-    if problem:
+        problem = f"run={run}: has no config.yaml; give a run folder of genlab train"
+        if not has_begun(Path(run)):
+            problem = f"run={run}: was ended before it began; type its genlab train command again"
+    except ConfigError as error:
+        problem = str(error)
+    if problem is not None:
         plain = _checkpoint_config(run, problem) or plain
-    if plain is None and problem == "is missing":
-        if has_begun(Path(run)):
-            raise ConfigError(f"run={run}: has no config.yaml; give a run folder of genlab train")
-        raise ConfigError(f"run={run}: was ended before it began; type its genlab train command again")
     if plain is None:
-        raise ConfigError(f"run={run}: its config.yaml {problem}; restore it")
+        raise ConfigError(problem)
     for key in plain:
-        if key not in _RUN_KEYS:  # a `hydra` key in a file not written by genlab could name code to run
+        if key not in _RUN_KEYS:
             raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; remove it")
     return with_present_names(plain)
 
 
-def _checkpoint_config(run: str, reason: str) -> dict[str, Any] | None:
+def _checkpoint_config(run: str, problem: str) -> dict[str, Any] | None:
     """Returns the configuration of a run's newest checkpoint, and says so; None without a checkpoint."""
     if not any(Path(run, "checkpoints").glob("step-*.pt")):
         return None
-    from genlab.runs import checkpoint  # imports torch
+    from genlab.runs import checkpoint, content  # import torch
 
-    path, state = checkpoint.find(run)
+    path, found = checkpoint.find(run, content.read)
     log_to_console()
-    log.warning("run=%s: its config.yaml %s; using the configuration of %s", run, reason, path.name)
-    return state["config"]
+    log.warning("%s; using the configuration of %s", problem.partition(";")[0], path.name)
+    return found.state["config"]

@@ -15,7 +15,7 @@ from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
 from genlab.log import courteous_console, log, log_to_console
 from genlab.report.pictures import save_grid, write_samples
-from genlab.runs import checkpoint
+from genlab.runs import checkpoint, content
 from genlab.runs.folder import BEFORE_TRAINING, Run, create_folder, read_state
 from genlab.stop import Stop
 from genlab.trained.ruler import Ruler, ruler_of_run
@@ -98,7 +98,8 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
                 opened = stack.enter_context(Run(path))
             found, saved = None, None
             if checkpoint.list_checkpoints(path / "checkpoints"):
-                found, saved = checkpoint.find(path)
+                found, whole = checkpoint.find(path, content.read_to_resume)
+                saved = whole.state
                 plain = plain or saved["config"]
             if plain is None:
                 raise CheckpointError(
@@ -118,7 +119,7 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
             group = stack.enter_context(device.processes(config.trainer.device))
             of_first = group.gather(found)[0]
             if of_first != found:  # read before the first process had the lock
-                found, saved = of_first, checkpoint.load(of_first) if of_first else None
+                found, saved = of_first, content.read_to_resume(of_first).state if of_first else None
             state = TrainingState(config, group, new=saved is None)
             if saved is not None:
                 state.restore(saved)

@@ -26,13 +26,21 @@ class AdversarialConfig:
         "auto", help="auto: mlp for points, else dcgan (8 to 64 pixels); mlp, dcgan, resnet (32 pixels)"
     )
     hidden: tuple[int, ...] = setting(
-        (256, 256), at_least=1, help="mlp: the generator's units, from the latent to the image"
+        (256, 256),
+        at_least=1,
+        at_most=100_000,
+        longest=100,
+        help="mlp: the generator's units, from the latent to the image",
     )
     discriminator_hidden: tuple[int, ...] = setting(
-        (256, 256), at_least=1, help="mlp: the discriminator's units, from the image on"
+        (256, 256),
+        at_least=1,
+        at_most=100_000,
+        longest=100,
+        help="mlp: the discriminator's units, from the image on",
     )
-    width: int = setting(32, at_least=1, help="dcgan, resnet: channels next to the image")
-    latent: int = setting(64, at_least=1, help="dimensions of the latent")
+    width: int = setting(32, at_least=1, at_most=10_000, help="dcgan, resnet: channels next to the image")
+    latent: int = setting(64, at_least=1, at_most=100_000, help="dimensions of the latent")
     prior: Literal["normal", "uniform"] = setting(
         "normal", help="of the latent: normal, or uniform over [-1, 1]"
     )
@@ -52,7 +60,10 @@ class AdversarialConfig:
         False, help="the discriminator sees how much a batch varies (Karras et al. 2018)"
     )
     packing: int = setting(
-        1, at_least=1, help="images that the discriminator judges together (PacGAN, Lin et al. 2018)"
+        1,
+        at_least=1,
+        at_most=1000,
+        help="images that the discriminator judges together (PacGAN, Lin et al. 2018)",
     )
     instance_noise: float = setting(
         0.0, at_least=0, help="standard deviation of noise on the discriminator's input, falling to 0"
@@ -61,7 +72,7 @@ class AdversarialConfig:
         1.0, above=0, at_most=1, help="share of the run after which that noise is 0"
     )
     augmentation: tuple[str, ...] = setting(
-        (), help="of what the discriminator sees: color, translation, cutout (Zhao et al. 2020)"
+        (), longest=100, help="of what the discriminator sees: color, translation, cutout (Zhao et al. 2020)"
     )
 
     def __post_init__(self) -> None:
@@ -76,7 +87,7 @@ class GANConfig(AdversarialConfig):
 
     name: Literal["gan"] = setting("gan")  # type: ignore[assignment]
     loss: GANLoss = setting("non_saturating", help="non_saturating, minimax, least_squares or hinge")
-    discriminator_steps: int = setting(1, at_least=1, help="for each step of the generator")
+    discriminator_steps: int = setting(1, at_least=1, at_most=1000, help="for each step of the generator")
     label_smoothing: float = setting(
         0.0, at_least=0, below=0.5, help="data is labelled 1 less this, one-sided"
     )
@@ -96,7 +107,10 @@ class UnrolledGANConfig(GANConfig):
 
     name: Literal["unrolled_gan"] = setting("unrolled_gan")  # type: ignore[assignment]
     unrolled_steps: int = setting(
-        5, at_least=0, help="K steps of the discriminator that the generator looks through; 0 is the GAN"
+        5,
+        at_least=0,
+        at_most=1000,
+        help="K steps of the discriminator that the generator looks through; 0 is the GAN",
     )
     inner_lr: float | None = setting(
         None, above=0, help="rate of the unrolled steps; null: the discriminator's"
@@ -115,7 +129,7 @@ class WGANConfig(AdversarialConfig):
     """See configs/model/wgan.yaml."""
 
     name: Literal["wgan"] = setting("wgan")  # type: ignore[assignment]
-    critic_steps: int = setting(5, at_least=1, help="for each step of the generator")
+    critic_steps: int = setting(5, at_least=1, at_most=1000, help="for each step of the generator")
     clip: float = setting(0.01, above=0, help="largest absolute value of a critic's weight")
 
 
@@ -124,7 +138,7 @@ class WGANGPConfig(AdversarialConfig):
     """See configs/model/wgan_gp.yaml."""
 
     name: Literal["wgan_gp"] = setting("wgan_gp")  # type: ignore[assignment]
-    critic_steps: int = setting(5, at_least=1, help="for each step of the generator")
+    critic_steps: int = setting(5, at_least=1, at_most=1000, help="for each step of the generator")
     penalty: float = setting(10.0, above=0, help="weight of the gradient penalty, lambda")
     one_sided: bool = setting(False, help="only slopes over 1 are penalised (WGAN-LP, Petzka et al. 2018)")
 
@@ -162,11 +176,13 @@ class BilinearGameConfig:
             "and consensus converge"
         ),
     )
-    start: tuple[float, ...] = setting((1.0, 1.0), help="x and y before the first step")
+    start: tuple[float, ...] = setting((1.0, 1.0), longest=100, help="x and y before the first step")
     consensus_weight: float = setting(
         0.5, at_least=0, help="gamma of dynamics: consensus (Mescheder et al. 2017)"
     )
-    recorded_steps: int = setting(10_000, at_least=1, help="the first so many steps are drawn")
+    recorded_steps: int = setting(
+        10_000, at_least=1, at_most=1_000_000, help="the first so many steps are drawn"
+    )
 
     def __post_init__(self) -> None:
         if len(self.start) != 2:

@@ -47,10 +47,17 @@ class NetworksConfig:
         help=("mlp, or for sides from 8 to 64 pixels conv or resnet; auto: resnet from 28 to 64, else mlp"),
     )
     hidden: tuple[int, ...] = setting(
-        (512, 512), at_least=1, help="mlp, resnet: fully connected units, from the image to the latent"
+        (512, 512),
+        at_least=1,
+        at_most=100_000,
+        longest=100,
+        help="mlp, resnet: fully connected units, from the image to the latent",
     )
     width: int = setting(
-        16, at_least=1, help="conv, resnet: channels of the layer next to the image, doubled at each halving"
+        16,
+        at_least=1,
+        at_most=10_000,
+        help="conv, resnet: channels of the layer next to the image, doubled at each halving",
     )
     likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting(
         "auto", help="bernoulli for binary images, gaussian for dequantised ones, else discretized_logistic"
@@ -65,11 +72,13 @@ class NetworksConfig:
 class LatentVariableConfig(NetworksConfig):
     """Settings of networks, likelihood and latents, independent of the training objective."""
 
-    latent: int = setting(16, at_least=1, help="dimensions of the latent")
+    latent: int = setting(16, at_least=1, at_most=100_000, help="dimensions of the latent")
     prior: Literal["standard_normal", "uniform", "laplace", "mixture", "vampprior"] = setting(
         "standard_normal", help="of the latent; uniform, laplace, or learned: mixture, vampprior"
     )
-    prior_components: int = setting(100, at_least=1, help="of the mixture, or the vampprior's pseudo-inputs")
+    prior_components: int = setting(
+        100, at_least=1, at_most=100_000, help="of the mixture, or the vampprior's pseudo-inputs"
+    )
     posterior: Literal["diagonal", "full"] = setting(
         "diagonal", help="covariance of an image's latent: diagonal or full"
     )
@@ -94,7 +103,9 @@ class IWAEConfig(LatentVariableConfig):
     """See configs/model/iwae.yaml."""
 
     name: Literal["iwae"] = setting("iwae")
-    importance_samples: int = setting(50, at_least=1, help="latents of each image in a training step")
+    importance_samples: int = setting(
+        50, at_least=1, at_most=1_000_000, help="latents of each image in a training step"
+    )
     doubly_reparameterized: bool = setting(
         False, help="the encoder's gradient of Tucker et al. 2019, less noisy"
     )
@@ -115,8 +126,8 @@ class CategoricalVAEConfig(NetworksConfig):
     """See configs/model/categorical_vae.yaml."""
 
     name: Literal["categorical_vae"] = setting("categorical_vae")
-    variables: int = setting(20, at_least=1, help="categorical variables of the latent")
-    classes: int = setting(10, at_least=2, help="of each variable")
+    variables: int = setting(20, at_least=1, at_most=10_000, help="categorical variables of the latent")
+    classes: int = setting(10, at_least=2, at_most=10_000, help="of each variable")
     start_temperature: float = setting(
         1.0, above=0, help="of the Gumbel-softmax samples, when training begins"
     )
@@ -147,14 +158,21 @@ class HierarchicalVAEConfig:
     latents: tuple[int, ...] = setting(
         (32, 16),
         at_least=1,
+        at_most=100_000,
+        longest=100,
         help="dimensions of each stochastic layer, from the image upwards; two layers or more",
     )
-    hidden: tuple[int, ...] = setting((512, 256), at_least=1, help="units of each layer, as many numbers")
+    hidden: tuple[int, ...] = setting(
+        (512, 256), at_least=1, at_most=100_000, longest=100, help="units of each layer, as many numbers"
+    )
     blocks: int = setting(
-        1, at_least=0, help="residual blocks of each layer, on the way up and on the way down"
+        1, at_least=0, at_most=100, help="residual blocks of each layer, on the way up and on the way down"
     )
     width: int = setting(
-        16, at_least=1, help="conv, resnet: channels of the layer next to the image, doubled at each halving"
+        16,
+        at_least=1,
+        at_most=10_000,
+        help="conv, resnet: channels of the layer next to the image, doubled at each halving",
     )
     likelihood: Literal["auto", "bernoulli", "gaussian", "discretized_logistic"] = setting(
         "auto", help="bernoulli for binary images, gaussian for dequantised ones, else discretized_logistic"
@@ -203,12 +221,19 @@ class AEConfig:
         help=("mlp, or for sides from 8 to 64 pixels conv or resnet; auto: resnet from 28 to 64, else mlp"),
     )
     hidden: tuple[int, ...] = setting(
-        (512, 512), at_least=1, help="mlp, resnet: fully connected units, from the image to the latent"
+        (512, 512),
+        at_least=1,
+        at_most=100_000,
+        longest=100,
+        help="mlp, resnet: fully connected units, from the image to the latent",
     )
     width: int = setting(
-        16, at_least=1, help="conv, resnet: channels of the layer next to the image, doubled at each halving"
+        16,
+        at_least=1,
+        at_most=10_000,
+        help="conv, resnet: channels of the layer next to the image, doubled at each halving",
     )
-    latent: int = setting(16, at_least=1, help="dimensions of the latent")
+    latent: int = setting(16, at_least=1, at_most=100_000, help="dimensions of the latent")
     likelihood: Literal["auto", "bernoulli", "gaussian"] = setting(
         "auto", help="bernoulli (cross-entropy) for binary images, else gaussian (squared error)"
     )
@@ -239,6 +264,8 @@ class StackedDAEConfig:
     hidden: tuple[int, ...] = setting(
         (500, 500, 500),
         at_least=1,
+        at_most=100_000,
+        longest=100,
         help="units of each layer, from the image; each has an equal share of the run, a schedule each",
     )
     units: Units = setting(
@@ -269,7 +296,11 @@ class ClassifierConfig:
 
     name: Literal["classifier"] = setting("classifier")
     hidden: tuple[int, ...] = setting(
-        (500, 500, 500), at_least=1, help="units of each layer, from the image; above them a softmax"
+        (500, 500, 500),
+        at_least=1,
+        at_most=100_000,
+        longest=100,
+        help="units of each layer, from the image; above them a softmax",
     )
     units: Units = setting("sigmoid", help="sigmoid or relu")
     dropout: float = setting(
@@ -289,13 +320,13 @@ class VQVAEConfig:
     """See configs/model/vqvae.yaml."""
 
     name: Literal["vqvae"] = setting("vqvae")
-    width: int = setting(64, at_least=1, help="channels of the layers")
-    residual_blocks: int = setting(2, at_least=0, help="of the encoder, and of the decoder")
+    width: int = setting(64, at_least=1, at_most=10_000, help="channels of the layers")
+    residual_blocks: int = setting(2, at_least=0, at_most=1000, help="of the encoder, and of the decoder")
     halvings: int = setting(
-        2, at_least=1, help="from the image to the map of codes: 28x28 pixels to 7x7 codes"
+        2, at_least=1, at_most=10, help="from the image to the map of codes: 28x28 pixels to 7x7 codes"
     )
     codes: int = setting(512, at_least=2, at_most=2**15, help="K: vectors of the codebook")
-    code_dimensions: int = setting(64, at_least=1, help="D: numbers of such a vector")
+    code_dimensions: int = setting(64, at_least=1, at_most=10_000, help="D: numbers of such a vector")
     commitment: float = setting(
         0.25, at_least=0, help="weight of the squared distance between the encoder's vectors and their codes"
     )

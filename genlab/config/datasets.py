@@ -43,7 +43,9 @@ class DatasetConfig:
     )
     dequantize: bool = setting(False, help="add noise uniform over one level")
     flip: bool = setting(False, help="mirror half of the training images, left to right")
-    size: int | None = setting(None, at_least=1, help="resize to size x size pixels; null keeps 28x28")
+    size: int | None = setting(
+        None, at_least=1, at_most=10_000, help="resize to size x size pixels; null keeps 28x28"
+    )
     channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps grey")
     memory_limit_gib: float = setting(4.0, at_least=0, help="a larger set is streamed")
     training_images: int | None = setting(
@@ -86,7 +88,9 @@ class EmojiConfig(DatasetConfig):
     """Pictures of Google's font Noto Color Emoji."""
 
     name: Literal["emoji"] = setting("emoji")  # type: ignore[assignment]
-    size: int | None = setting(32, at_least=1, help="side in pixels; null keeps 64, the stored size")
+    size: int | None = setting(
+        32, at_least=1, at_most=10_000, help="side in pixels; null keeps 64, the stored size"
+    )
     skin_tones: bool = setting(True, help="false leaves out the variants in five skin tones")
     background: str = setting(
         "white", help="behind them: white, black, grey, another colour's name or '#rrggbb'"
@@ -157,7 +161,10 @@ class StackedMNISTConfig(DownloadedConfig):
         help="digits held out from the end of MNIST's training images, for the validation split",
     )
     images: int = setting(
-        128000, at_least=1, help="training images, of three digits each; 26,000 for validation and for test"
+        128000,
+        at_least=1,
+        at_most=100_000_000,
+        help="training images, of three digits each; 26,000 for validation and for test",
     )
 
     def __post_init__(self) -> None:
@@ -195,6 +202,7 @@ class ShapesConfig(DatasetConfig):
     images: int = setting(
         20_000,
         at_least=1,
+        at_most=100_000_000,
         help="training images; 5,000 others are the validation split, and 10,000 the test split",
     )
 
@@ -213,7 +221,9 @@ class FolderConfig(DatasetConfig):
 
     name: Literal["folder"] = setting("folder")  # type: ignore[assignment]
     path: str = setting(help="the folder")
-    size: int = setting(32, at_least=1, help="side of the middle square of each picture, resized")  # type: ignore[assignment]
+    size: int = setting(
+        32, at_least=1, at_most=10_000, help="side of the middle square of each picture, resized"
+    )  # type: ignore[assignment]
     channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
     background: str = setting(
         "white", help="behind transparent pictures: white, black, grey, another colour's name or '#rrggbb'"
@@ -271,7 +281,10 @@ class PointsConfig:
 
     name: str = setting()
     points: int = setting(
-        100_000, at_least=1, help="for training; 5,000 and 10,000 others are for validation and test"
+        100_000,
+        at_least=1,
+        at_most=100_000_000,
+        help="for training; 5,000 and 10,000 others are for validation and test",
     )
     sigma: float = setting(0.05, above=0, help="standard deviation of each component")
 
@@ -282,7 +295,7 @@ class RingConfig(PointsConfig):
 
     name: Literal["ring"] = setting("ring")  # type: ignore[assignment]
     sigma: float = setting(0.02, above=0, help="standard deviation of each component")
-    modes: int = setting(8, at_least=1, help="normal distributions on the circle")
+    modes: int = setting(8, at_least=1, at_most=100_000, help="normal distributions on the circle")
     radius: float = setting(2.0, above=0, help="of the circle")
 
 
@@ -291,7 +304,7 @@ class GridConfig(PointsConfig):
     """Normal distributions on a square grid around 0 (Lin et al. 2018, section 4.1: -4, -2, 0, 2, 4)."""
 
     name: Literal["grid"] = setting("grid")  # type: ignore[assignment]
-    side: int = setting(5, at_least=1, help="modes of a row")
+    side: int = setting(5, at_least=1, at_most=1000, help="modes of a row")
     spacing: float = setting(2.0, above=0, help="between neighbouring modes")
 
 

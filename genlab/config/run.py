@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from genlab.config.schema import setting
+from genlab.config.schema import from_plain, setting, to_plain
+from genlab.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class PlayerOptimizerConfig:
 
     lr: float | None = setting(None, above=0, help="learning rate of this player")
     weight_decay: float | None = setting(None, at_least=0, help="weight decay of this player")
-    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1, help="of Adam")
+    betas: tuple[float, ...] | None = setting(None, at_least=0, below=1, longest=2, help="of Adam")
     momentum: float | None = setting(None, at_least=0, below=1, help="of sgd and rmsprop")
     clip_grad_norm: float | None = setting(None, at_least=0, help="largest norm of its gradient")
 
@@ -26,7 +27,7 @@ class AdamConfig:
     name: Literal["adam"] = setting("adam")
     lr: float = setting(1e-3, above=0, help="learning rate, multiplied by the schedule")
     betas: tuple[float, ...] = setting(
-        (0.9, 0.999), at_least=0, below=1, help="decay rates of the two moments"
+        (0.9, 0.999), at_least=0, below=1, longest=2, help="decay rates of the two moments"
     )
     eps: float = setting(1e-8, above=0, help="added to the denominator of a step")
     weight_decay: float = setting(0.0, at_least=0, help="L2 term added to the gradient")
@@ -36,6 +37,10 @@ class AdamConfig:
     players: dict[str, PlayerOptimizerConfig] = setting(
         {}, help="settings of one player: optimizer.players.NAME.lr=..."
     )
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ConfigError(f"optimizer.betas={list(self.betas)}: expected two numbers, e.g. [0.9,0.999]")
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,13 @@ class SGDConfig:
 OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
 
 
+def player_settings(config: OptimizerConfig, player: str) -> OptimizerConfig:
+    """Returns the optimizer's settings, overridden by those of `optimizer.players.PLAYER`."""
+    own = config.players.get(player)
+    plain = {k: v for k, v in to_plain(own).items() if v is not None} if own else {}
+    return from_plain(type(config), to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}")
+
+
 @dataclass(frozen=True)
 class ConstantConfig:
     """A constant learning rate."""
@@ -123,7 +135,9 @@ class StepConfig:
     """A schedule that multiplies the rate by `factor` at each milestone."""
 
     name: Literal["step"] = setting("step")
-    milestones: tuple[float, ...] = setting((0.5, 0.75), above=0, below=1, help="shares of the run")
+    milestones: tuple[float, ...] = setting(
+        (0.5, 0.75), above=0, longest=1000, below=1, help="shares of the run"
+    )
     factor: float = setting(0.1, above=0, at_most=1, help="of the rate at each milestone")
 
 
@@ -144,12 +158,15 @@ ScheduleConfig = (
 class TrainerConfig:
     """Settings of training: its length, its device, and the intervals of logging and saving."""
 
-    steps: int = setting(4000, at_least=1, help="steps of the family's algorithm box")
+    steps: int = setting(4000, at_least=1, at_most=10**12, help="steps of the family's algorithm box")
     batch_size: int = setting(
-        128, at_least=1, help="images of one update, over all processes and micro-batches"
+        128, at_least=1, at_most=1_000_000, help="images of one update, over all processes and micro-batches"
     )
     micro_batch_size: int | None = setting(
-        None, at_least=1, help="images at a time within an update, to save memory; null for all"
+        None,
+        at_least=1,
+        at_most=1_000_000,
+        help="images at a time within an update, to save memory; null for all",
     )
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision: Literal["fp32", "bf16"] = setting("fp32", help="bf16: autocast")
@@ -158,7 +175,7 @@ class TrainerConfig:
         False, help="refuse operations that do not repeat bit for bit, at some speed"
     )
     ema_half_life_images: int = setting(
-        0, at_least=0, help="half-life of the weights' moving average, in images; 0 for none"
+        0, at_least=0, at_most=10**15, help="half-life of the weights' moving average, in images; 0 for none"
     )
     ema_ramp: float = setting(0.05, above=0, help="share of the images seen that the half-life is at most")
     log_every: int = setting(100, at_least=1, help="steps between lines of metrics.jsonl")
@@ -171,12 +188,12 @@ class TrainerConfig:
     )
     checkpoint_every: int = setting(1000, at_least=0, help="steps between checkpoints; 0 for only at the end")
     keep_checkpoints: int = setting(3, at_least=1, help="how many of the newest are kept")
-    sample_images: int = setting(64, at_least=1, help="images in a sample grid")
+    sample_images: int = setting(64, at_least=1, at_most=100_000, help="images in a sample grid")
     measure: tuple[str, ...] = setting(
         (), help="what is measured of samples, e.g. [frechet_lenet]; see genlab evaluate --help"
     )
     measure_every: int = setting(1000, at_least=0, help="steps between measurements; 0 for only at the end")
-    measure_images: int = setting(2000, at_least=10, help="samples that are measured")
+    measure_images: int = setting(2000, at_least=10, at_most=10_000_000, help="samples that are measured")
     tensorboard: bool = setting(False, help='needs pip install "genlab[tensorboard]"')
     wandb: bool = setting(False, help='needs pip install "genlab[wandb]"')
 

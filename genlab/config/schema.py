@@ -12,13 +12,14 @@ import dataclasses
 import difflib
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from genlab.config.renamed import RENAMED
+from genlab.config.renamed import RENAMED, SYNONYMS
 from genlab.errors import ConfigError
 
 T = TypeVar("T")
@@ -99,6 +100,7 @@ def setting(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    longest: int | None = None,
     path: bool = False,
     words: tuple[str, ...] = (),
 ) -> Any:
@@ -108,6 +110,7 @@ def setting(
         default: the value when the key is absent; without one the key is required.
         help: one line for help pages.
         at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
+        longest: most values of a tuple.
         path: the value is the path of a file or folder.
         words: other values that the shell's completion offers.
     """
@@ -115,6 +118,7 @@ def setting(
     metadata = {
         "help": help,
         "bounds": {k: v for k, v in bounds.items() if v is not None},
+        "longest": longest,
         "path": path,
         "words": words,
     }
@@ -124,13 +128,27 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+_MOST_CHOICES = 200  # characters
+
+
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Returns `; did you mean X?` for a mistyped word, or all choices if none is similar."""
+    """Returns `; did you mean X?` for a mistyped word or one of another project, else the choices."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    lower = {name.lower(): name for name in known}
+    meant = [name for name in SYNONYMS.get(word.lower().replace("-", "_"), ()) if name in known]
+    near = meant or [
+        lower[name] for name in difflib.get_close_matches(word.lower()[:100], lower, n=1, cutoff=0.6)
+    ]
     if near:
-        return f"; did you mean {prefix}{near[0]}?"
-    return f"; choices: {', '.join(sorted(known))}" if known else ""
+        return f"; did you mean {' or '.join(prefix + name for name in near)}?"
+    if not known:
+        return ""
+    shown, count = "", 0
+    for count, name in enumerate(sorted(known)):
+        if len(shown) + len(name) > _MOST_CHOICES:
+            return f"; choices: {shown}, ... ({len(known)} in all)"
+        shown += f", {name}" if count else name
+    return f"; choices: {shown}"
 
 
 def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
@@ -145,15 +163,15 @@ def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
         ConfigError: an unknown or missing key, a wrong type, or a value out of range.
     """
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"{key or 'config'}={plain!r}: expected a group of settings")
+        raise ConfigError(f"{key or 'config'}={_shown(plain)}: expected a group of settings")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f"{key}." if key else ""
     owner = plain.get("name") or key or "this command"
     for word in plain:
         if word not in fields:
             known = RENAMED.get(f"{prefix}{word}")
-            hint = f"; its name is {known} now" if known else suggest(str(word), fields, prefix)
-            raise ConfigError(f"{prefix}{word}: unknown key for {owner}{hint}")
+            hint = f"; its name is {known} now" if known else suggest(_shown(word), fields, prefix)
+            raise ConfigError(f"{prefix}{_shown(word)}: unknown key for {_shown(owner)}{hint}")
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():
@@ -161,7 +179,9 @@ def from_plain(cls: type[T], plain: Any, key: str = "") -> T:
             if field.default is MISSING and field.default_factory is MISSING:
                 raise ConfigError(f"{prefix}{name}: missing; add {prefix}{name}=...")
             continue
-        bounds = field.metadata.get("bounds", {})
+        bounds, longest = field.metadata.get("bounds", {}), field.metadata.get("longest")
+        if longest is not None and isinstance(plain[name], list | tuple) and len(plain[name]) > longest:
+            raise ConfigError(f"{prefix}{name}: has {len(plain[name])} values; give at most {longest}")
         values[name] = _convert(hints[name], plain[name], f"{prefix}{name}", bounds)
     return cls(**values)
 
@@ -200,18 +220,18 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
         if value not in choices or isinstance(value, bool) != any(
             value is c for c in choices if isinstance(c, bool)
         ):
-            hint = suggest(str(value), map(str, choices), f"{key}=")
+            hint = suggest(_shown(value), map(str, choices), f"{key}=")
             hint = hint if "mean" in hint else ""
-            raise ConfigError(f"{key}={show(value)}: not one of {', '.join(map(show, choices))}{hint}")
+            raise ConfigError(f"{key}={_shown(value)}: not one of {', '.join(map(show, choices))}{hint}")
         return value
     if origin in (tuple, list):
         items = get_args(kind)
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{key}={show(value)}: expected a list, e.g. {key}=[1,2]")
+            raise ConfigError(f"{key}={_shown(value)}: expected a list, e.g. {key}=[1,2]")
         return tuple(_convert(items[0], v, f"{key}[{i}]", bounds) for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}={show(value)}: expected names with settings")
+            raise ConfigError(f"{key}={_shown(value)}: expected names with settings")
         return {str(k): _convert(get_args(kind)[1], v, f"{key}.{k}", bounds) for k, v in value.items()}
     if dataclasses.is_dataclass(kind):
         return from_plain(typing.cast(type, kind), value, key)
@@ -222,14 +242,14 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e4 is a whole number too, but YAML reads it as a float
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     elif kind is float and isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)  # YAML 1.1 reads 1e-3 as a string
     elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if type(value) is not kind:
-        raise ConfigError(f"{key}={show(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
+        raise ConfigError(f"{key}={_shown(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}: expected a finite number")
     checks = {
@@ -240,8 +260,20 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
     }
     if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
         wanted = " and ".join(f"{_BOUNDS[name]} {bound:g}" for name, bound in bounds.items())
-        raise ConfigError(f"{key}={show(value)}: must be {wanted}")
+        raise ConfigError(f"{key}={_shown(value)}: must be {wanted}")
     return value
+
+
+_MOST_SHOWN = 200
+
+
+def _shown(value: Any) -> str:
+    """Returns a value for a message: as it is typed, but shortened."""
+    try:
+        text = show(value)
+    except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def show(value: Any) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from genlab.config.schema import setting
 from genlab.errors import CheckpointError
 
 
@@ -28,7 +29,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The shape and meaning of a dataset's images.
+    """The shape and meaning of a dataset's images; the spec in a checkpoint is checked by `from_plain`.
 
     Attributes:
         name: of the dataset, as typed after `dataset=`.
@@ -46,17 +47,19 @@ class DataSpec:
             empty if they are not known.
     """
 
-    name: str
-    channels: int
-    height: int
-    width: int
-    levels: int = 256
-    classes: int = 0
-    binarization: str = "none"
-    dequantized: bool = False
-    kind: str = "images"
-    codes_of: str = ""
-    factors: dict[str, int] = field(default_factory=dict, hash=False)
+    name: str = setting()
+    channels: int = setting(at_least=1, at_most=10_000)
+    height: int = setting(at_least=1, at_most=10_000)
+    width: int = setting(at_least=1, at_most=10_000)
+    levels: int = setting(256, at_least=0, at_most=2**16)
+    classes: int = setting(0, at_least=0, at_most=1_000_000)
+    binarization: Literal["none", "dynamic", "threshold", "static"] = setting("none")
+    dequantized: bool = setting(False)
+    kind: Literal["images", "points", "codes", "none"] = setting("images")
+    codes_of: str = setting("")
+    factors: dict[str, int] = field(
+        default_factory=dict, hash=False, metadata={"bounds": {"at_least": 1, "at_most": 1_000_000}}
+    )
 
     @property
     def shape(self) -> tuple[int, int, int]:

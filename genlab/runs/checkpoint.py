@@ -10,28 +10,35 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import torch
 
+from genlab import tensor_files
 from genlab.config.renamed import with_present_names
-from genlab.errors import CheckpointError, StorageError, storage_remedy
+from genlab.errors import CheckpointError, DamagedError, ElsewhereError, StorageError, storage_remedy
 from genlab.files import write_atomically
 from genlab.log import log
 from genlab.runs.folder import check_there
+from genlab.tensor_files import StructureError, TensorOutline
 
 FORMAT = 2
 """Version of the format. Increase it when a key changes its meaning, and add a step to `upgrade`."""
 
 _KEYS = {"format", "config", "spec", "step", "images", "weights", "optimizers", "averages", "random"}
-_NAME = re.compile(r"step-(\d{8,})\.pt")
+_NAME = re.compile(r"step-\d{8,}\.pt", re.ASCII)
 _NO_COMMENT = b"\x00\x00"  # the last field of a zip file without a comment: the comment's length
 _MARK = b"genlab-sha256:"
 _TRAILER_BYTES = 2 + len(_MARK) + 64
+_TRAILER = re.compile(b".." + _MARK + b"[0-9a-f]{64}", re.DOTALL)
+_QUICKLY_READ_BYTES = 2**30
+
+T = TypeVar("T")
 
 
 def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
@@ -64,52 +71,101 @@ def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
 def keep_newest(path: Path, keep: int) -> None:
     """Points `latest` at a valid checkpoint, and deletes all but the `keep` newest up to it.
 
-    Later ones are damaged: they do not count, since they would displace the valid ones.
+    None of a later step is counted, lest such a file, which is damaged, take the place of a valid one.
     """
     folder, content = path.parent, path.name.encode() + b"\n"
     latest = folder / "latest"
     if not latest.is_file() or latest.read_bytes() != content:
         write_atomically(latest, content)
-    paths = list_checkpoints(folder)
-    for old in paths[paths.index(path) + keep :]:
+    for old in [each for each in list_checkpoints(folder) if _step_of(each) <= _step_of(path)][keep:]:
         old.unlink(missing_ok=True)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Reads one checkpoint file onto the CPU, after checking every byte of it.
+def load(path: Path, check: Callable[[dict[str, Any]], object] | None = None) -> dict[str, Any]:
+    """Reads one checkpoint file onto the CPU, after checking its structure and every byte of it.
+
+    A checksum says that a file is as it was written, not that its content is true: see `genlab.runs.content`.
+
+    Args:
+        check: is called before a tensor is read, with the outline of the content, where each tensor is a
+            `genlab.tensor_files.TensorOutline`; what it raises ends the reading.
 
     Raises:
         CheckpointError: missing, damaged, not written by genlab, or of a newer format. No code in it is run.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"ckpt={path}: {error.strerror or error}; give a run folder or a .pt file"
-        ) from error
-    body, trailer = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
-    if trailer[2 : 2 + len(_MARK)] != _MARK:
-        raise CheckpointError(
-            f"ckpt={path}: truncated, or not a genlab checkpoint; use another one of the run"
-        )
-    if trailer != _trailer(body):
-        raise CheckpointError(
-            f"ckpt={path}: damaged (its checksum does not match); use another one of the run"
-        )
+        with path.open("rb") as file:
+            outline = _outline(path, file)
+            if check is not None:
+                check(outline)
+            file.seek(0)
+            content = file.read()
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "too large for this machine's memory"
+        raise CheckpointError(f"ckpt={path}: {reason}; give a run folder or a .pt file") from error
+    _check_sum(path, content[-_TRAILER_BYTES:], hashlib.sha256(memoryview(content)[:-_TRAILER_BYTES]))
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; all mean that genlab did not write the file
-        raise CheckpointError(f"ckpt={path}: holds more than tensors and plain values; refused") from error
-    if not isinstance(state, dict) or not state.keys() >= _KEYS:
+        return _of_this_format(path, tensor_files.load_checked(io.BytesIO(content)))
+    except StructureError as error:
+        raise _more_than_values(path, error) from error
+
+
+def _outline(path: Path, file: IO[bytes]) -> dict[str, Any]:
+    """Returns the outline of a checkpoint, in the present format.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _TRAILER_BYTES))
+    trailer = file.read(_TRAILER_BYTES)
+    if not _TRAILER.fullmatch(trailer):
+        raise DamagedError(f"ckpt={path}: truncated, or not a genlab checkpoint; use another one of the run")
+    if size > _memory_bytes():
+        raise CheckpointError(f"ckpt={path}: {size / 2**30:,.0f} GiB are more than this machine's memory")
+    try:
+        outline = tensor_files.outline(file, len(trailer) - 2)
+    except StructureError as error:
+        if size <= _QUICKLY_READ_BYTES:  # the more common reason
+            file.seek(0)
+            _check_sum(path, trailer, hashlib.sha256(file.read(size - _TRAILER_BYTES)))
+        raise _more_than_values(path, error) from error
+    return _of_this_format(path, outline)
+
+
+def _check_sum(path: Path, trailer: bytes, found: hashlib._Hash) -> None:
+    if trailer[-64:] != found.hexdigest().encode():
+        raise DamagedError(f"ckpt={path}: damaged (its checksum does not match); use another one of the run")
+
+
+def _more_than_values(path: Path, error: StructureError) -> CheckpointError:
+    return CheckpointError(f"ckpt={path}: holds more than tensors and plain values; refused ({error})")
+
+
+def _of_this_format(path: Path, state: Any) -> dict[str, Any]:
+    """Returns a checkpoint, or its outline, in the present format."""
+    if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"ckpt={path}: not a genlab checkpoint")
-    if state["format"] not in range(1, FORMAT + 1):
-        raise CheckpointError(
-            f"ckpt={path}: format {state['format']}, this genlab reads up to {FORMAT}; upgrade genlab"
+    number = state["format"]
+    if type(number) is not int or number not in range(1, FORMAT + 1):
+        newer = type(number) is int and number > FORMAT
+        raise (ElsewhereError if newer else CheckpointError)(
+            f"ckpt={path}: format {str(number)[:40]}, this genlab reads up to {FORMAT}; upgrade genlab"
         )
+    if not state.keys() >= _KEYS:
+        raise CheckpointError(f"ckpt={path}: not a genlab checkpoint")
     try:
         return upgrade(state)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"ckpt={path}: not a genlab checkpoint of format {state['format']}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"ckpt={path}: not a genlab checkpoint of format {number}") from error
+
+
+def _memory_bytes() -> int:
+    """Returns the size of this machine's memory; on systems that do not tell, a terabyte."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**40
 
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +187,7 @@ def _from_1(state: dict[str, Any]) -> dict[str, Any]:
     """
     averages = {
         player: {
-            "updates": int(average["n_averaged"]),
+            "updates": _count(average["n_averaged"]),
             "weights": {
                 name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"
             },
@@ -141,45 +197,75 @@ def _from_1(state: dict[str, Any]) -> dict[str, Any]:
     return state | {"averages": averages, "config": with_present_names(state["config"])}
 
 
+def _count(value: Any) -> Any:
+    """Returns a tensor of one whole number as a number; in an outline, where its value is not known, 0."""
+    return 0 if isinstance(value, TensorOutline) else int(value)
+
+
 _STEPS = {1: _from_1}
 """Format to the step that converts it to the next one."""
 
 
-def find(where: str | Path) -> tuple[Path, dict[str, Any]]:
+def find(where: str | Path, read: Callable[[Path], T] = load) -> tuple[Path, T]:
     """Finds the checkpoint that a path stands for: one file, or the newest valid one of a run folder.
 
     If the newest checkpoint is damaged, a warning names it and the one before is used.
+
+    Args:
+        read: reads one file: `load`, or a function that checks more.
 
     Raises:
         CheckpointError: there is no checkpoint, or no valid one.
     """
     where = Path(where)
     if where.is_file():
-        return where, load(where)
+        return where, read(where)
     check_there(where)
     folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
-    paths = list_checkpoints(folder)
-    for path in paths:
+    errors: list[CheckpointError] = []
+    for path in list_checkpoints(folder):
         try:
-            return path, load(path)
+            found = read(path)
+            _check_name(path, found)
+            return path, found
+        except ElsewhereError:
+            raise
         except CheckpointError as error:
             log.warning("%s", error)
-    if paths:
-        raise CheckpointError(f"ckpt={where}: all {len(paths)} checkpoints are damaged; start a new run")
-    raise CheckpointError(f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume run={where}")
+            errors.append(error)
+    if not errors:
+        raise CheckpointError(f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume run={where}")
+    if all(isinstance(error, DamagedError) for error in errors):
+        raise CheckpointError(f"ckpt={where}: all {len(errors)} checkpoints are damaged; start a new run")
+    first = next(error for error in errors if not isinstance(error, DamagedError))
+    raise CheckpointError(f"ckpt={where}: none of its {len(errors)} checkpoints can be used: {first}")
+
+
+def _check_name(path: Path, found: Any) -> None:
+    """Refuses a file whose name has another step than its content."""
+    step = found["step"] if isinstance(found, dict) else found.state["step"]
+    if step != _step_of(path):
+        raise CheckpointError(
+            f"ckpt={path}: its content is of step {str(step)[:40]}; rename it, or remove it"
+        )
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Returns the checkpoint files of a folder, newest first."""
-    found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    found = [path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (_step_of(path), path), reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    """Returns the step in the name of a checkpoint file."""
+    return int(path.name[len("step-") : -len(".pt")])
 
 
 def newest(folder: Path) -> Path | None:
     """Returns the newest valid checkpoint file, or None."""
     for path in list_checkpoints(folder):
         with contextlib.suppress(CheckpointError):
-            load(path)
+            _check_name(path, load(path))
             return path
     return None
 

@@ -17,7 +17,7 @@ from genlab.data.dataset import Dataset
 from genlab.data.spec import DataSpec, check_codes_of
 from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.families.base import Family
-from genlab.runs import checkpoint
+from genlab.runs import checkpoint, content
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,16 @@ def load_model(ckpt: str, weights: str, torch_device: torch.device) -> LoadedMod
     Raises:
         CheckpointError: missing, damaged, or without the requested average.
     """
-    path, state = checkpoint.find(ckpt)
-    for key in ("model", "dataset"):
-        registry.check_known(key, state["config"].get(key), path)
-    config = registry.train_config(state["config"])
-    spec = from_plain(DataSpec, state["spec"], "spec")
-    family = registry.family(config.model, spec)
-    averages = state["averages"]
+    path, found = checkpoint.find(ckpt, content.read)
+    family, averages = found.family, found.state["averages"]
     if weights == "average" and not averages:
         raise CheckpointError(f"weights=average: {path} has no moving average; use weights=raw")
     used = "raw" if weights == "raw" or not averages else "average"
-    try:
-        family.load_state_dict(state["weights"])
-        for player in averages if used == "average" else ():
-            family.get_submodule(player).load_state_dict(averages[player]["weights"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"ckpt={path}: its weights do not fit its configuration ({reason})") from error
+    for player in averages if used == "average" else ():
+        family.get_submodule(player).load_state_dict(averages[player]["weights"])
     family.to(torch_device).eval().requires_grad_(False)
-    return LoadedModel(family, config, spec, used, path, state["step"], state["images"])
+    step, images = found.state["step"], found.state["images"]
+    return LoadedModel(family, found.config, found.spec, used, path, step, images)
 
 
 def dataset_of(model: LoadedModel, changes: Mapping[str, Any], split: str) -> Dataset:

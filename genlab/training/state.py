@@ -141,7 +141,10 @@ class TrainingState:
         window = windows[min(self.group.rank, len(windows) - 1)].items()
         self._window = {name: list(values.to(self.group.device)) for name, values in window}
         if self.group.rank < len(checkpoint["random"]):
-            device.restore_random_state(checkpoint["random"][self.group.rank], self.group.device)
+            try:
+                device.restore_random_state(checkpoint["random"][self.group.rank], self.group.device)
+            except RuntimeError as error:
+                raise CheckpointError(f"random[{self.group.rank}]: not the state of a generator") from error
 
     def _stream(self, index: int) -> BatchStream:
         batch_size = self.config.trainer.batch_size

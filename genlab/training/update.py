@@ -9,8 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.config.run import AdamConfig, AdamWConfig, OptimizerConfig, RMSpropConfig, SGDConfig, TrainConfig
-from genlab.config.schema import from_plain, to_plain
+from genlab.config.run import (
+    AdamConfig,
+    AdamWConfig,
+    OptimizerConfig,
+    RMSpropConfig,
+    SGDConfig,
+    TrainConfig,
+    player_settings,
+)
 from genlab.device import Processes, autocast
 from genlab.errors import DivergedError
 from genlab.families.base import AdversarialFamily, Family, Metrics
@@ -187,13 +194,6 @@ class Update:
             return {}
         ramp = self.trainer.ema_ramp
         return {p: MovingAverage(self._modules[p], half_life, images, ramp) for p in family.sampled_by}
-
-
-def player_settings(config: OptimizerConfig, player: str) -> OptimizerConfig:
-    """Returns the optimizer's settings, overridden by those of `optimizer.players.PLAYER`."""
-    own = config.players.get(player)
-    plain = {k: v for k, v in to_plain(own).items() if v is not None} if own else {}
-    return from_plain(type(config), to_plain(config) | {"players": {}} | plain, f"optimizer.players.{player}")
 
 
 def make_optimizer(

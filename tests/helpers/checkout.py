@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from genlab.cli.composing import configs_folder
+from genlab.config.schema import show
 
 CHECKOUT = Path(__file__).parents[2]
 TEST_DATA = Path(os.environ.get("GENLAB_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
@@ -34,8 +35,8 @@ def required_words(dataset: str) -> list[str]:
 
 def sweep_values(name: str) -> dict[str, list[str]]:
     """Returns the keys that a shipped sweep varies, with their values."""
-    varied = read_config("sweep", name)["hydra"]["sweeper"]["params"]
-    return {key: str(values).split(",") for key, values in varied.items()}
+    varied = read_config("sweep", name)["sweep"]
+    return {key: [show(value) for value in values] for key, values in varied.items()}
 
 
 NARROW = {"width": 8, "layers": 1, "blocks": 1, "residuals": 1, "head": 12}

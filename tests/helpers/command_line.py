@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal.hydra import Hydra
-from hydra.types import RunMode
 
 from genlab import plugins, registry
 from genlab.cli import main as main_module
@@ -72,8 +70,5 @@ def composed(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[dict[str, Any
     jobs: list[Job] = []
     with monkeypatch.context() as patch:
         patch.setattr(main_module, "perform", lambda verb, job, run_dir: jobs.append(job))
-        if not any(word.startswith("sweep=") for word in words):
-            # Hydra composes everything once more only to see whether a file asks for a sweep
-            patch.setattr(Hydra, "get_mode", lambda *_, **__: RunMode.RUN)
         assert main(["train", *words]) == 0
     return [{k: v for k, v in job.plain.items() if k != "run_dir"} for job in jobs]

@@ -1,0 +1,286 @@
+"""Hydra's grammar and composition of configuration files: the only module that imports Hydra.
+
+Hydra composes here and does nothing else. Its own configuration, whose callbacks, loggers, launchers and
+sweepers name code, is not loaded, and its application (`hydra.main`) is not started: nothing is there that
+could run what a file or a word names. A key `hydra` is refused, wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+
+from genlab.cli import words
+from genlab.config.text import read_text
+from genlab.errors import ConfigError
+
+MOST_JOBS = 10_000
+_MOST_CHARACTERS = 1_000_000
+"""Of a configuration in which the interpolations `${...}` are written out."""
+
+
+class Composed(NamedTuple):
+    """One configuration.
+
+    Attributes:
+        plain: its resolved values.
+        choices: the chosen option of each group.
+        files: the files that it consists of, in the order in which they are merged, and their packages.
+    """
+
+    plain: dict[str, Any]
+    choices: dict[str, Any]
+    files: list[tuple[Path, str]]
+
+
+class Composer:
+    """Composes configurations from files and overrides.
+
+    Args:
+        name: the primary configuration.
+        folders: folders of configuration files; a file of an earlier folder hides those of later ones.
+        stored: a primary configuration that is given, instead of a file.
+    """
+
+    def __init__(self, name: str, folders: Sequence[Path], stored: Mapping[str, Any] | None = None) -> None:
+        self._name = name
+        self._files = _Files(folders, {} if stored is None else {name: stored})
+        self._parser = OverridesParser.create(_Options(self._files))  # type: ignore[arg-type]
+
+    def parse(self, typed: Sequence[str]) -> list[Override]:
+        """Parses overrides in Hydra's grammar."""
+        return self._parser.parse_overrides(list(typed))
+
+    def compose(self, typed: Sequence[str]) -> Composed:
+        """Composes the configuration with these overrides, none of which has several values."""
+        repository = _Repository(self._files)
+        overrides = self.parse(typed)
+        found = create_defaults_list(
+            repository, self._name, overrides, prepend_hydra=False, skip_missing=False
+        )
+        config = OmegaConf.create()
+        files = []
+        for default in found.defaults:
+            assert default.config_path is not None
+            loaded = repository.load_config(default.config_path)
+            assert loaded is not None
+            part: Any = loaded.config
+            if default.package:
+                part = OmegaConf.create()
+                OmegaConf.update(part, default.package, loaded.config, merge=False)
+            config.merge_with(part)
+            if (file := self._files.find(default.config_path)) is not None:
+                files.append((file, default.package or ""))
+        OmegaConf.set_struct(config, True)
+        ConfigLoaderImpl._apply_overrides_to_config(found.config_overrides, config)
+        if "hydra" in config:
+            raise ConfigError("hydra: genlab takes no settings of Hydra's own; leave them out")
+        _check_interpolations(OmegaConf.to_container(config, resolve=False))
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        return Composed(plain, dict(found.overrides.known_choices), files)
+
+
+def sweep(overrides: Sequence[Override]) -> list[list[str]]:
+    """Returns the overrides of each job: all combinations of those that have several values.
+
+    Raises:
+        ConfigError: values that cannot be enumerated, or more than `MOST_JOBS` jobs.
+    """
+    choices, jobs = [], 1
+    for override in overrides:
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                raise ConfigError(
+                    f"{override.input_line}: an interval has no list of values; give some, e.g. range(1,5)"
+                )
+            key = override.get_key_element()
+            found = [f"{key}={value}" for value in itertools.islice(_values(override), MOST_JOBS + 1)]
+        else:
+            found = [str(override.input_line)]
+        jobs *= len(found)
+        if jobs > MOST_JOBS:
+            raise ConfigError(f"{override.input_line}: more than {MOST_JOBS} jobs; sweep over fewer values")
+        choices.append(found)
+    return [list(each) for each in itertools.product(*choices)]
+
+
+def _values(override: Override) -> Iterator[str]:
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        assert value.start is not None
+        assert value.stop is not None
+        if not value.step or abs((value.stop - value.start) / value.step) > MOST_JOBS:
+            raise ConfigError(f"{override.input_line}: more than {MOST_JOBS} jobs; sweep over fewer values")
+    return override.sweep_string_iterator()
+
+
+class _Files(ConfigSource):
+    """The configuration files of several folders as one source; none is read from elsewhere."""
+
+    def __init__(self, folders: Sequence[Path], stored: Mapping[str, Any]) -> None:
+        super().__init__("genlab", "genlab://")
+        self._folders = folders
+        self._stored = stored
+        self._read: dict[Path, tuple[Any, dict[str, str | None]]] = {}
+
+    @staticmethod
+    def scheme() -> str:
+        return "genlab"
+
+    def find(self, config_path: str) -> Path | None:
+        """Returns the file of a configuration, e.g. `model/vae`; None if there is none."""
+        inner = Path(self._normalize_file_name(config_path))
+        if inner.is_absolute() or ".." in inner.parts:
+            return None
+        return next((file for folder in self._folders if (file := folder / inner).is_file()), None)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        if config_path in self._stored:
+            plain, header = dict(self._stored[config_path]), {"package": None}
+        else:
+            file = self.find(config_path)
+            if file is None:
+                raise ConfigLoadError(f"Config not found: {config_path}")
+            if file not in self._read:
+                self._read[file] = self._read_file(file)
+            plain, header = self._read[file]
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(plain), dict(header))
+
+    def _read_file(self, file: Path) -> tuple[Any, dict[str, str | None]]:
+        text = read_text(file, str(file))
+        header = self._get_header_dict(text[:512])
+        try:
+            plain = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"{file}: {' '.join(str(error).split())[:160]}; correct it") from error
+        _refuse_hydra(file, plain, header)
+        group = file.parent.name
+        if group in ("experiment", "recipe", "sweep") and header["package"] is None:
+            raise ConfigError(f"{file}: its first line must be: # @package _global_")
+        return plain, header
+
+    def is_group(self, config_path: str) -> bool:
+        inner = Path(config_path)
+        return ".." not in inner.parts and any((folder / inner).is_dir() for folder in self._folders)
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path in self._stored or self.find(config_path) is not None
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        names = set()
+        for folder in self._folders:
+            names |= {file.stem for file in (folder / config_path).glob("*.yaml")}
+        return sorted(names)
+
+
+class _Repository(ConfigRepository):
+    """The configurations that one composition reads, each once, since its defaults are taken out."""
+
+    def __init__(self, files: _Files) -> None:
+        self.sources = [files]
+        self._loaded: dict[str, ConfigResult | None] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self._loaded:
+            self._loaded[config_path] = super().load_config(config_path)
+        return self._loaded[config_path]
+
+
+class _Options:
+    """What Hydra's grammar asks for `glob(*)`: the options of a group."""
+
+    def __init__(self, files: _Files) -> None:
+        self._files = files
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = None) -> list[str]:
+        return self._files.list(group_name, results_filter)
+
+
+def _refuse_hydra(file: Path, plain: Any, header: Mapping[str, str | None]) -> None:
+    """Refuses a file that would set something of Hydra's own, with a line that says what to write instead."""
+    top = plain if isinstance(plain, dict) else {}
+    if "hydra" in top:
+        inner = top["hydra"] if isinstance(top["hydra"], dict) else {}
+        raise ConfigError(f"{file}: {words.hydra_answer('.'.join(['hydra', *map(str, list(inner)[:1])]))}")
+    defaults = top.get("defaults")
+    for each in defaults if isinstance(defaults, list) else ():
+        key = str(next(iter(each), "")) if isinstance(each, dict) else str(each)
+        if words.names_hydra(key):
+            raise ConfigError(f"{file}: {words.hydra_answer(key)}")
+    package = f"@package {header.get('package')}"
+    if words.names_hydra(package):
+        raise ConfigError(f"{file}: {words.hydra_answer(package)}")
+
+
+_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+
+
+def _check_interpolations(plain: Any) -> None:
+    """Refuses interpolations that repeat one another without end, or beyond `_MOST_CHARACTERS`.
+
+    Raises:
+        ConfigError: so many; a reference to itself; or a reference inside a reference, whose size is unknown.
+    """
+    sizes: dict[tuple[str, ...], int] = {}  # 0: being measured
+
+    def size(value: Any, at: tuple[str, ...]) -> int:
+        if at in sizes:
+            if not sizes[at]:
+                raise ConfigError(f"{'.'.join(at)}: refers to itself; give it a value")
+            return sizes[at]
+        sizes[at] = 0
+        if isinstance(value, dict):
+            found = sum(size(inner, (*at, str(key))) for key, inner in value.items())
+        elif isinstance(value, list):
+            found = sum(size(inner, (*at, str(number))) for number, inner in enumerate(value))
+        elif isinstance(value, str) and "${" in value:
+            if re.search(r"\$\{[^}]*\$\{", value):
+                raise ConfigError(
+                    f"{'.'.join(at)}={value[:40]}: a reference inside a reference; write the key out"
+                )
+            found = len(value) + sum(referred(inside, at) for inside in _REFERENCE.findall(value))
+        else:
+            found = len(value) if isinstance(value, str) else 0
+        if found > _MOST_CHARACTERS:
+            raise ConfigError(f"{'.'.join(at)}: its references repeat too much; write its value out")
+        sizes[at] = found + 1
+        return found + 1
+
+    def referred(inside: str, at: tuple[str, ...]) -> int:
+        total = 0
+        for name in re.findall(r"[\w.\-\[\]]+", inside):
+            up = len(name) - len(name.lstrip("."))
+            base = at[: len(at) - up] if up else ()
+            target = (*base, *(part for part in re.split(r"[.\[\]]", name[up:]) if part))
+            value = plain
+            for part in target:
+                if isinstance(value, dict) and part in value:
+                    value = value[part]
+                elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                    value = value[int(part)]
+                else:
+                    break
+            else:
+                total += size(value, target)
+        return total
+
+    if isinstance(plain, dict):
+        for key, value in plain.items():
+            size(value, (str(key),))

@@ -1,0 +1,83 @@
+"""Hints that a refused word gets: what may be meant by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from genlab import registry
+from genlab.cli.verbs import VERBS
+from genlab.config.renamed import SYNONYMS
+from genlab.config.run import TrainerConfig
+from genlab.config.schema import suggest
+
+_GROUPS = ("model", "dataset", "optimizer", "schedule")
+_BARE = (*_GROUPS, "trainer", "recipe", "experiment", "sweep", "ckpt", "run", "seed", "run_dir")
+
+
+def grouped(key: str) -> list[str]:
+    """Returns the settings of a run that have a name: `lr` gives `optimizer.lr`."""
+    found = ["trainer"] if key in {field.name for field in dataclasses.fields(TrainerConfig)} else []
+    for group in _GROUPS:
+        kinds = registry.kinds(group)
+        shipped = kinds.keys() - registry.own_names(group)  # whose settings are known without an import
+        configs = [registry.config_of(kinds, name, group) for name in shipped]
+        if any(field.name == key != "name" for config in configs for field in dataclasses.fields(config)):
+            found.append(group)
+    return [f"{group}.{key}" for group in found]
+
+
+def for_key(verb: str, key: str, value: str, known: list[str]) -> str:
+    """Returns the hint for an unknown key of a verb."""
+    last = key.rpartition(".")[2]
+    for name in (last, *SYNONYMS.get(last.lower(), ())):
+        if name in known:
+            return f"; did you mean {name}={value}?"
+        if verb in ("train", "resume") and "." not in key and (found := grouped(name)):
+            return f"; did you mean {found[0]}={value}?"
+    return suggest(key, known)
+
+
+def for_flag(verb: str | None, name: str, value: str, flags: tuple[str, ...]) -> str:
+    """Returns the hint for an unknown flag: `--steps 5` means a key, and keys are typed without dashes."""
+    key = name.lstrip("-").replace("-", "_")
+    on_a_model = verb in VERBS and VERBS[verb].config is not None
+    bare = VERBS[verb].keys if verb and on_a_model else [*_BARE]
+    for each in (key, *SYNONYMS.get(key.lower(), ())):
+        meant = [each] if each in bare else [] if on_a_model else grouped(each)
+        if meant:
+            return f"; keys are typed without dashes: {meant[0]}={value or '...'}"
+    return suggest(name, flags)
+
+
+def for_bare_word(
+    verb: str, word: str, after: list[str], known: list[str], options: Mapping[str, list[str]]
+) -> str:
+    """Returns the hint for a word without `=`.
+
+    Args:
+        after: the words that follow it.
+        known: the keys of the verb.
+        options: the options of each group that the verb takes.
+    """
+    if after[:1] == ["="] and len(after) > 1:
+        return f"; write {word}={after[1]}, without blanks"
+    if word in known:
+        return f"; did you mean {word}=...?"
+    if key := next((key for key in ("ckpt", "run") if key in known and Path(word[:4000]).exists()), None):
+        return f"; did you mean {key}={word}?"
+    for group, names in options.items():
+        for name in names:
+            if name.lower() == word.lower():
+                return f"; did you mean {group}={name}?"
+    if "." in word or grouped(word):
+        return f"; give it a value: {(grouped(word) or [word])[0]}=..."
+    return suggest(word, known)
+
+
+def two_words(value: str) -> str | None:
+    """Returns the second of two words that stand in one pair of quotes, if there are two."""
+    found = re.search(r"\s([A-Za-z_][\w.]*=.*)$", value)
+    return found[1] if found and not re.search(r"['\"\[{(]", value) else None
