@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
 def _interruptible(argv: list[str]) -> int:
     """Runs a command that a signal ends at once; training has a context of its own, which saves first."""
     verb = next((word for word in argv if word in VERBS), "")
-    with Stop() as stop, stop.at_once(BEFORE_TRAINING.get(verb, "before the end; type the command again")):
+    otherwise = "before the end; type the command again, with another run_dir= if it has one"
+    with Stop() as stop, stop.at_once(BEFORE_TRAINING.get(verb, otherwise)):
         return _dispatch(argv)
 
 
