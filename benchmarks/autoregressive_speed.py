@@ -22,7 +22,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +41,7 @@ NAIVE_STEPS = 3
 
 
 def main() -> None:
-    models = [name for name in MODELS if name in registry.FAMILIES]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; figures mean little")
-    parser.add_argument("--only", choices=models, help="one of the models")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--width", type=int, default=64, help="model.width, the channels")
-    parser.add_argument("--whole-naive", action="store_true", help="8x8, naive sampling to its end as well")
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
-    side = 8 if arguments.quick or arguments.whole_naive else 28
-    if arguments.quick:
-        arguments.repetitions, arguments.batch_size, arguments.width = 2, 4, 16
+    arguments, side = arguments_of()
     device = resolve(arguments.device, "--device")
     print(
         f"{machine(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
@@ -65,10 +51,32 @@ def main() -> None:
         flush=True,
     )
     rows = {}
-    for name in [arguments.only] if arguments.only else models:
+    for name in (
+        [arguments.only] if arguments.only else [name for name in MODELS if name in registry.FAMILIES]
+    ):
         rows[name] = measure(name, side, arguments, device)
         print(f"  {name} measured", flush=True)
     print_table(rows)
+
+
+def arguments_of(words: Sequence[str] | None = None) -> tuple[argparse.Namespace, int]:
+    """Reads the command line, or other words; returns its settings, and the side of the images."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; figures mean little")
+    parser.add_argument(
+        "--only", choices=[name for name in MODELS if name in registry.FAMILIES], help="one of the models"
+    )
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--width", type=int, default=64, help="model.width, the channels")
+    parser.add_argument("--whole-naive", action="store_true", help="8x8, naive sampling to its end as well")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args(words)
+    if arguments.quick:
+        arguments.repetitions, arguments.batch_size, arguments.width = 2, 4, 16
+    return arguments, 8 if arguments.quick or arguments.whole_naive else 28
 
 
 def machine(device: torch.device) -> str:

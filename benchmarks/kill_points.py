@@ -48,6 +48,7 @@ from genlab.device import Processes
 from genlab.errors import EXIT_INTERRUPTED, UserError
 from genlab.runs import checkpoint
 from genlab.runs.folder import has_begun
+from genlab.stop import Stop
 from genlab.training.state import TrainingState
 
 RUN = "run"
@@ -238,12 +239,15 @@ def attempt(
         port = free.getsockname()[1]
     begun = time.monotonic()
     pids: list[int] = []
+    # As at the start of `genlab`, no signal is to come before there is somebody to catch it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for rank in reversed(range(ranks)):  # the first one knows the others
         others = list(pids)
         pid = os.fork()
         if not pid:
             _child(folder, verb, plain, rank, ranks, port, others, at if rank == 0 else None, how)
         pids.insert(0, pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     codes: dict[int, int] = {}
     limit, ending, cut = begun + SECONDS, False, cut_after
     while len(codes) < ranks:
@@ -315,10 +319,12 @@ def _child(
                     os.kill(others[0], signal.SIGKILL)
 
         def work() -> None:
-            if verb == "train":
-                train.start(plain, [], RUN)
-            else:
-                train.resume(RUN, words.stored_config(RUN), [])
+            with Stop() as stop, stop.at_once():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+                if verb == "train":
+                    train.start(plain, [], RUN)
+                else:
+                    train.resume(RUN, words.stored_config(RUN), [])
 
         code = _guarded(work)[0]
         if at is None:
@@ -514,7 +520,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few dozen points of one branch")
     parser.add_argument("--branch", choices=BRANCHES, action="append", help="this branch only")
     parser.add_argument("--ranks", type=int, choices=(1, 2), action="append", help="1 or 2; default: both")
-    parser.add_argument("--points", type=int, help="points of a branch, evenly spaced; default: all")
+    parser.add_argument("--points", type=int, help="points of a branch, evenly spaced; 0: none; default: all")
     parser.add_argument("--cuts", type=int, default=20, help="random cuts of each setting")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     chosen = parser.parse_args()
@@ -532,6 +538,7 @@ def main() -> int:
                 functools.partial(bench.kill_points, name, ranks, chosen.points)
                 for name in chosen.branch or BRANCHES
                 for ranks in chosen.ranks or (1, 2)
+                if chosen.points != 0
             ]
             if not chosen.branch:
                 work += [functools.partial(bench.cuts, name, chosen.cuts, chosen.seed) for name in SETTINGS]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, TooLargeError
+from genlab.memory import check_fits, memory_errors
 from genlab.rng import derive_seed
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 def resolve(name: str, key: str = "trainer.device") -> torch.device:
@@ -41,6 +47,20 @@ def resolve(name: str, key: str = "trainer.device") -> torch.device:
     return device
 
 
+def select(name: str, key: str = "trainer.device") -> torch.device:
+    """Returns the device that a name stands for, and makes it the current one of its kind.
+
+    Much of torch works on the current GPU unless told otherwise, e.g. streams and a search for kernels.
+
+    Raises:
+        ConfigError: see `resolve`.
+    """
+    device = resolve(name, key)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def set_determinism(deterministic: bool) -> None:
     """Forbids, or allows again, operations whose result may differ from run to run."""
     if deterministic:
@@ -49,9 +69,48 @@ def set_determinism(deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
+@contextlib.contextmanager
+def any_shapes() -> Iterator[None]:
+    """Leaves out cuDNN's search for the fastest kernels, which it repeats for each new shape of a batch.
+
+    It pays where a shape comes back in every step. Evaluation and sampling have batches of several sizes.
+    """
+    searches = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Returns a context that computes in bf16, which needs no loss scaling: it has the range of fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+@contextlib.contextmanager
+def capture(graph: torch.cuda.CUDAGraph, device: torch.device) -> Iterator[None]:
+    """Records the work on a GPU as a graph in place of doing it.
+
+    Other threads may meanwhile do what would spoil a recording of the whole process, as a loader's thread
+    that pins memory does.
+    """
+    current = device.index == torch.cuda.current_device()
+    with (
+        contextlib.nullcontext() if current else torch.cuda.device(device),
+        torch.cuda.graph(graph, stream=_capture_stream(device), capture_error_mode="thread_local"),
+    ):
+        yield
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Returns the stream on which graphs of a GPU are recorded, None for torch's own.
+
+    Torch's own belongs to the GPU of the first recording, whatever the GPU of a later one: here it is left to
+    the GPU cuda:0.
+    """
+    return None if device.index == 0 else torch.cuda.Stream(device)
 
 
 def seed_initialization(seed: int) -> None:
@@ -81,6 +140,69 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
         torch.cuda.set_rng_state(state["cuda"], device)
     if device.type == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Returns the bytes of a GPU's memory; None for a device that uses the machine's."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+@contextlib.contextmanager
+def counted_weights(given: str, remedy: str, copies: int, memory: int | None) -> Iterator[Callable[[M], M]]:
+    """Refuses a model whose weights do not fit, at the first tensor with which they do not.
+
+    Args:
+        given, remedy: see `genlab.memory.check_fits`.
+        copies: how many numbers are kept for each weight.
+        memory: bytes of the device on which the model is used; None for the machine's.
+
+    Yields:
+        a function that counts the weights of the finished model exactly, and returns the model.
+
+    Raises:
+        TooLargeError: they do not fit.
+    """
+
+    def check(size: float, times: int) -> None:
+        what = (
+            "the model's weights" if copies == 1 else "the model's weights, with what training keeps of each,"
+        )
+        check_fits(size * times, given, what, remedy, memory)
+        if copies > 1 or memory is not None:
+            check_fits(size, given, what, remedy)
+
+    def count(model: M) -> M:
+        tensors = [*model.parameters(), *model.buffers()]
+        check(sum(each.numel() * each.element_size() for each in tensors), copies)
+        return model
+
+    try:
+        # a layer may make a tensor beside its weight: so while it is built a half is no proof yet
+        with memory_errors(given, remedy), _Sizes(lambda size: check(size, max(1, copies // 2))):
+            yield count
+    except TypeError as error:  # what torch raises for sizes above 64 bits
+        if "Overflow" not in str(error):
+            raise
+        raise TooLargeError(f"{given}: a size above 64 bits; {remedy}") from error
+
+
+class _Sizes(TorchFunctionMode):
+    """Adds up the bytes of new tensors, and passes the sum to a function before each is made."""
+
+    _FACTORIES: ClassVar = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+
+    def __init__(self, check: Callable[[float], None]) -> None:
+        super().__init__()
+        self._check, self._sum = check, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._FACTORIES:
+            sizes = kwargs.get("size", args)
+            sizes = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+            self._sum += math.prod(sizes) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
+            self._check(self._sum)
+        return func(*args, **kwargs)
 
 
 NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
@@ -141,17 +263,65 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def processes(device_name: str) -> Iterator[Processes]:
-    """Joins the group that torchrun started, if any, and leaves it at the end."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    device = resolve(device_name)
+    """Joins the group that torchrun started, if any, and leaves it at the end.
+
+    Each process of a group on GPUs takes the GPU of its number. Tensors are exchanged by NCCL, and what the
+    processes tell each other, small values of the host, by gloo, so that it does not wait for a GPU.
+
+    Raises:
+        ConfigError: the device does not exist, or this process has none.
+    """
+    world = _processes_started()
     if world == 1:
-        yield Processes(0, 1, device)
+        yield Processes(0, 1, select(device_name))
         return
+    device = resolve(device_name)
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = _own_gpu(device)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Processes(dist.get_rank(), world, device)
     finally:
         dist.destroy_process_group()
+
+
+def _processes_started() -> int:
+    """Returns how many processes torchrun started, 1 without it.
+
+    Raises:
+        ConfigError: a variable of the environment that torchrun sets is missing or wrong.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    if not world.isdecimal():
+        raise ConfigError(f"WORLD_SIZE={world}: not a whole number; leave it to torchrun")
+    if int(world) > 1:
+        for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise ConfigError(
+                    f"WORLD_SIZE={world}: {name} is not set; start several processes by torchrun, one "
+                    "without WORLD_SIZE"
+                )
+    return int(world)
+
+
+def _own_gpu(device: torch.device) -> torch.device:
+    """Returns the GPU of this process of a group.
+
+    Raises:
+        ConfigError: one GPU was chosen for all processes, or this machine has fewer GPUs than processes.
+    """
+    if device.index is not None:
+        raise ConfigError(
+            f"trainer.device={device}: of several processes each takes a GPU of its own; use "
+            "trainer.device=cuda, and choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= gpus:
+        raise ConfigError(
+            f"trainer.device=cuda: process {number} of this machine, counted from 0, has no GPU, since there "
+            f"{'is 1' if gpus == 1 else f'are {gpus}'}; use torchrun --nproc-per-node={gpus}"
+        )
+    return torch.device("cuda", number)

@@ -55,6 +55,10 @@ class ElsewhereError(CheckpointError):
     """A checkpoint that is whole, but needs what is not here: a newer genlab, a plug-in."""
 
 
+class TooLargeError(UserError):
+    """A request that needs more memory than there is."""
+
+
 class StorageError(UserError):
     """A file that could not be written: a full disk, a read-only folder."""
 
@@ -100,10 +104,9 @@ _LONGEST_WORD, _LONGEST_LINE = 160, 500
 def one_line(text: object) -> str:
     """Returns a message as one printable line of bounded length.
 
-    Words of a file or a command may be of any length and contain escapes that change a terminal.
+    Words of a file or a command may be of any length.
     """
-    printable = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(text))
-    words = [_shortened(word, _LONGEST_WORD) for word in printable.split(" ")]
+    words = [_shortened(word, _LONGEST_WORD) for word in printable(str(text)).split(" ")]
     return _shortened(" ".join(words).strip(), _LONGEST_LINE)
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genlab.config.run import (
+    MOST_SEED,
     AdamConfig,
     AdamWConfig,
     ConstantConfig,
@@ -29,8 +30,9 @@ from genlab.config.run import (
     TrainConfig,
     TrainerConfig,
     WarmupCosineConfig,
+    player_settings,
 )
-from genlab.config.schema import from_plain, setting, suggest
+from genlab.config.schema import from_plain, setting, settings_of, show, suggest
 from genlab.errors import ConfigError, ElsewhereError
 from genlab.log import log
 
@@ -297,6 +299,8 @@ def parse(plain: Mapping[str, Any]) -> TrainConfig:
         if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
             raise ConfigError(f"{key}: missing; choose one: {', '.join(sorted(registry))}")
         parts[key] = from_plain(config_of(registry, part["name"], key), part, key)
+    for player in parts["optimizer"].players:
+        player_settings(parts["optimizer"], player)
     return TrainConfig(
         **parts,
         trainer=from_plain(TrainerConfig, plain.get("trainer", {}), "trainer"),
@@ -321,9 +325,37 @@ def train_config(plain: Mapping[str, Any]) -> TrainConfig:
     return config
 
 
-def family(config: Any, spec: DataSpec) -> Family:
-    """Builds the model that `config` names, for images of `spec`, on the CPU."""
-    return look_up(FAMILIES, config.name, "model")(config, spec)
+def family(config: Any, spec: DataSpec, copies: int = 1, memory: int | None = None) -> Family:
+    """Builds the model that `config` names, for images of `spec`, on the CPU.
+
+    Args:
+        copies: how many numbers are kept for each weight: 1 to use the model, more to train it.
+        memory: bytes of the device on which it is used; None for the machine's.
+
+    Raises:
+        TooLargeError: that many do not fit.
+    """
+    from genlab.device import counted_weights  # imports torch
+
+    kind = look_up(FAMILIES, config.name, "model")
+    with counted_weights(*_largest_setting(config, spec), copies, memory) as count:
+        return count(kind(config, spec))
+
+
+def _largest_setting(config: Any, spec: DataSpec) -> tuple[str, str]:
+    """Returns the setting to which a model's size is most likely due, with its value, and a remedy."""
+    sizes: dict[str, float] = {"": 1}
+    for each in settings_of(type(config)):
+        values, usual = ([x] if isinstance(x, int) else x for x in (getattr(config, each.key), each.default))
+        if isinstance(values, tuple) and values and all(isinstance(x, int) for x in values):
+            known = [x for x in usual or () if isinstance(x, int)] if isinstance(usual, list) else []
+            sizes[each.key] = sum(values) / max([1, sum(known)])
+    key = max(sizes, key=lambda name: sizes[name])
+    if spec.classes > 1000 * sizes[key]:
+        return f"dataset={spec.name}", f"it has {spec.classes:,} classes; use fewer"
+    if not key:
+        return f"model={config.name}", f"use smaller images than {spec.height}x{spec.width}, or another model"
+    return f"model.{key}={show(getattr(config, key))}", f"lower model.{key}"
 
 
 def dataset(config: Any) -> Dataset:
@@ -333,7 +365,7 @@ def dataset(config: Any) -> Dataset:
 
 @dataclass(frozen=True)
 class _Seed:
-    seed: int = setting(0, at_least=0)
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED)
 
 
 _POLYMORPHIC: dict[str, Mapping[str, Entry]] = {

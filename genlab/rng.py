@@ -57,4 +57,7 @@ class SampleRng:
 
     def _stack(self, rows: list, shape: tuple[int, ...]) -> Tensor:
         array = np.stack(rows) if rows else np.empty((0, *shape), np.float32)
-        return torch.from_numpy(array).to(self.device)
+        drawn = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            drawn = drawn.pin_memory()  # so that the copy does not wait for the device
+        return drawn.to(self.device, non_blocking=True)

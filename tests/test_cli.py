@@ -254,6 +254,13 @@ MISTAKES = {
     "sample ckpt=x model=vae": "takes the model from the checkpoint",
     "sample ckpt=x model.latent=3": "genlab sample takes the model from the checkpoint; leave it out",
     "sample ckpt=x trainer.device=cpu": "unknown key for genlab sample; did you mean device=cpu?",
+    "train seed=0..2": "seed=0..2: expected a whole number; for several runs: -m seed=range(0,3)",
+    "train optimizer.betas=[0.9]": "expected two numbers",
+    "train optimizer.betas=[0.9,0.99,0.5]": "give at most 2",
+    "train optimizer.players.vae.betas=[0.9]": "expected two numbers",
+    "train optimizer=sgd optimizer.nesterov=true optimizer.momentum=0": "needs a momentum",
+    "train schedule=step schedule.milestones=[0.9,0.5]": "schedule.milestones=[0.9,0.5]: must rise",
+    "train trainer.device=cpu:7": "trainer.device=cpu:7: no such device",
     "train lr=1": "did you mean optimizer.lr=1?",
     "train batch_size=1": "did you mean trainer.batch_size=1?",
     "train epochs=3": "did you mean trainer.steps=3?",
@@ -718,7 +725,9 @@ def test_help_lists_the_settings_of_what_is_named(capsys: pytest.CaptureFixture[
     assert main(["train", "--help", "model=vae", "optimizer=gan_adam"]) == 0
     out = capsys.readouterr().out
     assert "model=vae: Variational autoencoder" in out
-    assert re.search(r"^  model\.latent=16 +dimensions of the latent; at least 1$", out, re.MULTILINE)
+    assert re.search(
+        r"^  model\.latent=16 +dimensions of the latent; at least 1 and at most [\d,]+$", out, re.MULTILINE
+    )
     assert re.search(
         r"^  model\.posterior=diagonal +covariance of an image's latent: diagonal or full$", out, re.MULTILINE
     )

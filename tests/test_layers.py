@@ -12,7 +12,7 @@ from helpers.checkout import CHECKOUT
 
 PACKAGE = CHECKOUT / "genlab"
 
-BASE = {"errors", "rng", "device", "config", "log", "files", "tensor_files", "stop"}
+BASE = {"errors", "rng", "device", "config", "log", "files", "memory", "stop", "tensor_files"}
 TOOLS = BASE | {"data", "nets", "distributions"}
 BELOW_FAMILIES = TOOLS | {"adversarial", "metrics"}
 BELOW_COMMANDS = BELOW_FAMILIES | {"families", "registry", "runs", "trained", "training", "report"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,30 @@ def test_mistakes(run: Path, changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         sample.main({"ckpt": "run", "n": 2} | changes)
     assert sorted(Path().rglob("*")) == before
+
+
+def test_the_checkpoint_is_found_from_wherever_a_user_points(run: Path) -> None:
+    newest = checkpoint.find(run)[0]
+    for inside in ("checkpoints", "checkpoints/latest", f"checkpoints/{newest.name}"):
+        assert checkpoint.find(run / inside)[0] == newest
+
+
+def test_a_folder_that_is_no_run_is_told_apart_from_one_without_checkpoints(
+    run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    shutil.copytree(run, tmp_path / "sweep" / "0")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "latest").write_text("step-00000003.pt\n")
+    for inside, message in {
+        "sweep": f"holds 1 runs; give one of them, e.g. ckpt={tmp_path / 'sweep' / '0'}",
+        "sweep/0/samples": "no run folder and no checkpoint file",
+        "new": "no checkpoint in it yet; go on with: genlab resume",
+        "latest": "names no checkpoint beside it",
+    }.items():
+        with pytest.raises(CheckpointError, match=re.escape(message)):
+            checkpoint.find(tmp_path / inside)
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(run: Path) -> None:

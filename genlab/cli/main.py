@@ -18,6 +18,7 @@ from genlab.config.datasets import check_files
 from genlab.config.schema import from_plain, suggest
 from genlab.errors import ConfigError, Interrupted, UserError, one_line
 from genlab.log import courteous_console
+from genlab.memory import limited_memory, memory_errors, smaller_batch
 from genlab.runs.folder import BEFORE_TRAINING, check_there, check_unused
 from genlab.stop import Stop
 
@@ -144,4 +145,6 @@ def perform(verb: str, job: Job, run_dir: str | None) -> None:
         if given.ckpt is not None:
             check_there(given.ckpt)
         check_unused(run_dir, verb)
-        importlib.import_module(f"genlab.commands.{verb}").main(plain | {"run_dir": run_dir})
+        module = importlib.import_module(f"genlab.commands.{verb}")
+        with limited_memory(), memory_errors(*smaller_batch("batch_size", given.batch_size)):
+            module.main(plain | {"run_dir": run_dir})

@@ -53,7 +53,7 @@ def open_model(kind: type[C], plain: Mapping[str, Any]) -> tuple[C, LoadedModel]
     """
     log_to_console()
     config = from_plain(kind, plain)
-    return config, load_model(config.ckpt, config.weights, device.resolve(config.device, "device"))
+    return config, load_model(config.ckpt, config.weights, device.select(config.device, "device"))
 
 
 def images_for(config: _OnImages, model: LoadedModel, count: int, at_least: int = 1) -> Given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,8 @@ def read_mask(keep: str, spec: DataSpec) -> Tensor:
     if keep == "left":
         mask[:, : spec.width // 2] = True
         return mask
-    path = Path(keep).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(keep))
+    if not os.path.isfile(path):
         hint = suggest(keep, ("top", "left"), "keep=")
         hint = hint if "mean" in hint else "; use keep=top or keep=left, or make one: white pixels are kept"
         raise ConfigError(f"keep={keep}: no such mask image{hint}")

@@ -30,7 +30,7 @@ def main(plain: Mapping[str, Any]) -> None:
     """Runs `genlab evaluate`: writes evaluation.json and the family's pictures."""
     log_to_console()
     config = from_plain(EvaluateConfig, plain)
-    torch_device = device.resolve(config.device, "device")
+    torch_device = device.select(config.device, "device")
     if config.ckpt is None:
         _evaluate_pictures(config, torch_device)
     else:

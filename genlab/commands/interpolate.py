@@ -14,6 +14,7 @@ from genlab.config.commands import InterpolateConfig
 from genlab.errors import ConfigError, storage_errors
 from genlab.files import write_json
 from genlab.log import log
+from genlab.memory import check_fits
 from genlab.report.pictures import save_grid, write_images
 from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
@@ -102,6 +103,12 @@ def main(plain: Mapping[str, Any]) -> None:
     n = len(pairs.ends)
     shares = torch.linspace(0, 1, config.steps)
     labels = labels_of_steps(config, model, pairs, shares)
+    check_fits(
+        n * config.steps * (8 * model.spec.dimensions + 16 * pairs.ends.shape[-1]),
+        f"n={config.n}",
+        f"{n:,} rows of {config.steps} images",
+        "lower n or steps",
+    )
     folder = create_folder("interpolate", config.run_dir, model.label)
     log.info(
         "%d steps between each of %d pairs with the %s weights of %s",

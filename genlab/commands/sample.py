@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from genlab.report.pictures import save_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
 from genlab.trained.model import LoadedModel
 from genlab.trained.sampling import sampler_of
+
+_PICTURED_IMAGES, _PLOTTED_POINTS = 400, 10_000
 
 
 def main(plain: Mapping[str, Any]) -> None:
@@ -36,29 +41,23 @@ def main(plain: Mapping[str, Any]) -> None:
         if not points:
             (folder / "images").mkdir()
         digits = max(5, len(str(config.count - 1)))
-        kept = []
-        with progress_bar(total=config.count, unit="image") as bar:
+        shown: list[torch.Tensor] = []  # at most so many as the grid or the figure has
+        most = _PLOTTED_POINTS if points else _PICTURED_IMAGES
+        with (
+            _writer(config, points, labels, folder) as write,
+            progress_bar(total=config.count, unit="image") as bar,
+        ):
             for start in range(0, config.count, config.batch_size):
                 indices = range(start, min(start + config.batch_size, config.count))
                 drawn = sampler.draw(indices)
-                kept.append(drawn if points else to_uint8(drawn))
-                for index, image in zip(indices, () if points else kept[-1], strict=not points):
+                drawn = drawn if points else to_uint8(drawn)
+                if start < most:
+                    shown.append(drawn[: most - start].clone())
+                for index, image in zip(indices, () if points else drawn, strict=not points):
                     save_picture(image, folder / "images" / f"{index:0{digits}d}.png")
+                write(drawn)
                 bar.update(len(indices))
-        images = torch.cat(kept)
-        write_samples(
-            model.family, model.config, images[:10_000] if points else images[:400], folder / "grid.png"
-        )
-        if points:
-            with written_aside(folder / "points.csv") as aside:
-                np.savetxt(aside, images.flatten(1).cpu().numpy(), delimiter=",")
-        if config.npz:
-            values = images.flatten(1).cpu() if points else images.permute(0, 2, 3, 1)
-            arrays: dict[str, Any] = {"points" if points else "images": values.numpy()}
-            if labels is not None:
-                arrays["labels"] = labels.numpy()
-            with written_aside(folder / "samples.npz") as aside:
-                np.savez_compressed(aside, **arrays)
+        write_samples(model.family, model.config, torch.cat(shown), folder / "grid.png")
         facts = model.describe() | {"n": config.count, "seed": config.seed, "temperature": config.temperature}
         if config.prior == "fit":
             facts |= {"prior": "Gaussians fitted to codes", "components": config.components}
@@ -68,6 +67,47 @@ def main(plain: Mapping[str, Any]) -> None:
     files = "points.csv" if points else f"images/ ({config.count} files)"
     written = f"grid.png, {files}{', samples.npz' if config.npz else ''}"
     finish(folder, written, f"genlab evaluate ckpt={config.ckpt}")
+
+
+@contextlib.contextmanager
+def _writer(
+    config: SampleConfig, points: bool, labels: torch.Tensor | None, folder: Path
+) -> Iterator[Callable[[torch.Tensor], None]]:
+    """Yields a function that adds a batch to points.csv and samples.npz; so memory does not grow with n."""
+    files: list[Callable[[np.ndarray], object]] = []
+    with contextlib.ExitStack() as stack:
+        archive = None
+        if points:
+            table = stack.enter_context(stack.enter_context(written_aside(folder / "points.csv")).open("w"))
+            files.append(lambda rows: np.savetxt(table, rows, delimiter=","))
+        if config.npz:
+            aside = stack.enter_context(written_aside(folder / "samples.npz"))
+            archive = zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED)
+            stack.enter_context(archive)
+            if labels is not None:
+                with archive.open("labels.npy", "w") as member:
+                    np.lib.format.write_array(member, labels.numpy())
+
+        def write(drawn: torch.Tensor) -> None:
+            rows = (drawn.flatten(1).cpu() if points else drawn.permute(0, 2, 3, 1)).numpy()
+            if archive is not None and len(files) == points:  # the first batch, which tells the shape
+                name = "points" if points else "images"
+                files.append(stack.enter_context(_growing(archive, name, config.count, rows)))
+            for add in files:
+                add(rows)
+
+        yield write
+
+
+@contextlib.contextmanager
+def _growing(
+    archive: zipfile.ZipFile, name: str, count: int, like: np.ndarray
+) -> Iterator[Callable[[np.ndarray], object]]:
+    """Yields a function that adds rows to an array of `count` rows of an .npz file."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        description = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(like[:1]))
+        np.lib.format.write_array_header_1_0(member, description | {"shape": (count, *like.shape[1:])})
+        yield lambda rows: member.write(np.ascontiguousarray(rows).tobytes())
 
 
 def _warn_of_validation(model: LoadedModel) -> None:

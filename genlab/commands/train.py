@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from genlab import device, registry
 from genlab.commands.base import finish
 from genlab.commands.next import after_training
+from genlab.config.datasets import check_files, with_absolute_paths
 from genlab.config.run import TrainConfig
 from genlab.config.schema import to_plain
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
 from genlab.log import courteous_console, log, log_to_console
+from genlab.memory import limited_memory, memory_errors, smaller_batch
 from genlab.report.pictures import save_grid, write_samples
 from genlab.runs import checkpoint, content
 from genlab.runs.folder import BEFORE_TRAINING, Run, create_folder, read_state
@@ -54,8 +57,9 @@ def start(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
         with stop.at_once(BEFORE_TRAINING["train"]):
-            config = registry.train_config(plain)
+            config = _located(registry.train_config(plain))
             check_installed(config)
+            stack.enter_context(_one_line(config))
             group = stack.enter_context(device.processes(config.trainer.device))
             state = TrainingState(config, group)
             ruler = _ruler(state)
@@ -105,7 +109,9 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
                 raise CheckpointError(
                     f"run={path}: no checkpoint and no config.yaml in it; start with genlab train"
                 )
-            config = registry.train_config(plain)
+            config = _located(registry.train_config(plain))
+            moved = any(word.startswith("dataset.path=") for word in overrides)
+            check_files(config.dataset, None if moved else f"run={path}")
             check_installed(config)
             if saved is not None:
                 refuse_another_run(registry.train_config(saved["config"]), config)
@@ -116,6 +122,7 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
                 if config.trainer.steps == saved["step"] and read_state(path).get("state") == "finished":
                     _say_that_it_has_finished(path, saved["step"])
                     return path
+            stack.enter_context(_one_line(config))
             group = stack.enter_context(device.processes(config.trainer.device))
             of_first = group.gather(found)[0]
             if of_first != found:  # read before the first process had the lock
@@ -137,6 +144,21 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
         _train_in(opened, state, ruler, stop)
     _say_what_is_next(path, state)
     return path
+
+
+@contextlib.contextmanager
+def _one_line(config: TrainConfig) -> Iterator[None]:
+    """Turns a lack of memory into one line that names the number of images at a time to try."""
+    trainer = config.trainer
+    key = "batch_size" if trainer.micro_batch_size is None else "micro_batch_size"
+    size = min(trainer.micro_batch_size or trainer.batch_size, trainer.batch_size)
+    with limited_memory(), memory_errors(*smaller_batch(f"trainer.{key}", size, "trainer.micro_batch_size")):
+        yield
+
+
+def _located(config: TrainConfig) -> TrainConfig:
+    """Returns the configuration with absolute paths of the data, so that any folder can resume the run."""
+    return dataclasses.replace(config, dataset=with_absolute_paths(config.dataset))
 
 
 def _train_in(run: Run | None, state: TrainingState, ruler: Ruler | None, stop: Stop) -> None:

@@ -8,10 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from genlab.config.run import MOST_IMAGES_AT_ONCE, MOST_SEED
 from genlab.config.schema import setting
 from genlab.errors import ConfigError
 
 Split = Literal["train", "validation", "test"]
+
+MOST_SAMPLES = 10_000_000
+"""Largest number of samples that `genlab sample` writes, a file each."""
+
+MOST_CLASS = 1_000_000_000
+"""Largest number of a class or of a dimension; a model's own range is checked where it is known."""
+
+MOST_PICTURED = 10_000
+"""Largest number of images that a verb pictures."""
+
+MOST_COUNTED = 1_000_000_000
+"""Largest number of images of a split; a verb takes no more than the split has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +32,10 @@ class OnCheckpointConfig:
     """Settings of every verb that loads a trained model."""
 
     ckpt: str = setting(path=True, help="a run folder (its newest checkpoint) or one checkpoint file")
-    seed: int = setting(0, at_least=0, help="of every drawn number")
-    batch_size: int = setting(256, at_least=1, help="images at a time; no effect on the pictures")
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED, help="of every drawn number")
+    batch_size: int = setting(
+        256, at_least=1, at_most=MOST_IMAGES_AT_ONCE, help="images at a time; no effect on the pictures"
+    )
     weights: Literal["auto", "average", "raw"] = setting(
         "auto", help="auto: the moving average where there is one"
     )
@@ -45,16 +60,21 @@ class OnImagesConfig(OnCheckpointConfig):
 class SampleConfig(OnCheckpointConfig):
     """Settings of `genlab sample`."""
 
-    n: int | None = setting(None, at_least=1, help="images; null: one for each of labels, else 64")
-    seed: int = setting(0, at_least=0, help="image k depends on the seed and k alone")
+    n: int | None = setting(
+        None, at_least=1, at_most=MOST_SAMPLES, help="images; null: one for each of labels, else 64"
+    )
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED, help="image k depends on the seed and k alone")
     labels: tuple[int, ...] | None = setting(
-        None, at_least=0, help="a class for each image, e.g. [3,3,7], repeated where n says more"
+        None,
+        at_least=0,
+        at_most=MOST_CLASS,
+        help="a class for each image, e.g. [3,3,7], repeated where n says more",
     )
     temperature: float = setting(1.0, above=0, help="below 1 keeps to what is likely; autoregressive models")
     prior: Literal["model", "fit"] = setting(
         "model", help="fit: Gaussians fitted to the codes of training images; models with an encoder"
     )
-    components: int = setting(10, at_least=1, help="prior=fit: how many Gaussians")
+    components: int = setting(10, at_least=1, at_most=10_000, help="prior=fit: how many Gaussians")
     npz: bool = setting(False, help="write samples.npz too: images, uint8 (n, H, W, C)")
     dataset: dict[str, Any] = setting(
         {}, help="where the files are now: dataset.root=PATH for prior=fit, dataset.ckpt=VQVAE for codes"
@@ -90,12 +110,20 @@ class CompleteConfig(OnImagesConfig):
         help="classes of an image's completions in turn, e.g. [3,7]; null: its own, else drawn",
     )
     seed: int = setting(
-        0, at_least=0, help="a completion depends on the seed, its image, its number and resample alone"
+        0,
+        at_least=0,
+        at_most=MOST_SEED,
+        help="a completion depends on the seed, its image, its number and resample alone",
     )
     count: int = setting(
-        8, at_least=1, help="images=null: images of the split, drawn at random, always the same"
+        8,
+        at_least=1,
+        at_most=MOST_PICTURED,
+        help="images=null: images of the split, drawn at random, always the same",
     )
-    batch_size: int = setting(256, at_least=1, help="candidates at a time; no effect on the pictures")
+    batch_size: int = setting(
+        256, at_least=1, at_most=MOST_IMAGES_AT_ONCE, help="candidates at a time; no effect on the pictures"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +131,10 @@ class ReconstructConfig(OnImagesConfig):
     """Settings of `genlab reconstruct`."""
 
     count: int = setting(
-        40, at_least=1, help="images=null: images of the split, drawn at random, always the same"
+        40,
+        at_least=1,
+        at_most=MOST_PICTURED,
+        help="images=null: images of the split, drawn at random, always the same",
     )
 
 
@@ -112,12 +143,15 @@ class EncodeConfig(OnImagesConfig):
     """Settings of `genlab encode`."""
 
     count: int | None = setting(
-        None, at_least=1, help="images=null: images of the split, drawn at random, always the same; null: all"
+        None,
+        at_least=1,
+        at_most=MOST_COUNTED,
+        help="images=null: images of the split, drawn at random, always the same; null: all",
     )
     map: Literal["pca", "tsne"] = setting(
         "pca", help="pca: the plane in which codes vary most; tsne: t-SNE of at most 2000"
     )
-    seed: int = setting(0, at_least=0, help="of t-SNE, and of dynamic binarisation")
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED, help="of t-SNE, and of dynamic binarisation")
     dataset: dict[str, Any] = setting(
         {}, help="dataset=NAME: other images of the same shape; dataset.root=PATH: where its files are"
     )
@@ -132,9 +166,12 @@ class InterpolateConfig(OnImagesConfig):
     path: Literal["straight", "spherical"] = setting(
         "straight", help="spherical keeps the norm of latents on the way (White 2016)"
     )
-    n: int = setting(8, at_least=1, help="pairs: 0 and 1, 2 and 3 and so on")
+    n: int = setting(8, at_least=1, at_most=MOST_PICTURED, help="pairs: 0 and 1, 2 and 3 and so on")
     labels: tuple[int, ...] | None = setting(
-        None, at_least=0, help="classes of the pairs in turn, e.g. [3,7]; null: the images', else drawn"
+        None,
+        at_least=0,
+        at_most=MOST_CLASS,
+        help="classes of the pairs in turn, e.g. [3,7]; null: the images', else drawn",
     )
 
 
@@ -145,18 +182,24 @@ class TraverseConfig(OnImagesConfig):
     dimensions: tuple[int, ...] | None = setting(
         None,
         at_least=0,
+        at_most=MOST_CLASS,
         help="of the latent, a row each, e.g. [0,3]; null: the first 16, none beside a direction",
     )
     direction: tuple[int, ...] | None = setting(
-        None, at_least=0, help="two classes, e.g. [3,8]: a row along the difference of their mean codes"
+        None,
+        at_least=0,
+        at_most=MOST_CLASS,
+        help="two classes, e.g. [3,8]: a row along the difference of their mean codes",
     )
     range: float = setting(3.0, above=0, help="standard deviations of the prior on both sides")
     steps: int = setting(11, at_least=2, at_most=100, help="images of a row")
     around: Literal["origin", "image", "sample"] = setting(
         "origin", help="the latent that is changed: the origin, an image's code or a sample's"
     )
-    number: int = setting(0, at_least=0, help="around=image or sample: which one")
-    label: int | None = setting(None, at_least=0, help="class of all images; null: the image's, else drawn")
+    number: int = setting(0, at_least=0, at_most=MOST_COUNTED, help="around=image or sample: which one")
+    label: int | None = setting(
+        None, at_least=0, at_most=MOST_CLASS, help="class of all images; null: the image's, else drawn"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +214,14 @@ class DenoiseConfig(OnImagesConfig):
         at_least=0,
         help="gaussian: standard deviation; else the share of pixels; null: the model's, else 0.3",
     )
-    seed: int = setting(0, at_least=0, help="the noise of image k depends on the seed and k alone")
+    seed: int = setting(
+        0, at_least=0, at_most=MOST_SEED, help="the noise of image k depends on the seed and k alone"
+    )
     count: int = setting(
-        40, at_least=1, help="images=null: images of the split, drawn at random, always the same"
+        40,
+        at_least=1,
+        at_most=MOST_PICTURED,
+        help="images=null: images of the split, drawn at random, always the same",
     )
 
 
@@ -186,17 +234,21 @@ class EvaluateConfig(OnCheckpointConfig):
     )
     split: Split = setting("test", help="which part of the dataset")
     images: int | None = setting(
-        None, at_least=1, help="of the split, drawn at random, always the same; null: all"
+        None,
+        at_least=1,
+        at_most=MOST_COUNTED,
+        help="of the split, drawn at random, always the same; null: all",
     )
     measure: tuple[str, ...] | str | None = setting(
         None, help="extractors that compare samples with data, e.g. [lenet,random_conv], or auto; see below"
     )
     n: int | None = setting(
-        None, at_least=10, help="samples to measure; null: as many as data, at most 10000"
+        None, at_least=10, at_most=1_000_000, help="samples to measure; null: as many as data, at most 10000"
     )
     samples: int | str | None = setting(
         None,
         at_least=1,
+        at_most=MOST_SAMPLES,
         path=True,
         help="samples whose modes are counted; or, without ckpt, a folder or .npz file to measure",
     )
@@ -209,13 +261,24 @@ class EvaluateConfig(OnCheckpointConfig):
     )
     weights_file: str | None = setting(None, path=True, help="measure=inception: the file of its weights")
     importance_samples: int | None = setting(
-        None, at_least=1, help="posterior samples of each image, for a tighter bound, e.g. 5000"
+        None,
+        at_least=1,
+        at_most=1_000_000,
+        help="posterior samples of each image, for a tighter bound, e.g. 5000",
     )
     per_image: bool = setting(False, help="write per_image.csv too: the numbers of each image")
     seed: int = setting(
-        0, at_least=0, help="of samples, of latents drawn for a bound, of dynamic binarisation"
+        0,
+        at_least=0,
+        at_most=MOST_SEED,
+        help="of samples, of latents drawn for a bound, of dynamic binarisation",
     )
-    batch_size: int = setting(500, at_least=1, help="images at a time; no effect on the numbers but rounding")
+    batch_size: int = setting(
+        500,
+        at_least=1,
+        at_most=MOST_IMAGES_AT_ONCE,
+        help="images at a time; no effect on the numbers but rounding",
+    )
     dataset: dict[str, Any] = setting(
         {}, help="dataset.root=PATH: where the files are now; dataset=NAME beside samples=FOLDER"
     )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from genlab.config.schema import setting
 from genlab.errors import CheckpointError, ConfigError, DataError
+
+MOST_IMAGES = 1_000_000_000
+"""Largest number of images that are held out or trained on."""
+
+MOST_DRAWN = 10_000_000
+"""Largest number of training images, or points, of a dataset that draws them."""
+
+MOST_SIDE = 4096
+"""Largest side of images, in pixels."""
 
 
 def colour_of(background: str) -> tuple[int, ...]:
@@ -44,12 +54,15 @@ class DatasetConfig:
     dequantize: bool = setting(False, help="add noise uniform over one level")
     flip: bool = setting(False, help="mirror half of the training images, left to right")
     size: int | None = setting(
-        None, at_least=1, at_most=10_000, help="resize to size x size pixels; null keeps 28x28"
+        None, at_least=1, at_most=MOST_SIDE, help="resize to size x size pixels; null keeps 28x28"
     )
     channels: Literal[1, 3] | None = setting(None, help="1 for grey, 3 for colour; null keeps grey")
-    memory_limit_gib: float = setting(4.0, at_least=0, help="a larger set is streamed")
+    memory_limit_gib: float = setting(4.0, at_least=0, at_most=1_000_000, help="a larger set is streamed")
     training_images: int | None = setting(
-        None, at_least=1, help="train on so many of the training images, the same at every run; null for all"
+        None,
+        at_least=1,
+        at_most=MOST_IMAGES,
+        help="train on so many of the training images, the same at every run; null for all",
     )
 
     def __post_init__(self) -> None:
@@ -68,7 +81,9 @@ class DownloadedConfig(DatasetConfig):
         None, help="folder of the files; null: the variable GENLAB_DATA, else ~/.cache/genlab/data"
     )
     download: bool = setting(True, help="fetch what is missing")
-    validation_images: int = setting(5000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        5000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +94,7 @@ class DigitsConfig(DatasetConfig):
     validation_images: int = setting(
         100,
         at_least=0,
+        at_most=MOST_IMAGES,
         help=("held out from the end of the 1297 training images; the last 500 digits are the test split"),
     )
 
@@ -89,7 +105,7 @@ class EmojiConfig(DatasetConfig):
 
     name: Literal["emoji"] = setting("emoji")  # type: ignore[assignment]
     size: int | None = setting(
-        32, at_least=1, at_most=10_000, help="side in pixels; null keeps 64, the stored size"
+        32, at_least=1, at_most=MOST_SIDE, help="side in pixels; null keeps 64, the stored size"
     )
     skin_tones: bool = setting(True, help="false leaves out the variants in five skin tones")
     background: str = setting(
@@ -106,7 +122,9 @@ class MNISTConfig(DownloadedConfig):
     """Handwritten digits (LeCun et al. 1998)."""
 
     name: Literal["mnist"] = setting("mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +132,9 @@ class FashionMNISTConfig(DownloadedConfig):
     """Articles of clothing (Xiao et al. 2017)."""
 
     name: Literal["fashion_mnist"] = setting("fashion_mnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +142,9 @@ class KMNISTConfig(DownloadedConfig):
     """Cursive Japanese characters (Clanuwat et al. 2018)."""
 
     name: Literal["kmnist"] = setting("kmnist")  # type: ignore[assignment]
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +155,9 @@ class EMNISTConfig(DownloadedConfig):
     split: Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"] = setting(
         "balanced", help="balanced, byclass, bymerge, letters, digits or mnist"
     )
-    validation_images: int = setting(10000, at_least=0, help="held out from the end of the training images")
+    validation_images: int = setting(
+        10000, at_least=0, at_most=MOST_IMAGES, help="held out from the end of the training images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +182,13 @@ class StackedMNISTConfig(DownloadedConfig):
     validation_images: int = setting(
         10000,
         at_least=0,
+        at_most=MOST_IMAGES,
         help="digits held out from the end of MNIST's training images, for the validation split",
     )
     images: int = setting(
         128000,
         at_least=1,
-        at_most=100_000_000,
+        at_most=MOST_DRAWN,
         help="training images, of three digits each; 26,000 for validation and for test",
     )
 
@@ -202,7 +227,7 @@ class ShapesConfig(DatasetConfig):
     images: int = setting(
         20_000,
         at_least=1,
-        at_most=100_000_000,
+        at_most=MOST_DRAWN,
         help="training images; 5,000 others are the validation split, and 10,000 the test split",
     )
 
@@ -222,7 +247,7 @@ class FolderConfig(DatasetConfig):
     name: Literal["folder"] = setting("folder")  # type: ignore[assignment]
     path: str = setting(help="the folder")
     size: int = setting(
-        32, at_least=1, at_most=10_000, help="side of the middle square of each picture, resized"
+        32, at_least=1, at_most=MOST_SIDE, help="side of the middle square of each picture, resized"
     )  # type: ignore[assignment]
     channels: Literal[1, 3] = setting(3, help="1 for grey, 3 for colour")  # type: ignore[assignment]
     background: str = setting(
@@ -234,11 +259,12 @@ class FolderConfig(DatasetConfig):
     validation_share: float = setting(0.05, at_least=0, below=1, help="share of the pictures")
     test_share: float = setting(0.1, at_least=0, below=1, help="share of the pictures")
     workers: int | None = setting(
-        None, at_least=0, help="processes that read pictures; null: one a core, up to 8"
+        None, at_least=0, at_most=256, help="processes that read pictures; null: one a core, up to 8"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_path(self.path)
         colour_of(self.background)
         if self.validation_share + self.test_share >= 1:
             raise ConfigError(
@@ -268,6 +294,7 @@ class NpzConfig(DatasetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_path(self.path)
         if self.validation_share + self.test_share >= 1:
             raise ConfigError(
                 f"dataset.test_share={self.test_share}: nothing is left to train on beside "
@@ -283,7 +310,7 @@ class PointsConfig:
     points: int = setting(
         100_000,
         at_least=1,
-        at_most=100_000_000,
+        at_most=MOST_DRAWN,
         help="for training; 5,000 and 10,000 others are for validation and test",
     )
     sigma: float = setting(0.05, above=0, help="standard deviation of each component")
@@ -295,7 +322,7 @@ class RingConfig(PointsConfig):
 
     name: Literal["ring"] = setting("ring")  # type: ignore[assignment]
     sigma: float = setting(0.02, above=0, help="standard deviation of each component")
-    modes: int = setting(8, at_least=1, at_most=100_000, help="normal distributions on the circle")
+    modes: int = setting(8, at_least=1, at_most=10_000, help="normal distributions on the circle")
     radius: float = setting(2.0, above=0, help="of the circle")
 
 
@@ -304,7 +331,7 @@ class GridConfig(PointsConfig):
     """Normal distributions on a square grid around 0 (Lin et al. 2018, section 4.1: -4, -2, 0, 2, 4)."""
 
     name: Literal["grid"] = setting("grid")  # type: ignore[assignment]
-    side: int = setting(5, at_least=1, at_most=1000, help="modes of a row")
+    side: int = setting(5, at_least=1, at_most=100, help="modes of a row")
     spacing: float = setting(2.0, above=0, help="between neighbouring modes")
 
 
@@ -347,22 +374,45 @@ class CodesConfig:
     root: str | None = setting(None, help="folder of its images' files; null: where they were")
     path: str | None = setting(None, help="likewise, of dataset=npz and dataset=folder")
 
+    def __post_init__(self) -> None:
+        _check_path(self.ckpt, "ckpt")
 
-def check_files(config: object) -> None:
+
+FILES = (DownloadedConfig, BinarizedMNISTConfig, FolderConfig, NpzConfig, CodesConfig)
+"""The settings of the datasets that are read from files."""
+
+
+def check_files(config: object, stored_in: object = None) -> None:
     """Refuses a dataset of files that a user names, if they do not exist.
 
     Args:
         config: the settings of any dataset; those without such files pass.
+        stored_in: the run or checkpoint that the settings come from; None if the user typed them.
 
     Raises:
         UserError: the folder, file or checkpoint does not exist.
     """
-    if isinstance(config, FolderConfig) and not Path(config.path).expanduser().is_dir():
-        raise DataError(f"dataset.path={config.path}: no such folder")
-    if isinstance(config, NpzConfig) and not Path(config.path).expanduser().is_file():
-        raise DataError(f"dataset.path={config.path}: no such file")
-    if isinstance(config, CodesConfig) and not Path(config.ckpt).exists():
+    moved = "" if stored_in is None else f"; {stored_in} says so: if it was moved, add dataset.path=NEW"
+    if isinstance(config, FolderConfig) and not os.path.isdir(os.path.expanduser(config.path)):
+        raise DataError(f"dataset.path={config.path}: no such folder{moved}")
+    if isinstance(config, NpzConfig) and not os.path.isfile(os.path.expanduser(config.path)):
+        raise DataError(f"dataset.path={config.path}: no such file{moved}")
+    if isinstance(config, CodesConfig) and not os.path.exists(os.path.expanduser(config.ckpt)):
         raise CheckpointError(  # perhaps it was moved, and the user did not type this path
             f"dataset.ckpt={config.ckpt}: no such run folder or checkpoint file; give the vqvae's "
             "new location by dataset.ckpt=RUN"
         )
+
+
+def with_absolute_paths(config: Any) -> Any:
+    """Returns the settings of a dataset with absolute paths, so that a run can go on from any folder."""
+    if not isinstance(config, FILES):
+        return config
+    given = {key: getattr(config, key, None) for key in ("root", "path", "ckpt")}
+    paths = {key: os.path.abspath(os.path.expanduser(path)) for key, path in given.items() if path}
+    return dataclasses.replace(config, **paths)
+
+
+def _check_path(path: str, key: str = "path") -> None:
+    if not path.strip():
+        raise ConfigError(f"dataset.{key}={path}: empty; give the files, e.g. dataset.{key}=my_{key}")

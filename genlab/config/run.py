@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from genlab.config.schema import from_plain, setting, to_plain
+from genlab.config.schema import from_plain, setting, show, to_plain
 from genlab.errors import ConfigError
+
+MOST_STEPS = 1_000_000_000
+"""Largest number of steps, and of steps between two events: years of training on any machine."""
+
+MOST_IMAGES_AT_ONCE = 1_048_576
+"""Largest number of images of a batch."""
+
+MOST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,10 @@ class SGDConfig:
         {}, help="settings of one player: optimizer.players.NAME.lr=..."
     )
 
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ConfigError("optimizer.nesterov=true: needs a momentum; set optimizer.momentum=0.9")
+
 
 OptimizerConfig = AdamConfig | AdamWConfig | RMSpropConfig | SGDConfig
 
@@ -140,6 +153,12 @@ class StepConfig:
     )
     factor: float = setting(0.1, above=0, at_most=1, help="of the rate at each milestone")
 
+    def __post_init__(self) -> None:
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.milestones)):
+            raise ConfigError(
+                f"schedule.milestones={show(self.milestones)}: must rise, e.g. schedule.milestones=[0.5,0.75]"
+            )
+
 
 @dataclass(frozen=True)
 class ExponentialConfig:
@@ -158,15 +177,18 @@ ScheduleConfig = (
 class TrainerConfig:
     """Settings of training: its length, its device, and the intervals of logging and saving."""
 
-    steps: int = setting(4000, at_least=1, at_most=10**12, help="steps of the family's algorithm box")
+    steps: int = setting(4000, at_least=1, at_most=MOST_STEPS, help="steps of the family's algorithm box")
     batch_size: int = setting(
-        128, at_least=1, at_most=1_000_000, help="images of one update, over all processes and micro-batches"
+        128,
+        at_least=1,
+        at_most=MOST_IMAGES_AT_ONCE,
+        help="images of one update, over all processes and micro-batches",
     )
     micro_batch_size: int | None = setting(
         None,
         at_least=1,
-        at_most=1_000_000,
-        help="images at a time within an update, to save memory; null for all",
+        at_most=MOST_IMAGES_AT_ONCE,
+        help="images at a time within an update, a validation or a measurement, to save memory; null for all",
     )
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision: Literal["fp32", "bf16"] = setting("fp32", help="bf16: autocast")
@@ -175,27 +197,47 @@ class TrainerConfig:
         False, help="refuse operations that do not repeat bit for bit, at some speed"
     )
     ema_half_life_images: int = setting(
-        0, at_least=0, at_most=10**15, help="half-life of the weights' moving average, in images; 0 for none"
+        0,
+        at_least=0,
+        at_most=10**12,
+        help="half-life of the weights' moving average, in images; 0 for none",
     )
     ema_ramp: float = setting(0.05, above=0, help="share of the images seen that the half-life is at most")
-    log_every: int = setting(100, at_least=1, help="steps between lines of metrics.jsonl")
-    sample_every: int = setting(1000, at_least=0, help="steps between sample grids; 0 for only at the end")
+    log_every: int = setting(100, at_least=1, at_most=MOST_STEPS, help="steps between lines of metrics.jsonl")
+    sample_every: int = setting(
+        1000, at_least=0, at_most=MOST_STEPS, help="steps between sample grids; 0 for only at the end"
+    )
     evaluate_every: int = setting(
-        1000, at_least=0, help="steps between evaluations on the validation split; 0 for only at the end"
+        1000,
+        at_least=0,
+        at_most=MOST_STEPS,
+        help="steps between evaluations on the validation split; 0 for only at the end",
     )
     evaluate_images: int | None = setting(
-        2000, at_least=1, help="validation images of one evaluation, always the same; null for all"
+        2000,
+        at_least=1,
+        at_most=1_000_000_000,
+        help="validation images of one evaluation, always the same; null for all",
     )
-    checkpoint_every: int = setting(1000, at_least=0, help="steps between checkpoints; 0 for only at the end")
-    keep_checkpoints: int = setting(3, at_least=1, help="how many of the newest are kept")
-    sample_images: int = setting(64, at_least=1, at_most=100_000, help="images in a sample grid")
+    checkpoint_every: int = setting(
+        1000, at_least=0, at_most=MOST_STEPS, help="steps between checkpoints; 0 for only at the end"
+    )
+    keep_checkpoints: int = setting(3, at_least=1, at_most=1_000_000, help="how many of the newest are kept")
+    sample_images: int = setting(64, at_least=1, at_most=10_000, help="images in a sample grid")
     measure: tuple[str, ...] = setting(
         (), help="what is measured of samples, e.g. [frechet_lenet]; see genlab evaluate --help"
     )
-    measure_every: int = setting(1000, at_least=0, help="steps between measurements; 0 for only at the end")
-    measure_images: int = setting(2000, at_least=10, at_most=10_000_000, help="samples that are measured")
+    measure_every: int = setting(
+        1000, at_least=0, at_most=MOST_STEPS, help="steps between measurements; 0 for only at the end"
+    )
+    measure_images: int = setting(2000, at_least=10, at_most=1_000_000, help="samples that are measured")
     tensorboard: bool = setting(False, help='needs pip install "genlab[tensorboard]"')
     wandb: bool = setting(False, help='needs pip install "genlab[wandb]"')
+
+    @property
+    def evaluated_at_once(self) -> int:
+        """Returns how many images are evaluated at a time: up to 500, no more than fit into an update."""
+        return min(500, self.batch_size * 4, self.micro_batch_size or 500)
 
 
 @dataclass(frozen=True)
@@ -207,4 +249,4 @@ class TrainConfig:
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     trainer: TrainerConfig
-    seed: int = setting(0, at_least=0)
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED)

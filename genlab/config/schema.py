@@ -65,7 +65,7 @@ def settings_of(cls: type) -> list[Setting]:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
         meta = field.metadata
-        bounds = " and ".join(f"{_BOUNDS[name]} {bound:g}" for name, bound in meta.get("bounds", {}).items())
+        bounds = _in_words(meta.get("bounds", {}))
         found.append(
             Setting(
                 field.name,
@@ -80,6 +80,13 @@ def settings_of(cls: type) -> list[Setting]:
     bases = [base for base in cls.__bases__ if dataclasses.is_dataclass(base)]
     inherited = {field.name for base in bases for field in dataclasses.fields(base)}
     return sorted(found, key=lambda each: (each.key != "ckpt", each.key in inherited))
+
+
+def _in_words(bounds: Mapping[str, float]) -> str:
+    return " and ".join(
+        f"{_BOUNDS[name]} {bound:,}" if isinstance(bound, int) else f"{_BOUNDS[name]} {bound:g}"
+        for name, bound in bounds.items()
+    )
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
@@ -209,6 +216,8 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
         if value is None and type(None) in options:
             return None
         rest = [k for k in options if k is not type(None)]
+        if isinstance(value, float) or type(value) is int:  # out of range, a number is no word instead
+            rest = [k for k in rest if k in (int, float)] or rest
         for k in rest[:-1]:
             try:
                 return _convert(k, value, key, bounds)
@@ -241,6 +250,8 @@ def _convert(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
 def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e4 is a whole number too, but YAML reads it as a float
+    elif kind is int and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
+        value = int(value)  # typed with quotes
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) <= sys.float_info.max else math.inf
     elif kind is float and isinstance(value, str):
@@ -248,8 +259,14 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
             value = float(value)  # YAML 1.1 reads 1e-3 as a string
     elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
+    if isinstance(value, str) and not value.isascii():
+        readable = value.encode("utf-8", "backslashreplace").decode()
+        if readable != value:  # it has bytes of a file's name that are no text
+            raise ConfigError(f"{key}={readable}: has bytes that are not UTF-8; rename it")
     if type(value) is not kind:
-        raise ConfigError(f"{key}={_shown(value)}: expected {_TYPE_NAMES.get(kind, kind)}")
+        several = re.fullmatch(r"(\d+)(?:\.\.\.?|-|:)(\d+)", str(value)[:40]) if kind is int else None
+        hint = f"; for several runs: -m {key}=range({several[1]},{int(several[2]) + 1})" if several else ""
+        raise ConfigError(f"{key}={_shown(value)}: expected {_TYPE_NAMES.get(kind, kind)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}: expected a finite number")
     checks = {
@@ -259,8 +276,7 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         "below": lambda v, b: v < b,
     }
     if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
-        wanted = " and ".join(f"{_BOUNDS[name]} {bound:g}" for name, bound in bounds.items())
-        raise ConfigError(f"{key}={_shown(value)}: must be {wanted}")
+        raise ConfigError(f"{key}={_shown(value)}: must be {_in_words(bounds)}")
     return value
 
 
@@ -277,11 +293,13 @@ def _shown(value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """Returns a value as it is typed on the command line."""
+    """Returns a value as it is typed on the command line; of a whole number of over 18 digits the size."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 63:
+        return f"{'-' if value < 0 else ''}1e+{int((value.bit_length() - 1) * math.log10(2))}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(show, value))}]"
     return str(value)

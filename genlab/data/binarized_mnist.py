@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from genlab.config.datasets import BinarizedMNISTConfig
+from genlab.data.arrays import ArrayFile
 from genlab.data.dataset import Dataset
-from genlab.data.files import damaged, data_root, obtain
+from genlab.data.files import MOST_BYTES, damaged, data_root, obtain
 from genlab.data.pixels import Pixels
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Resident, Source
@@ -47,7 +47,7 @@ class BinarizedMNIST:
             if path is None:
                 path = root / "binarized_mnist" / f"binarized_mnist_{part}.amat"
                 obtain(config, path, "", [_URL + path.name])
-            packed = _read_packed(path, part)
+            packed = _read_packed(path, part, count * 98)
             if packed is None or hashlib.sha256(packed.tobytes()).hexdigest() != sha256:
                 raise damaged(config, path)
             pixels = torch.from_numpy(np.unpackbits(packed.reshape(count, 98), axis=1))
@@ -61,17 +61,23 @@ class BinarizedMNIST:
         return [root / "binarized_mnist.npz", root / "binarized_mnist" / text, root / text]
 
 
-def _read_packed(path: Path, part: str) -> np.ndarray | None:
-    """Reads (n * 98,) uint8, eight pixels to a byte; returns None if the content cannot be such pixels."""
+def _read_packed(path: Path, part: str, count: int) -> np.ndarray | None:
+    """Reads (count,) uint8, eight pixels to a byte; returns None if the content cannot be such pixels."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                packed = arrays[part]
-            return packed.reshape(-1) if packed.dtype == np.uint8 else None
+            file = ArrayFile(path, f"dataset.root={path.parent}")
+            header = file.header(part) if part in file.names else None
+            if header is None or header.dtype != np.uint8 or header.bytes != count:
+                return None
+            return file.read(part).reshape(-1)
+        if path.stat().st_size > MOST_BYTES:
+            return None
         text = np.frombuffer(path.read_bytes(), np.uint8)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, PermissionError):
-            raise DataError(f"dataset.root={path.parent}: {path.name} cannot be read") from error
+    except DataError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
         return None
+    except OSError as error:
+        raise DataError(f"dataset.root={path.parent}: {path.name} cannot be read") from error
     digits = text[text > ord(" ")] - ord("0")
     return np.packbits(digits) if len(digits) and digits.max() <= 1 else None

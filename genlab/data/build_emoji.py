@@ -173,7 +173,7 @@ def picture(png: bytes) -> np.ndarray:
 
     The bitmaps have 136x128 pixels, and the outer four columns are empty.
     """
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(np.int64)
+    pixels = np.asarray(Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGBA")).astype(np.int64)
     height, width, _ = pixels.shape
     edge = (width - height) // 2
     if height != 2 * SIZE or pixels[:, :edge, 3].any() or pixels[:, width - edge :, 3].any():

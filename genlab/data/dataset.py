@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -9,16 +10,22 @@ import torch
 from torch import Tensor
 
 from genlab.config.datasets import DatasetConfig
+from genlab.config.schema import show
+from genlab.data.labels import check_labels, warn_of_missing
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
 from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed, fingerprint
 from genlab.data.subsets import shuffled, subset
 from genlab.errors import ConfigError, DataError
+from genlab.memory import check_fits
 from genlab.rng import SampleRng, derive_seed
 
 Split = Literal["train", "validation", "test"]
 Images = tuple[Tensor, Tensor | None]
 """(N, C, H, W) uint8 levels, and (N,) int64 labels if there are any."""
+
+_CONVERTED_NUMBERS = 2**25
+"""Numbers that are converted at a time, which limits the memory of intermediate results."""
 
 _INTERPOLATIONS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
 """Torchvision's names; its "nearest" uses a corner of each pixel, not the centre."""
@@ -185,6 +192,7 @@ def from_arrays(
 
     Raises:
         ConfigError: too many images are held out or requested, or colour images are to be binarised.
+        DataError: a label is not below `classes`.
     """
     if isinstance(validation, int):
         validation, train = _hold_out(train, validation)
@@ -192,6 +200,16 @@ def from_arrays(
         rows = training_rows(config, len(train[0]))
         train = train[0][rows], None if train[1] is None else train[1][rows]
     splits = {"train": train, "validation": validation, "test": test}
+    count, (channels, height, width) = sum(len(x) for x, _ in splits.values()), train[0].shape[1:]
+    check_fits(
+        count * (config.channels or channels) * (config.size or height) * (config.size or width),
+        f"dataset.size={show(config.size)}",
+        f"{count:,} images of this size",
+        "use a smaller dataset.size, or fewer images",
+    )
+    for _, labels in splits.values():
+        check_labels(config.name, labels, classes)
+    warn_of_missing(config.name, train[1], classes)
     images = {
         name: convert(split[0], config.size, config.channels, resampling) for name, split in splits.items()
     }
@@ -257,7 +275,8 @@ def convert(images: Tensor, size: int | None, channels: int | None, resampling: 
     from torchvision.transforms.v2 import functional  # slow to import, and most runs do not need it
 
     parts = []
-    for part in images.split(4096):  # limits the memory of intermediate results
+    largest = max(math.prod(images.shape[1:]), (size or 0) ** 2 * (channels or images.shape[1]))
+    for part in images.split(max(1, min(4096, _CONVERTED_NUMBERS // largest))):
         if recoloured and channels == 1:
             red, green, blue = part.int().unbind(1)
             part = ((299 * red + 587 * green + 114 * blue + 500) // 1000).to(torch.uint8).unsqueeze(1)

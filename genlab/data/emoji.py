@@ -83,7 +83,8 @@ class Archive:
             ends = stored["ends"].tolist()
             images = np.empty((len(ends), SIZE, SIZE, 4), np.uint8)
             for k, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-                images[k] = np.asarray(Image.open(io.BytesIO(content[start:end])).convert("RGBA"))
+                picture = Image.open(io.BytesIO(content[start:end]), formats=("WEBP",))
+                images[k] = np.asarray(picture.convert("RGBA"))
             texts = {key: stored[key].tobytes().decode().split("\n") for key in ("sequences", "names")}
             return cls(images, stored["labels"], stored["splits"], stored["toned"], **texts)
 

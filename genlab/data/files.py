@@ -14,6 +14,9 @@ from typing import Any
 from genlab.errors import DataError
 from genlab.log import log, progress_bar
 
+MOST_BYTES = 2**30
+"""Largest size of a published file that is read, and of its content: EMNIST's largest has 0.5 GiB."""
+
 _TIMEOUT_SECONDS = 20
 """Seconds without a byte after which a server counts as unreachable."""
 
@@ -21,11 +24,11 @@ _TIMEOUT_SECONDS = 20
 def data_root(root: str | None) -> Path:
     """Returns the folder of published datasets: `root`, else GENLAB_DATA, else ~/.cache/genlab/data."""
     if root:
-        return Path(root).expanduser()
+        return Path(os.path.expanduser(root))
     if os.environ.get("GENLAB_DATA"):
-        return Path(os.environ["GENLAB_DATA"]).expanduser()
+        return Path(os.path.expanduser(os.environ["GENLAB_DATA"]))
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "genlab" / "data"
+    return Path(os.path.expanduser(cache)) / "genlab" / "data"
 
 
 def obtain(config: Any, path: Path, md5: str, urls: Sequence[str], otherwise: str = "") -> None:
@@ -91,9 +94,11 @@ def read_file(config: Any, path: Path) -> bytes:
     """Reads the content of a file.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is larger than any published one.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise damaged(config, path)
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"dataset={config.name}: {path} cannot be read: {error.strerror}") from error

@@ -5,35 +5,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genlab.config.datasets import FolderConfig, colour_of
+from genlab.config.datasets import FolderConfig, check_files
 from genlab.data.dataset import Dataset, make_spec, pixels_of, training_rows
+from genlab.data.labels import warn_of_missing
+from genlab.data.pictures import SUFFIXES, read_picture
+from genlab.data.scale import warn_if_dark
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import DataError
+from genlab.files import printable
 from genlab.log import log, progress_bar
+from genlab.memory import machine_memory
 
-_SUFFIXES = {
-    ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-}  # fmt: skip
-_MAX_PIXELS = 89_478_485  # Pillow's own limit against small files that decompress to enormous images
 _NAMED = 20  # maximum number of unreadable files that are named in warnings
-_RESAMPLINGS = {
-    "lanczos": Image.Resampling.LANCZOS,
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "area": Image.Resampling.BOX,
-    "nearest": Image.Resampling.NEAREST,
-}
 
 
 class Folder:
@@ -54,15 +46,15 @@ class Folder:
         Raises:
             DataError: the folder does not exist, or has no readable picture.
         """
-        root = Path(config.path).expanduser()
-        if not root.is_dir():
-            raise DataError(f"dataset.path={config.path}: no such folder")
+        check_files(config)
+        root = Path(os.path.expanduser(config.path))
         names = find_pictures(root)
         if not names:
-            kinds = ", ".join(sorted(_SUFFIXES))
+            kinds = ", ".join(sorted(SUFFIXES))
             raise DataError(f"dataset.path={config.path}: contains no pictures; supported formats: {kinds}")
         pictures = Pictures(root, names, config)
-        too_large = len(names) * config.channels * config.size**2 > config.memory_limit_gib * 2**30
+        limit = min(config.memory_limit_gib * 2**30, machine_memory())
+        too_large = len(names) * config.channels * config.size**2 > limit
         workers = config.workers if config.workers is not None else min(8, os.cpu_count() or 1)
         kept, images = _read_all(pictures, keep=not too_large, workers=workers if len(names) > 500 else 0)
         log.info("%s: %d pictures used, %d skipped", root, len(kept), len(names) - len(kept))
@@ -74,6 +66,8 @@ class Folder:
         for k, name in enumerate(names):
             splits[split_of(name, config.validation_share, config.test_share)].append(k)
         splits["train"] = [splits["train"][k] for k in training_rows(config, len(splits["train"])).tolist()]
+        if labels is not None:
+            warn_of_missing(config.name, labels[splits["train"]], classes)
         sources: dict[str, Source] = {}
         for split, members in splits.items():
             rows = torch.tensor(members, dtype=torch.int64)
@@ -92,7 +86,10 @@ def find_pictures(root: Path) -> list[str]:
     """Returns the names of the pictures under `root`, relative to it, sorted; without hidden ones."""
     names, seen = [], set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        state = os.stat(folder)
+        try:
+            state = os.stat(folder)
+        except OSError:  # removed meanwhile, or a name that is too long
+            continue
         if (state.st_dev, state.st_ino) in seen:  # a link to a parent folder would cause an endless loop
             subfolders.clear()
             continue
@@ -100,7 +97,7 @@ def find_pictures(root: Path) -> list[str]:
         subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__MACOSX")))
         for name in files:
             path = Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in _SUFFIXES and path.is_file():
+            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and os.path.isfile(path):
                 names.append(path.relative_to(root).as_posix())
     return sorted(names)
 
@@ -132,43 +129,6 @@ def _remark(config: FolderConfig, spec: DataSpec, sources: Mapping[str, Source])
         f"{config.resampling} resampling, {'grey' if config.channels == 1 else 'colour'}, transparent ones "
         f"on {config.background}; {spec.classes or 'no'} classes; {counts}"
     )
-
-
-def read_picture(
-    path: Path, size: int, channels: int, background: str = "white", resampling: str = "lanczos"
-) -> np.ndarray:
-    """Reads the central square of one picture, see `open_picture`, as (channels, size, size) uint8."""
-    picture = open_picture(path, channels, background)
-    array = np.asarray(ImageOps.fit(picture, (size, size), method=_RESAMPLINGS[resampling]))
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
-
-
-def open_picture(path: Path, channels: int, background: str = "white") -> Image.Image:
-    """Opens one picture, upright, in grey for 1 channel and RGB for 3.
-
-    Args:
-        background: the colour behind transparent pixels; see `colour_of`.
-
-    Raises:
-        Exception: of many kinds, for a file that is broken, enormous or of an unknown format.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of size and unusual metadata; an unreadable file raises
-        with Image.open(path) as opened:
-            if opened.width * opened.height > _MAX_PIXELS:
-                raise ValueError(f"{opened.width}x{opened.height} pixels are more than {_MAX_PIXELS}")
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits per pixel
-                values = np.asarray(image).astype(np.int64)
-                if values.min() < 0 or values.max() > 65535:
-                    raise ValueError("its pixels are not of 16 bits")
-                image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-            elif image.mode == "F":
-                raise ValueError("its pixels are floating-point numbers, of unknown scale")
-            elif "A" in image.getbands() or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, colour_of(background)), image)
-            return image.convert("L" if channels == 1 else "RGB")
 
 
 class Pictures(Items):
@@ -206,7 +166,8 @@ class Pictures(Items):
                 config.resampling,
             )
         except Exception as error:  # a broken file can cause any exception
-            return f"{self.names[k]} cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return f"{printable(self.names[k])} cannot be read: {printable(reason)}"
 
 
 class _EachPicture:
@@ -247,4 +208,8 @@ def _read_all(pictures: Pictures, keep: bool, workers: int) -> tuple[list[int], 
             kept.append(k)
     if broken > _NAMED:
         log.warning("skipped: %d more", broken - _NAMED)
+    if keep:
+        warn_if_dark(
+            f"dataset.path={config.path}", images[: len(kept)].numpy(), config.binarize == "threshold"
+        )
     return kept, images[: len(kept)] if keep else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.data.files import damaged, read_file
+from genlab.data.files import MOST_BYTES, damaged, read_file
 
 
 def parse_idx(content: bytes) -> Tensor:
@@ -31,6 +32,19 @@ def parse_idx(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
 
 
+def unpacked(content: bytes) -> bytes:
+    """Decompresses gzipped content, of at most the size of a published file.
+
+    Raises:
+        ValueError: there is more; also other errors for damaged content.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        found = file.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes")
+    return found
+
+
 def read_idx(config: Any, path: Path, shape: tuple[int, ...] | None, md5: str | None = None) -> Tensor:
     """Reads the array of an IDX file, gzipped or not.
 
@@ -45,7 +59,7 @@ def read_idx(config: Any, path: Path, shape: tuple[int, ...] | None, md5: str | 
     content = read_file(config, path)
     try:
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
+            content = unpacked(content)
         array = parse_idx(content)
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(config, path) from error

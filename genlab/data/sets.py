@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from genlab.data.arrays import ArrayFile, listed, to_tensor
 from genlab.data.dataset import Dataset, convert
-from genlab.data.folder import find_pictures, open_picture, read_picture
+from genlab.data.folder import find_pictures
+from genlab.data.pictures import channels_and_size, open_picture, read_picture
+from genlab.data.scale import remedy_for, warn_if_dark
 from genlab.data.spec import DataSpec
 from genlab.data.subsets import subset
-from genlab.errors import DataError
+from genlab.errors import DataError, TooLargeError
+from genlab.files import printable
 from genlab.log import log
+from genlab.memory import check_fits
 
 _SEED = 0
 """The seed of a dataset's random numbers: a binarisation is the same in every comparison."""
-
-
-_GREY = ("1", "L", "LA", "I", "I;16")
-"""Pillow's names of grey image modes."""
 
 
 class PictureSet(NamedTuple):
@@ -94,10 +94,10 @@ def set_at(
     Raises:
         DataError: it does not exist, has no images, or one cannot be read.
     """
-    path = Path(where).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(where))
+    if where and os.path.isdir(path):
         levels = _of_folder(path, where, key, shape, limit, background, resampling)
-    elif path.is_file() and path.suffix == ".npz":
+    elif os.path.isfile(path) and path.suffix == ".npz":
         levels = _of_npz(path, where, key)
         levels = levels[subset(len(levels), limit)]
     else:
@@ -129,11 +129,13 @@ def _of_folder(
     names = [names[k] for k in subset(len(names), limit).tolist()]
     images: list[Tensor] = []
     changed = 0
+    if shape is not None:
+        check_set(f"{key}={where}", len(names), shape)
     for name in names:
         try:
             if shape is None:  # the first image determines the shape
-                with Image.open(path / name) as first:
-                    shape = 1 if first.mode in _GREY else 3, first.height, first.width
+                shape = channels_and_size(path / name)
+                check_set(f"{key}={where}", len(names), shape)
             channels, height, width = shape
             picture = np.asarray(open_picture(path / name, channels, background))
             if picture.shape[:2] != (height, width):
@@ -142,9 +144,12 @@ def _of_folder(
                 changed += 1
                 fitted = read_picture(path / name, height, channels, background, resampling)
                 picture = fitted.transpose(1, 2, 0)
+        except TooLargeError:
+            raise
         except Exception as error:  # a broken file can cause any exception
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{key}={where}: {name} cannot be used ({reason}); remove it") from error
+            reason = printable(" ".join(str(error).split()) or type(error).__name__)
+            line = f"{key}={where}: {printable(name)} cannot be used ({reason}); remove it"
+            raise DataError(line) from error
         images.append(torch.from_numpy(picture.copy()).view(height, width, channels).permute(2, 0, 1))
     if changed:
         size = _size(images[0].shape)
@@ -154,30 +159,36 @@ def _of_folder(
     return torch.stack(images)
 
 
+def check_set(given: str, count: int, shape: tuple[int, int, int]) -> None:
+    """Refuses a set of `count` images of shape (C, H, W), uint8, that does not fit into memory.
+
+    Raises:
+        TooLargeError: see `genlab.memory.check_fits`.
+    """
+    channels, height, width = shape
+    what = f"{count:,} images of {channels}x{height}x{width}"
+    check_fits(2 * count * math.prod(shape), given, what, "use fewer or smaller images")
+
+
 def _of_npz(path: Path, where: str, key: str) -> Tensor:
     """Reads (N, C, H, W) uint8 from an array of any accepted layout."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if "images" not in arrays.files:
-                found = ", ".join(arrays.files) or "nothing"
-                raise DataError(f"{key}={where}: has no array images, but {found}; rename it")
-            array = arrays["images"]
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{key}={where}: cannot be read as an .npz file of numbers; write it again"
-        ) from error
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
-        raise DataError(
-            f"{key}={where}: images is {array.dtype} of shape {array.shape}; expected uint8 (N, H, W, C)"
+    file = ArrayFile(path, f"{key}={where}")
+    other = [name for name in ("x", "arr_0") if name in file.names and len(file.header(name).shape) > 2]
+    name = "images" if "images" in file.names else next(iter(other), None)
+    if name is None:
+        raise file.error(f"has no array images, but {listed(file.names)}; rename it")
+    header = file.header(name)
+    shape = header.shape
+    if header.dtype != np.uint8 or len(shape) not in (3, 4) or not header.bytes:
+        remedy = (
+            f"; {remedy_for(file.read(name))}" if header.dtype != np.uint8 and len(shape) in (3, 4) else ""
         )
-    levels = torch.from_numpy(array)
-    if levels.ndim == 3:
-        return levels.unsqueeze(1)
-    if levels.shape[3] in (1, 3):
-        return levels.permute(0, 3, 1, 2).contiguous()
-    if levels.shape[1] in (1, 3):
-        return levels
-    raise DataError(f"{key}={where}: images has shape {array.shape}; expected (N, H, W, C) with C = 1 or 3")
+        raise file.error(f"{name} is {header.dtype} of shape {shape}; expected uint8 (N, H, W, C){remedy}")
+    if len(shape) == 4 and shape[3] not in (1, 3) and shape[1] not in (1, 3):
+        raise file.error(f"{name} has shape {shape}; expected (N, H, W, C) with C = 1 or 3")
+    array = file.read(name)
+    warn_if_dark(f"{key}={where}: {name}", array)
+    return to_tensor(array)
 
 
 def _size(shape: tuple[int, ...] | torch.Size) -> str:

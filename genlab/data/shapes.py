@@ -14,6 +14,7 @@ from genlab.config.datasets import ShapesConfig
 from genlab.data.dataset import Dataset, make_spec, pixels_of, training_rows
 from genlab.data.stream import Items, Resident, Source, Streamed
 from genlab.errors import ConfigError
+from genlab.memory import machine_memory
 from genlab.rng import derive_seed
 
 _HELD_OUT = {"test": 10_000, "validation": 5_000}
@@ -82,7 +83,7 @@ class Shapes:
         sources: dict[str, Source] = {}
         for split, chosen in combinations.items():
             sprites, labels = Sprites(stamps, config, chosen), chosen[:, 0]
-            if total * spec.dimensions > config.memory_limit_gib * 2**30:
+            if total * spec.dimensions > min(config.memory_limit_gib * 2**30, machine_memory()):
                 sources[split] = Streamed(sprites, labels, workers=0, factors=chosen)
             else:
                 sources[split] = Resident(sprites[torch.arange(len(chosen))], labels, chosen)

@@ -6,7 +6,6 @@ read-only, and the network is not used.
 
 from __future__ import annotations
 
-import gzip
 import io
 import pickle
 import tarfile
@@ -29,7 +28,7 @@ from genlab.config.datasets import (
 )
 from genlab.data.dataset import Dataset, Images, from_arrays
 from genlab.data.files import damaged, data_root, md5_of, obtain, read_verified
-from genlab.data.idx import parse_idx, read_idx
+from genlab.data.idx import parse_idx, read_idx, unpacked
 
 _IN_COLOUR = "use dataset=emoji: 32x32 pixels in colour, no download needed"
 """An alternative for users without colour images that must be downloaded."""
@@ -138,7 +137,10 @@ class EMNIST:
 
     @classmethod
     def _split(cls, config: EMNISTConfig, part: str) -> Images:
-        images = cls._array(config, f"emnist-{config.split}-{part}-images-idx3-ubyte", None)
+        name = f"emnist-{config.split}-{part}-images-idx3-ubyte"
+        images = cls._array(config, name, None)
+        if images.shape[1:] != (28, 28):
+            raise damaged(config, data_root(config.root) / "EMNIST" / "raw" / name)
         labels = cls._array(config, f"emnist-{config.split}-{part}-labels-idx1-ubyte", (len(images),))
         labels = labels.long() - (1 if config.split == "letters" else 0)  # letters are numbered from 1
         return images.transpose(1, 2).unsqueeze(1), labels
@@ -155,7 +157,7 @@ class EMNIST:
         if not _known_good(archive, datasets.EMNIST.md5):
             raise damaged(config, archive)
         with zipfile.ZipFile(archive) as members:
-            return parse_idx(gzip.decompress(members.read(f"gzip/{name}.gz")))
+            return parse_idx(unpacked(members.read(f"gzip/{name}.gz")))
 
 
 _checked: set[tuple[Path, int, int]] = set()

@@ -18,9 +18,9 @@ from genlab.log import log
 def folder(name: str) -> Path:
     """Returns the folder of one kind of files: in GENLAB_CACHE, else in ~/.cache/genlab."""
     if os.environ.get("GENLAB_CACHE"):
-        return Path(os.environ["GENLAB_CACHE"]).expanduser() / name
+        return Path(os.path.expanduser(os.environ["GENLAB_CACHE"])) / name
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "genlab" / name
+    return Path(os.path.expanduser(cache)) / "genlab" / name
 
 
 def digest(*parts: str | Tensor | None) -> str:

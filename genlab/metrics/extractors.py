@@ -226,8 +226,8 @@ def inception(torch_device: torch.device, weights: str | None, key: str = "measu
 
     weights = weights or os.environ.get("GENLAB_INCEPTION")
     if weights is not None:
-        _tensors_of(Path(weights).expanduser(), "weights_file", weights)  # torch-fidelity would load a pickle
-        weights = str(Path(weights).expanduser())
+        given, weights = weights, os.path.expanduser(weights)
+        _tensors_of(Path(weights), "weights_file", given)  # torch-fidelity would load a pickle
     outputs = ["2048", "logits_unbiased"]
     with _obtaining(key, "inception", "give weights_file=weights-inception-2015-12-05-6726825d.pth"):
         network = FeatureExtractorInceptionV3("inception-v3-compat", outputs, weights)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from genlab.device import capture
 from genlab.distributions.pixels import PixelDistribution
 from genlab.log import progress_bar
 from genlab.nets.autoregressive import PixelNet
@@ -118,8 +119,7 @@ class Scanner:
             self._pixel()
             return
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
+        with capture(graph, self.noise.device):
             self._pixel()
         self._graphs[kind] = graph
         graph.replay()

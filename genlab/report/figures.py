@@ -144,7 +144,7 @@ def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:
     """Writes pictures of one size side by side: the first, the last, and evenly spaced ones between."""
     count = min(most, len(paths))
     chosen = [paths[round(k * (len(paths) - 1) / max(count - 1, 1))] for k in range(count)]
-    pictures = [Image.open(p).convert("RGB") for p in chosen]
+    pictures = [Image.open(p, formats=("PNG",)).convert("RGB") for p in chosen]
     sheet = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)), "white")
     left = 0
     for picture in pictures:

@@ -219,6 +219,7 @@ def find(where: str | Path, read: Callable[[Path], T] = load) -> tuple[Path, T]:
     """
     where = Path(where)
     if where.is_file():
+        where = _file_of(where)
         return where, read(where)
     check_there(where)
     folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
@@ -239,6 +240,16 @@ def find(where: str | Path, read: Callable[[Path], T] = load) -> tuple[Path, T]:
         raise CheckpointError(f"ckpt={where}: all {len(errors)} checkpoints are damaged; start a new run")
     first = next(error for error in errors if not isinstance(error, DamagedError))
     raise CheckpointError(f"ckpt={where}: none of its {len(errors)} checkpoints can be used: {first}")
+
+
+def _file_of(where: Path) -> Path:
+    """Returns the checkpoint file that a file stands for: `latest` holds the name of one beside it."""
+    if where.name != "latest" or where.stat().st_size > 100:
+        return where
+    name = where.read_text(encoding="utf-8", errors="replace").strip()
+    if not _NAME.fullmatch(name) or not (where.parent / name).is_file():
+        raise CheckpointError(f"ckpt={where}: names no checkpoint beside it; give ckpt={where.parent.parent}")
+    return where.parent / name
 
 
 def _check_name(path: Path, found: Any) -> None:

@@ -110,13 +110,22 @@ def has_begun(path: Path) -> bool:
 
 
 def check_there(ckpt: str | Path) -> None:
-    """Refuses a run folder or checkpoint file that does not exist.
+    """Refuses a path that is neither a run folder nor a file, before anything of it is read.
 
     Raises:
-        CheckpointError: it does not exist.
+        CheckpointError: it does not exist, or is another folder; for that of a sweep the line names a job.
     """
-    if not Path(ckpt).exists():
+    path = Path(ckpt)
+    if not path.exists():
         raise CheckpointError(f"ckpt={ckpt}: no such run folder or checkpoint file; see ls outputs/train")
+    if path.is_file() or (path / "checkpoints").is_dir() or (path / "config.yaml").is_file():
+        return
+    if path.is_dir() and any(path.glob("step-*.pt")):
+        return
+    jobs = sorted((folder.parent for folder in path.glob("*/checkpoints")), key=lambda each: len(each.name))
+    if jobs:
+        raise CheckpointError(f"ckpt={ckpt}: holds {len(jobs)} runs; give one of them, e.g. ckpt={jobs[0]}")
+    raise CheckpointError(f"ckpt={ckpt}: no run folder and no checkpoint file; see ls outputs/train")
 
 
 class Run:

@@ -18,6 +18,7 @@ from genlab.data.spec import Batch
 from genlab.errors import ConfigError
 from genlab.families.base import Family
 from genlab.log import log_to_console
+from genlab.memory import check_fits
 from genlab.rng import SampleRng
 from genlab.trained import completing, evaluation, latent_space
 from genlab.trained.draw import check_labels
@@ -109,6 +110,10 @@ class TrainedModel(LoadedModel):
             },
         )
         sampler = sampler_of(config, self)
+        needed = 8 * config.count * self.spec.dimensions  # in parts, then joined
+        check_fits(
+            needed, f"n={config.count}", f"{config.count:,} images", "draw fewer at once, with other seeds"
+        )
         parts = range(0, config.count, batch_size)
         return torch.cat(
             [sampler.draw(range(k, min(k + batch_size, config.count))).cpu() for k in parts]

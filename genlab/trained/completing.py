@@ -11,9 +11,13 @@ from genlab import registry
 from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
 from genlab.log import progress_bar
+from genlab.memory import check_fits
 from genlab.nets.scanning import Clamped
 from genlab.rng import SampleRng
 from genlab.trained.model import LoadedModel
+
+_BYTES_BESIDE = 200
+"""Bytes that a completion takes beside its pixels."""
 
 
 class Completions(NamedTuple):
@@ -64,6 +68,12 @@ def complete(
         batch_size: candidates at a time.
     """
     candidates = 1 if is_prefix(mask) else resample
+    check_fits(
+        len(images) * n * (8 * images[0].numel() + _BYTES_BESIDE),  # in parts, then joined
+        f"n={n}",
+        f"{n:,} completions of each of {len(images):,} images",
+        "lower n, or complete fewer images",
+    )
     mask = mask.to(images.device)[None, None]
 
     def draw(rows: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.data.folder import find_pictures, open_picture
+from genlab.data.folder import find_pictures
+from genlab.data.pictures import open_picture
 from genlab.errors import ConfigError, DataError
+from genlab.files import printable
 from genlab.log import log
+from genlab.memory import check_fits
 from genlab.trained.model import LoadedModel, dataset_of
 
 
@@ -67,25 +71,31 @@ def read_images(where: str, model: LoadedModel, at_least: int = 1) -> Given:
     Raises:
         UserError: too few images, or one that cannot be read or differs in size from the model's images.
     """
-    path, spec = Path(where).expanduser(), model.spec
+    path, spec = Path(os.path.expanduser(where)), model.spec
     background = getattr(model.config.dataset, "background", "white")
-    if path.is_dir():
+    if where and os.path.isdir(path):
         files = [path / name for name in find_pictures(path)]
         if not files:
             raise ConfigError(f"images={where}: no pictures in this folder; choose another")
-    elif path.is_file():
+    elif os.path.isfile(path):
         files = [path]
     else:
         raise ConfigError(f"images={where}: no such picture or folder; leave images out for the dataset's")
     if len(files) < at_least:
         raise ConfigError(f"images={where}: {len(files)} there, {at_least} are needed; give a folder of more")
+    check_fits(
+        len(files) * spec.dimensions * 12,  # uint8, and two copies of float32
+        f"images={where}",
+        f"{len(files):,} images of {spec.channels}x{spec.height}x{spec.width}",
+        "give a folder of fewer",
+    )
     pictures = []
     for file in files:
         picture = read_picture(file, "images", spec.channels, background)
         if picture.shape != spec.shape:
             raise DataError(
-                f"images={file}: {size_of(picture)} pixels (height x width), the model's images have "
-                f"{spec.height}x{spec.width}; resize it, or choose other images=..."
+                f"images={printable(str(file))}: {size_of(picture)} pixels (height x width), "
+                f"the model's images have {spec.height}x{spec.width}; resize it, or choose other images=..."
             )
         pictures.append(picture)
     images, names = to_levels(torch.stack(pictures), spec.levels), [str(file) for file in files]
@@ -101,8 +111,10 @@ def read_picture(path: Path, key: str, channels: int, background: str = "white")
     try:
         array = np.array(open_picture(path, channels, background))
     except Exception as error:  # a broken file can cause any exception
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{key}={path}: cannot be read ({reason}); choose another picture") from error
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)
+        raise DataError(
+            f"{key}={printable(str(path))}: cannot be read ({reason}); choose another picture"
+        ) from error
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from genlab import registry
+from genlab.config.datasets import check_files
 from genlab.config.run import TrainConfig
 from genlab.config.schema import from_plain, suggest, to_plain
 from genlab.data.dataset import Dataset
@@ -94,6 +95,7 @@ def dataset_of(model: LoadedModel, changes: Mapping[str, Any], split: str) -> Da
         DataError: its images have changed, or the split has none.
     """
     config = relocated(model.config.dataset, changes)
+    check_files(config, None if "path" in changes else model.path)
     dataset = registry.dataset(config)
     if model.spec.kind == "codes":
         check_codes_of(config.ckpt, dataset.spec.codes_of, model.spec.codes_of)

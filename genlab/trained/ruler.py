@@ -17,6 +17,7 @@ from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError
 from genlab.families.base import Family, LatentFamily
 from genlab.log import log, progress_bar
+from genlab.memory import check_fits
 from genlab.metrics import cache, classifier, extractors
 from genlab.metrics.coverage import overlap
 from genlab.metrics.distances import frechet_at_infinity, frechet_distance, kernel_distance, moments
@@ -303,6 +304,7 @@ def generate(
         labels = labels[order[:n]]
     else:
         labels = None
+    check_fits(2 * n * spec.dimensions, f"n={n}", f"{n:,} samples", "measure fewer")  # in parts, then joined
     parts = []
     was_training = family.training
     family.eval()
@@ -356,7 +358,7 @@ def measure_run(
         trainer.measure_images,
         seed=seed,
         torch_device=torch_device,
-        batch_size=min(500, trainer.batch_size * 4),
+        batch_size=trainer.evaluated_at_once,
         labels=ruler.real.labels,
     )
     return ruler.measure(levels, seed=seed)

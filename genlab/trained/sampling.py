@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,5 +76,4 @@ def _labels(config: SampleConfig, model: LoadedModel) -> Tensor | None:
     if config.labels is None:
         return row_labels(model.family, config.count)
     check_labels(config.labels, model)
-    repeats = math.ceil(config.count / len(config.labels))
-    return torch.tensor((list(config.labels) * repeats)[: config.count])
+    return torch.tensor(config.labels)[torch.arange(config.count) % len(config.labels)]

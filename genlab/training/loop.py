@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from genlab.device import any_shapes
 from genlab.errors import Interrupted, storage_errors
 from genlab.families.base import AdversarialFamily, Family, row_labels
 from genlab.log import log, progress_bar
@@ -196,13 +197,13 @@ def _evaluate_and_sample(
         return
     evaluate, sample, measure = _work_due(state, finished)
     seed, torch_device = state.config.seed, state.group.device
-    with state.update.averaged_weights(family) as weights:
+    with any_shapes(), state.update.averaged_weights(family) as weights:
         if evaluate:
             numbers = evaluate_split(
                 family,
                 state.dataset,
                 "validation",
-                batch_size=min(500, trainer.batch_size * 4),
+                batch_size=trainer.evaluated_at_once,
                 seed=seed,
                 torch_device=torch_device,
                 limit=trainer.evaluate_images,
@@ -211,6 +212,7 @@ def _evaluate_and_sample(
             sampled = evaluate_samples(
                 family, state.config, state.dataset, "validation",
                 seed=seed, torch_device=torch_device, n=_COVERAGE_SAMPLES,
+                batch_size=min(500, trainer.micro_batch_size or 500),
             )  # fmt: skip
             named |= {f"samples/{name}": number for name, number in sampled.items()}
             numbers |= sampled

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genlab import device, registry
-from genlab.config.run import TrainConfig
+from genlab.config.run import AdamConfig, RMSpropConfig, TrainConfig
 from genlab.config.schema import from_plain, to_plain
 from genlab.data.dataset import BatchStream, Dataset
 from genlab.data.spec import DataSpec, check_codes_of
@@ -18,6 +18,7 @@ from genlab.data.statistics import pixel_statistics
 from genlab.device import Processes
 from genlab.errors import CheckpointError
 from genlab.families.base import Family, Metrics
+from genlab.memory import check_fits, memory_errors
 from genlab.trained.model import load_model
 from genlab.training.update import Update
 
@@ -34,6 +35,36 @@ class Clock:
 
     def stop(self) -> None:
         self.seconds += time.perf_counter() - self._started
+
+
+def _copies(config: TrainConfig) -> int:
+    """Returns how many numbers training keeps for each weight: itself, its gradient, averages of them."""
+    optimizer = config.optimizer
+    averages = 2 if isinstance(optimizer, AdamConfig) else int(isinstance(optimizer, RMSpropConfig))
+    averages += int(getattr(optimizer, "momentum", 0) > 0)
+    return 2 + averages + int(config.trainer.ema_half_life_images > 0)
+
+
+def _check_batch(config: TrainConfig, spec: DataSpec, group: Processes) -> None:
+    """Refuses a batch, or a sample grid, whose images alone do not fit.
+
+    Raises:
+        TooLargeError: they do not.
+    """
+    trainer, memory = config.trainer, device.memory_of(group.device)
+    number = torch.float32.itemsize
+    for key, images, copies in (
+        ("batch_size", trainer.batch_size // group.world, 1),
+        ("sample_images", trainer.sample_images, 2),  # and as enlarged pictures
+        ("measure_images", trainer.measure_images if trainer.measure else 0, 1 / number),
+    ):
+        check_fits(
+            images * spec.dimensions * number * copies,
+            f"trainer.{key}={getattr(trainer, key)}",
+            f"{images:,} images of {spec.channels}x{spec.height}x{spec.width}",
+            f"lower trainer.{key}, or use smaller images",
+            memory,
+        )
 
 
 class TrainingState:
@@ -56,9 +87,14 @@ class TrainingState:
         self.config = config
         self.group = group
         device.set_determinism(config.trainer.deterministic)
-        self.dataset: Dataset = registry.dataset(config.dataset).to(group.device)
+        dataset = registry.dataset(config.dataset)
+        with memory_errors(f"dataset={config.dataset.name}", "lower dataset.memory_limit_gib to stream it"):
+            self.dataset: Dataset = dataset.to(group.device)
+        _check_batch(config, self.dataset.spec, group)
         device.seed_initialization(config.seed)
-        self.family: Family = registry.family(config.model, self.dataset.spec).to(group.device)
+        memory = device.memory_of(group.device)
+        family = registry.family(config.model, self.dataset.spec, _copies(config), memory)
+        self.family: Family = family.to(group.device)
         if new:
             data = None if self.dataset.spec.kind == "none" else pixel_statistics(self.dataset)
             self.family.begin(data, lambda ckpt: load_model(ckpt, "auto", torch.device("cpu")))

@@ -291,7 +291,9 @@ def test_files_of_the_images_that_have_moved(capsys: pytest.CaptureFixture[str])
     train.start(plain, [], "vqvae")
     shutil.move("pictures.npz", "moved.npz")
     words = ("model=gated_pixelcnn", "dataset=codes", "dataset.ckpt=vqvae")
-    assert "dataset.path=pictures.npz: no such file" in one_line_of_training(capsys, *words)
+    line = one_line_of_training(capsys, *words)
+    assert f"dataset.path={Path('pictures.npz').absolute()}: no such file" in line
+    assert line.endswith("if it was moved, add dataset.path=NEW")
     dataset = Codes.load(CodesConfig(ckpt="vqvae", path="moved.npz"))
     assert next(dataset.evaluation_batches("test", 5, 0))[1].labels is None
     with pytest.raises(ConfigError, match=r"dataset\.root: dataset settings are fixed by the checkpoint"):

@@ -137,6 +137,7 @@ def test_moving_keeps_the_batches() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("settings", AUGMENTED)
 def test_the_order_is_the_same_on_a_gpu(settings: dict) -> None:
     dataset = numbered(**settings)

@@ -262,6 +262,7 @@ def test_mistakes(settings: dict, message: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_factors_are_on_the_device(few: None) -> None:
     dataset = load(images=50)
     for limit in (4, 0):

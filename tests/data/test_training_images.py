@@ -116,7 +116,7 @@ def test_a_folder_of_pictures_in_memory_and_streamed() -> None:
 def test_more_than_there_are_is_refused_before_anything_is_written(
     limit: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.savez("a.npz", images=np.zeros((40, 8, 8), np.uint8))
+    np.savez("a.npz", images=np.full((40, 8, 8), 255, np.uint8))
     words = ["train", "model=ae", "dataset=npz", "dataset.path=a.npz", f"dataset.memory_limit_gib={limit}"]
     genlab(*words, "dataset.training_images=35", "trainer.device=cpu", "run_dir=run", code=2)
     (line,) = capsys.readouterr().err.splitlines()
