@@ -355,6 +355,9 @@ def outcome(run: Path) -> Outcome:
     path, state = checkpoint.find(run)
     del state["seconds"], state["metrics_bytes"]
     names = sorted(file.relative_to(run).as_posix() for file in run.rglob("*"))
+    steps = [name for name in names if name.startswith("checkpoints/step-")]
+    for k, name in enumerate(steps[:-1]):  # that of an interruption may be among the older ones
+        names[names.index(name)] = f"checkpoints/{k}"
     pictures = {name: (run / name).read_bytes() if name.endswith(".png") else None for name in names}
     return Outcome(rows, state | {"name": path.name}, pictures)
 

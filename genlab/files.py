@@ -71,6 +71,8 @@ def _other_process(pid: int) -> bool:
     """Returns whether another process of this number is alive."""
     if pid == os.getpid():
         return False
+    if os.name == "nt":  # where os.kill sends Ctrl-C instead of asking
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.checkout import CHECKOUT
 from helpers.runs import assert_same_run, plain_config, read_json
+from PIL import Image
 
 from genlab.cli import main as main_module
 from genlab.cli.main import main
@@ -248,3 +252,33 @@ def test_a_signal_in_a_long_step_is_answered_after_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(toy, "step", lambda *a: (send("SIGTERM"), time.sleep(0.05), step(*a))[2])
     with pytest.raises(Interrupted, match="saved at step 1"):
         train.start(plain_config(), [], "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STOPPING_SIGNALS)
+def test_a_signal_to_all_processes_leaves_the_workers_at_work(name: str) -> None:
+    """A batch system and a terminal signal them all; a worker that ended would make the step fail."""
+    Path("pictures").mkdir()
+    for k in range(64):
+        Image.frombytes("L", (8, 8), random.Random(k).randbytes(64)).save(f"pictures/{k:02d}.png")
+    words = (
+        "train model=vae recipe=none model.hidden=[16] dataset=folder dataset.path=pictures dataset.size=8 "
+        "dataset.channels=1 dataset.memory_limit_gib=1e-9 dataset.workers=2 trainer.device=cpu "
+        "trainer.steps=100000 trainer.log_every=10 trainer.evaluate_every=0 trainer.sample_every=0 "
+        "run_dir=run"
+    )
+    command = [sys.executable, "-m", "genlab", *words.split()]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )  # fmt: skip
+    metrics, deadline = Path("run/metrics.jsonl"), time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, getattr(signal, name))
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 75
+    step = checkpoint.find("run")[1]["step"]
+    assert text.splitlines()[-1] == (
+        f"genlab: stopped by {name}; saved at step {step}; go on with: genlab resume run=run"
+    )

@@ -100,28 +100,9 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
             opened = None
             if device.is_first():  # locked before anything is read, which another process may change
                 opened = stack.enter_context(Run(path))
-            found, saved = None, None
-            if checkpoint.list_checkpoints(path / "checkpoints"):
-                found, whole = checkpoint.find(path, content.read_to_resume)
-                saved = whole.state
-                plain = plain or saved["config"]
-            if plain is None:
-                raise CheckpointError(
-                    f"run={path}: no checkpoint and no config.yaml in it; start with genlab train"
-                )
-            config = _located(registry.train_config(plain))
-            moved = any(word.startswith("dataset.path=") for word in overrides)
-            check_files(config.dataset, None if moved else f"run={path}")
-            check_installed(config)
-            if saved is not None:
-                refuse_another_run(registry.train_config(saved["config"]), config)
-                if config.trainer.steps < saved["step"]:
-                    raise ConfigError(
-                        f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already"
-                    )
-                if config.trainer.steps == saved["step"] and read_state(path).get("state") == "finished":
-                    _say_that_it_has_finished(path, saved["step"])
-                    return path
+            found, saved, config = _read_to_resume(path, plain, overrides)
+            if saved is not None and _has_finished(path, saved["step"], config):
+                return path
             stack.enter_context(_one_line(config))
             group = stack.enter_context(device.processes(config.trainer.device))
             of_first = group.gather(found)[0]
@@ -144,6 +125,46 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
         _train_in(opened, state, ruler, stop)
     _say_what_is_next(path, state)
     return path
+
+
+def _read_to_resume(
+    path: Path, plain: Mapping[str, Any] | None, overrides: list[str]
+) -> tuple[Path | None, Mapping[str, Any] | None, TrainConfig]:
+    """Returns the checkpoint to go on from and its content, None without one, and the configuration.
+
+    Raises:
+        UserError: see `resume`.
+    """
+    found, saved = None, None
+    if checkpoint.list_checkpoints(path / "checkpoints"):
+        found, whole = checkpoint.find(path, content.read_to_resume)
+        saved = whole.state
+        plain = plain or saved["config"]
+    if plain is None:
+        raise CheckpointError(f"run={path}: no checkpoint and no config.yaml in it; start with genlab train")
+    config = _located(registry.train_config(plain))
+    moved = any(word.startswith("dataset.path=") for word in overrides)
+    check_files(config.dataset, None if moved else f"run={path}")
+    check_installed(config)
+    if saved is not None:
+        refuse_another_run(registry.train_config(saved["config"]), config)
+        if config.trainer.steps < saved["step"]:
+            raise ConfigError(
+                f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already"
+            )
+    return found, saved, config
+
+
+def _has_finished(path: Path, step: int, config: TrainConfig) -> bool:
+    """Returns whether a run has nothing left to do, and says so."""
+    if config.trainer.steps > step or read_state(path).get("state") != "finished":
+        return False
+    log.info(
+        "run=%s: has finished at step %d, and nothing is changed; to train for longer: "
+        "genlab resume run=%s trainer.steps=%d",
+        path, step, path, 2 * step,
+    )  # fmt: skip
+    return True
 
 
 @contextlib.contextmanager
@@ -185,14 +206,6 @@ def _say_what_is_next(path: Path, state: TrainingState) -> None:
     if state.group.first:
         written = "checkpoints/ samples/ metrics.jsonl train.log config.yaml"
         finish(path, written, *after_training(state.family, path))
-
-
-def _say_that_it_has_finished(path: Path, step: int) -> None:
-    log.info(
-        "run=%s: has finished at step %d, and nothing is changed; to train for longer: "
-        "genlab resume run=%s trainer.steps=%d",
-        path, step, path, 2 * step,
-    )  # fmt: skip
 
 
 def _say_how_the_rate_goes_on(state: TrainingState, saved: Mapping[str, Any]) -> None:

@@ -383,9 +383,11 @@ def describe_environment() -> dict[str, Any]:
 
 def _git_commit() -> dict[str, Any]:
     """Returns the commit of the working folder, and whether its tracked files are unchanged; or None."""
-    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    command = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_clean": None}
     lines = done.stdout.splitlines()
