@@ -13,6 +13,7 @@ import torch
 
 from genlab.commands.base import finish, open_model
 from genlab.config.commands import SampleConfig
+from genlab.config.schema import typed
 from genlab.errors import storage_errors
 from genlab.files import write_json, written_aside
 from genlab.log import log, progress_bar
@@ -66,7 +67,7 @@ def main(plain: Mapping[str, Any]) -> None:
         write_json(folder / "samples.json", facts)
     files = "points.csv" if points else f"images/ ({config.count} files)"
     written = f"grid.png, {files}{', samples.npz' if config.npz else ''}"
-    finish(folder, written, f"genlab evaluate ckpt={config.ckpt}")
+    finish(folder, written, f"genlab evaluate {typed('ckpt', config.ckpt)}")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import math
 import re
+import shlex
 import sys
 import types
 import typing
@@ -135,7 +136,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-_MOST_CHOICES = 200  # characters
+_MOST_CHOICES = 150  # characters
 
 
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
@@ -292,6 +293,24 @@ def brief(value: Any) -> str:
     except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits
         text = type(value).__name__
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def typed(key: str, value: object) -> str:
+    """Returns a word of a command that sets a key, quoted for the shell and for Hydra where it must be."""
+    text = str(value)
+    is_a_name = re.search(r"[A-Za-z_/]", text) and not re.fullmatch(
+        r"(?i)null|true|false|nan|[+-]?inf|[\d.e+-]*", text
+    )
+    if is_a_name and re.fullmatch(r"[\w./~+@%:-]+", text, re.ASCII):
+        return f"{key}={text}"
+    return shlex.quote(f"{key}={quoted(text)}")
+
+
+def quoted(text: str) -> str:
+    """Returns a text in quotes of Hydra's grammar, where backslashes count only before a quote."""
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f'"{escaped}{chr(92) * trailing}"'
 
 
 def show(value: Any) -> str:

@@ -21,6 +21,7 @@ from typing import IO, Any
 import yaml
 
 from genlab import __version__
+from genlab.config.schema import typed
 from genlab.errors import (
     CheckpointError,
     DivergedError,
@@ -96,7 +97,11 @@ def check_unused(run_dir: str | None, verb: str) -> None:
         return
     if verb == "train" and not has_begun(path):
         return
-    resume = f", or genlab resume run={path}" if verb == "train" and (path / "config.yaml").exists() else ""
+    resume = (
+        f", or genlab resume {typed('run', path)}"
+        if verb == "train" and (path / "config.yaml").exists()
+        else ""
+    )
     raise UserError(f"run_dir={path}: holds files already; choose another folder{resume}")
 
 
@@ -293,7 +298,7 @@ class Run:
         write_json(path, describe_environment() | ({"dataset": data} if data is not None else {}))
 
     def _storage_errors(self) -> contextlib.AbstractContextManager[None]:
-        return storage_errors(self.path, f"genlab resume run={self.path}")
+        return storage_errors(self.path, f"genlab resume {typed('run', self.path)}")
 
     def _take_lock(self) -> None:
         self._lock = open(self.path / ".genlab", "a")  # noqa: SIM115 (open as long as the run is)
