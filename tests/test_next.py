@@ -63,7 +63,8 @@ def typed_in_python(key: str, value: str) -> str:
     "value",
     [
         "runs/x", "a b", "a,b", "a=b", "it's", '"both" \'kinds\'', "back\\slash", "\\", 'a\\"b', "a\\\\",
-        "[a]", "{a}", "é ü", "$x", "a;b", "#", "1e3", "12", "1.5", "null", "true", "NaN", "-inf", "20260101-1-vae",
+        "[a]", "{a}", "é ü", "$x", "a;b", "#", "1e3", "12", "1.5", "null", "true", "NaN", "-inf",
+        "20260101-1-vae",
     ],
 )  # fmt: skip
 def test_any_folder_s_name_is_typed_so_that_it_arrives(
