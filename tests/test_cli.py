@@ -725,9 +725,7 @@ def test_help_lists_the_settings_of_what_is_named(capsys: pytest.CaptureFixture[
     assert main(["train", "--help", "model=vae", "optimizer=gan_adam"]) == 0
     out = capsys.readouterr().out
     assert "model=vae: Variational autoencoder" in out
-    assert re.search(
-        r"^  model\.latent=16 +dimensions of the latent; at least 1 and at most [\d,]+$", out, re.MULTILINE
-    )
+    assert re.search(r"^  model\.latent=16 +dimensions of the latent; at least 1$", out, re.MULTILINE)
     assert re.search(
         r"^  model\.posterior=diagonal +covariance of an image's latent: diagonal or full$", out, re.MULTILINE
     )

@@ -66,7 +66,7 @@ def settings_of(cls: type) -> list[Setting]:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
         meta = field.metadata
-        bounds = _in_words(meta.get("bounds", {}))
+        bounds = _in_words(_of_interest(meta.get("bounds", {})))
         found.append(
             Setting(
                 field.name,
@@ -81,6 +81,14 @@ def settings_of(cls: type) -> list[Setting]:
     bases = [base for base in cls.__bases__ if dataclasses.is_dataclass(base)]
     inherited = {field.name for base in bases for field in dataclasses.fields(base)}
     return sorted(found, key=lambda each: (each.key != "ckpt", each.key in inherited))
+
+
+_GUARD = 10_000
+
+
+def _of_interest(bounds: Mapping[str, float]) -> dict[str, float]:
+    """Returns the bounds that a user needs to know: not those that only keep out what no machine can do."""
+    return {name: bound for name, bound in bounds.items() if name != "at_most" or bound < _GUARD}
 
 
 def _in_words(bounds: Mapping[str, float]) -> str:
@@ -278,8 +286,10 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         "at_most": lambda v, b: v <= b,
         "below": lambda v, b: v < b,
     }
-    if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
-        raise ConfigError(f"{key}={brief(value)}: must be {_in_words(bounds)}")
+    if not isinstance(value, str):
+        crossed = {name: bound for name, bound in bounds.items() if not checks[name](value, bound)}
+        if crossed:
+            raise ConfigError(f"{key}={brief(value)}: must be {_in_words(_of_interest(bounds) | crossed)}")
     return value
 
 
