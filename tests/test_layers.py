@@ -12,7 +12,7 @@ from helpers.checkout import CHECKOUT
 
 PACKAGE = CHECKOUT / "genlab"
 
-BASE = {"errors", "rng", "device", "config", "log", "files", "memory", "tensor_files"}
+BASE = {"errors", "rng", "device", "config", "log", "files", "memory", "stop", "tensor_files"}
 TOOLS = BASE | {"data", "nets", "distributions"}
 BELOW_FAMILIES = TOOLS | {"adversarial", "metrics"}
 BELOW_COMMANDS = BELOW_FAMILIES | {"families", "registry", "runs", "trained", "training", "report"}
@@ -26,7 +26,7 @@ ALLOWED = {
     "commands": BELOW_COMMANDS | {"commands", "plugins"},
     "plugins": BASE | {"registry"},
     "cli": BASE | {"commands", "plugins", "registry", "report", "runs"},
-    "__main__": {"cli"},
+    "__main__": BASE | {"cli"},
 }
 """Room -> the rooms that its modules import from. `genlab` itself, the version, is open to all."""
 

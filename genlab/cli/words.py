@@ -20,6 +20,8 @@ from genlab.config.renamed import with_present_names
 from genlab.config.schema import show, suggest
 from genlab.config.text import read_yaml
 from genlab.errors import ConfigError
+from genlab.log import log, log_to_console
+from genlab.runs.folder import has_begun
 
 _SHORT = {
     "-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-c": "--cfg",
@@ -374,22 +376,48 @@ _RUN_KEYS = ("model", "dataset", "optimizer", "schedule", "trainer", "seed")
 
 
 def stored_config(run: str | None) -> dict[str, Any]:
-    """Returns the configuration that is stored in a run folder.
+    """Returns the configuration of a run folder: that of config.yaml, else of its newest checkpoint.
 
     Raises:
-        ConfigError: there is no run folder, or its config.yaml is not that of a run.
+        ConfigError: there is no run folder, or it holds no configuration of a run.
     """
     if run is None:
         raise ConfigError("run: missing; add run=outputs/train/...")
     if not Path(run).is_dir():
         raise ConfigError(f"run={run}: no such folder; give a run folder, e.g. run=outputs/train/...")
+    plain, problem = None, None
     try:
-        plain = read_yaml(Path(run) / "config.yaml", f"run={run}: its config.yaml")
+        path, named = Path(run) / "config.yaml", f"run={run}: its config.yaml"
+        plain = read_yaml(path, named)
+        if not isinstance(plain, dict):
+            plain, problem = None, f"{named} has no settings; restore it"
+        elif not path.read_bytes().endswith(b"\n"):
+            plain, problem = None, f"{named} is truncated; restore it"
+        elif plain.keys() < {*_RUN_KEYS}:
+            problem = f"{named} is truncated; restore it"
     except FileNotFoundError:
-        raise ConfigError(f"run={run}: has no config.yaml; give a run folder of genlab train") from None
-    if not isinstance(plain, dict):
-        raise ConfigError(f"run={run}: its config.yaml has no settings; restore it")
+        problem = f"run={run}: has no config.yaml; give a run folder of genlab train"
+        if not has_begun(Path(run)):
+            problem = f"run={run}: was ended before it began; type its genlab train command again"
+    except ConfigError as error:
+        problem = str(error)
+    if problem is not None:
+        plain = _checkpoint_config(run, problem) or plain
+    if plain is None:
+        raise ConfigError(problem)
     for key in plain:
         if key not in _RUN_KEYS:
             raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; remove it")
     return with_present_names(plain)
+
+
+def _checkpoint_config(run: str, problem: str) -> dict[str, Any] | None:
+    """Returns the configuration of a run's newest checkpoint, and says so; None without a checkpoint."""
+    if not any(Path(run, "checkpoints").glob("step-*.pt")):
+        return None
+    from genlab.runs import checkpoint, content  # import torch
+
+    path, found = checkpoint.find(run, content.read)
+    log_to_console()
+    log.warning("%s; using the configuration of %s", problem.partition(";")[0], path.name)
+    return found.state["config"]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.commands.base import finish, images_for, name_of_images, open_model, write_json
+from genlab.commands.base import finish, images_for, name_of_images, open_model
 from genlab.config.commands import CompleteConfig
 from genlab.config.schema import suggest
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, storage_errors
+from genlab.files import write_json
 from genlab.log import log
 from genlab.report.pictures import save_grid, write_images
 from genlab.rng import SampleRng

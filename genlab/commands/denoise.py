@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table, write_json
+from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table
 from genlab.config.autoencoders import NoiseKind, check_level
 from genlab.config.commands import DenoiseConfig
 from genlab.data.corruption import corrupt
 from genlab.errors import ConfigError, storage_errors
+from genlab.files import write_json
 from genlab.log import log
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
 from genlab.report.pictures import save_bands, write_images

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.commands.base import finish, images_for, open_model, table, write_json
+from genlab.commands.base import finish, images_for, open_model, table
 from genlab.config.commands import InterpolateConfig
 from genlab.errors import ConfigError, storage_errors
+from genlab.files import write_json
 from genlab.log import log
 from genlab.memory import check_fits
 from genlab.report.pictures import save_grid, write_images

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table, write_json
+from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table
 from genlab.config.commands import ReconstructConfig
 from genlab.errors import storage_errors
+from genlab.files import write_json
 from genlab.log import log
 from genlab.metrics.fidelity import mean_squared_error, psnr_db
 from genlab.report.pictures import save_bands, write_images

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genlab.commands.base import finish, open_model, table, write_json
+from genlab.commands.base import finish, open_model, table
 from genlab.config.commands import TraverseConfig
 from genlab.errors import ConfigError, storage_errors
+from genlab.files import write_json
 from genlab.log import log
 from genlab.report.pictures import save_grid, write_images
 from genlab.rng import SampleRng
