@@ -51,6 +51,7 @@ from genlab.trained.api import TrainedModel, load
 SECONDS = 5.0
 MEMORY_BYTES = 2**30
 _ADDRESS_SPACE_BYTES = 8 * 2**30
+_LARGEST_FILE_BYTES = 2**27
 _OF_A_PROCESS = 1000
 """Mutations of a child process, before another takes its place."""
 
@@ -149,7 +150,7 @@ VALUES: list[Callable[[], Any]] = [
     lambda: torch.zeros(3).to_sparse(),
     lambda: torch.zeros(10**3, 10**3).to_sparse(),
     lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8),
-    lambda: torch.zeros(1).expand(10**11),
+    lambda: torch.zeros(1).expand(10**13),
     lambda: torch.zeros(1).expand(10**6, 10**6),
     lambda: torch.zeros(9).as_strided((5, 5), (1, 1)),
     lambda: torch.zeros(3, device="meta"),
@@ -278,7 +279,7 @@ TENSOR_CHANGES: list[tuple[str, Callable[[Tensor, random.Random], Any]]] = [
     ("a scalar", lambda t, _: t.flatten()[0].clone()),
     ("expanded", _expanded),
     ("overlapping", lambda t, _: t.flatten().as_strided(t.shape, (1,) * t.ndim)),
-    ("a giant", lambda t, _: t.flatten()[:1].expand(10**10)),
+    ("a giant", lambda t, _: t.flatten()[:1].expand(10**13)),
     ("sparse", lambda t, _: t.to_sparse()),
     ("quantised", lambda t, _: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)),
     ("a parameter", lambda t, _: torch.nn.Parameter(t)),
@@ -398,6 +399,8 @@ def mutation(number: int, given: list[Base]) -> Mutation:
             state, changes = mutate(base, generator)
             content = seal(state)
         except Exception:  # nothing that Python can make or write
+            continue
+        if len(content) > _LARGEST_FILE_BYTES:
             continue
         step = state.get("step")
         named = step if type(step) is int and 0 <= step < 10**12 else 1
