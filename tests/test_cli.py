@@ -225,7 +225,7 @@ MISTAKES = {
     "train +model.latent=3": "+model.latent: the key already exists; leave out the +",
     "train ~model.latnt": "~model.latnt: cannot delete: no such key",
     "train ~model": "model",
-    "train model.latent=[1,2": "model.latent=[1,2: the value cannot be parsed",
+    "train model.latent=[1,2": "model.latent=[1,2: a bracket is not closed",
     "train dataset.root=a=b": "dataset.root=a=b: the value cannot be parsed; put it in two pairs of quotes",
     "train model.latent=1,2": "model.latent=1,2: several values; add -m",
     "train seed=range(1,3)": "add -m",

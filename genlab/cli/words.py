@@ -220,6 +220,8 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             choices = {group: list(options(folders, group)) for group in groups(folders) if group in known}
             hint = hints.for_bare_word(verb, word, command.words[number + 1 :], known, choices) if key else ""
             raise ConfigError(f"{word}: expected key=value{hint}")
+        if equals and key != key.strip():
+            raise ConfigError(f"{word}: write {prefix or ''}{key.strip()}={value.strip()}, without blanks")
         if names_hydra(key):
             raise ConfigError(hydra_answer(word))
         _check_extent(word)
