@@ -30,9 +30,9 @@ def refused(*typed: str, files: dict[str, str] | None = None) -> str:
 
 @pytest.mark.parametrize("name", refusals.NODES)
 def test_no_file_sets_anything_of_hydra_s(name: str, there: Path) -> None:
+    ways = itertools.cycle([[], ["-m"], ["--cfg", "job"], ["--info"]])  # benchmarks/refusals.py takes all
     for files, typed in refusals.places(refusals.NODES[name]).values():
-        for way in ([], ["-m"], ["--cfg", "job"], ["--info"]):
-            assert "hydra" in refused("train", "--config-dir", "mine", *typed, *way, files=files)
+        assert "hydra" in refused("train", "--config-dir", "mine", *typed, *next(ways), files=files)
         if "--config-name" not in typed:
             with pytest.raises(UserError, match="hydra"):
                 compose(f"--config-dir={there / 'mine'}", *typed)
@@ -49,6 +49,12 @@ def test_no_other_command_takes_a_file_that_sets_something_of_hydra_s(verb: str,
             files = {f"{verb}.yaml": text, "x.yaml": text}
             line = refused(verb, "--config-dir", "mine", f"{key}=run", *way, files=files)
             assert "hydra" in line or "--config-name" in line
+
+
+@pytest.mark.slow
+def test_every_hostile_command_is_refused(there: Path) -> None:
+    for case in refusals.hostile_files():
+        assert refusals.answer(case).fault is None, case.words
 
 
 @pytest.mark.parametrize("verb", ["train", "resume", "sample", "evaluate", "interpolate"])
