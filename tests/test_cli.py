@@ -890,6 +890,22 @@ def test_a_group_of_a_file_s_sweep_comes_without_the_recipe_s_settings(
         (["seed=glob(zzz)", "-m"], "matches nothing"),
         (["+/model=vae"], "+/model is no key"),
         (["model@a@b=vae"], "model@a@b is no key"),
+        (["--resume", "."], "genlab resume 'run=\".\"'"),
+        (["ckpt=mine"], "genlab resume run=PATH"),
+        (["resume=true"], "genlab resume run=PATH"),
+        (["run=nowhere"], "genlab resume run=PATH"),
+        (["--output", "x"], "run_dir=x"),
+        (["--config", "mine/x.yaml"], "--config-dir mine --config-name x"),
+        (["x.yaml"], "--config-dir . --config-name x"),
+        (["dataset=./pictures"], "dataset=folder dataset.path=./pictures"),
+        (["dataset=."], "dataset=folder 'dataset.path="),
+        (["dataset=C:\\pictures"], "dataset=folder 'dataset.path="),
+        (["dataset=" + "a" * 3000], "no such dataset"),
+        (["optimizer.betas=(0.9,0.999)"], "write optimizer.betas=[0.9,0.999]"),
+        (["model.hidden=[4,]"], "write model.hidden=[4]"),
+        (["model=vae,"], "write model=vae"),
+        (["model=vae;"], "write model=vae"),
+        (["model=“vae”"], "type straight ones"),
         (["seed=1\x07"], r"has the character '\x07'; leave it out"),
     ],
 )
@@ -900,3 +916,17 @@ def test_a_word_s_answer_says_what_is_wrong_with_it(
     (line,) = capsys.readouterr().err.splitlines()
     assert named in line
     assert len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("mnist", "genlab train dataset=mnist"), ("vae", "genlab train model=vae"), ("fit", "train"),
+        ("generate", "sample"), ("test", "evaluate"),
+    ],
+)  # fmt: skip
+def test_a_first_word_that_is_no_command_gets_the_command_that_is_meant(
+    word: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word]) == 2
+    assert capsys.readouterr().err == f"genlab: {word}: no such command; did you mean {meant}?\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -216,8 +217,8 @@ class _Files(ConfigSource):
 
 
 def _is_inside(inner: Path) -> bool:
-    """Returns whether a path below the folders stays there."""
-    return not inner.is_absolute() and ".." not in inner.parts
+    """Returns whether a path below the folders stays there, and is one that a file can have."""
+    return not inner.is_absolute() and ".." not in inner.parts and len(os.fsencode(inner)) <= 255
 
 
 class _Repository(ConfigRepository):

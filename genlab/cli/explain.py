@@ -61,6 +61,13 @@ def _unreadable(word: str) -> str:
         return f"{word}: a bracket is not closed, or was not opened"
     if value.count("'") % 2 or value.count('"') % 2:
         return f"{word}: a quote is not closed; close it"
+    if any(mark in word for mark in "“”‘’„"):
+        return f"{word}: has typographic quotes; type straight ones, or none"
+    if re.fullmatch(r"\(.*\)|\[.*\]", value):
+        items = [item.strip() for item in value[1:-1].split(",")]
+        return f"{word}: not a list; write {key}=[{','.join(item for item in items if item)}]"
+    if value != value.strip(",; "):
+        return f"{word}: ends or starts with {value.strip()[-1]}; write {key}={value.strip(',; ')}"
     inner = value.replace("'", "")
     return f"{word}: the value cannot be parsed; put it in two pairs of quotes: '{key}=\"{inner}\"'"
 

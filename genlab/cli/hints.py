@@ -11,7 +11,7 @@ from genlab import registry
 from genlab.cli.verbs import VERBS
 from genlab.config.renamed import SYNONYMS
 from genlab.config.run import TrainerConfig
-from genlab.config.schema import suggest
+from genlab.config.schema import suggest, typed
 
 _GROUPS = ("model", "dataset", "optimizer", "schedule")
 _BARE = (*_GROUPS, "trainer", "recipe", "experiment", "sweep", "ckpt", "run", "seed", "run_dir")
@@ -31,6 +31,8 @@ def grouped(key: str) -> list[str]:
 
 def for_key(verb: str, key: str, value: str, known: list[str]) -> str:
     """Returns the hint for an unknown key of a verb."""
+    if verb == "train" and key.lower() in _TO_RESUME:
+        return _how_to_resume(value)
     last = key.rpartition(".")[2]
     for name in (last, *SYNONYMS.get(last.lower(), ())):
         if name in known:
@@ -40,15 +42,28 @@ def for_key(verb: str, key: str, value: str, known: list[str]) -> str:
     return suggest(key, known)
 
 
+_TO_RESUME = ("ckpt", "ckpt_path", "checkpoint", "run", "resume", "resume_from", "resume_from_checkpoint")
+
+
+def _how_to_resume(value: str) -> str:
+    path = value if Path(value[:4000]).exists() and value else "PATH"
+    return f"; to continue a run: genlab resume {typed('run', path)}"
+
+
 def for_flag(verb: str | None, name: str, value: str, flags: tuple[str, ...]) -> str:
     """Returns the hint for an unknown flag: `--steps 5` means a key, and keys are typed without dashes."""
     key = name.lstrip("-").replace("-", "_")
     on_a_model = verb in VERBS and VERBS[verb].config is not None
     bare = VERBS[verb].keys if verb and on_a_model else [*_BARE]
-    for each in (key, *SYNONYMS.get(key.lower(), ())):
-        meant = [each] if each in bare else [] if on_a_model else grouped(each)
-        if meant:
-            return f"; keys are typed without dashes: {meant[0]}={value or '...'}"
+    if verb == "train" and key.lower() in _TO_RESUME:
+        return _how_to_resume(value)
+    if key in ("config", "c", "cfg"):
+        return f"; {_how_to_name_a_file(value if value.endswith(('.yaml', '.yml')) else 'PATH/NAME.yaml')}"
+    names = (key, *SYNONYMS.get(key.lower(), ()))
+    meant = [each for each in names if each in bare]
+    meant += [] if on_a_model else [found for each in names for found in grouped(each)]
+    if meant:
+        return f"; keys are typed without dashes: {meant[0]}={value or '...'}"
     return suggest(name, flags)
 
 
@@ -62,6 +77,8 @@ def for_bare_word(
         known: the keys of the verb.
         options: the options of each group that the verb takes.
     """
+    if word.endswith((".yaml", ".yml")):
+        return f"; {_how_to_name_a_file(word)}"
     if after[:1] == ["="] and len(after) > 1:
         return f"; write {word}={after[1]}, without blanks"
     if word in known:
@@ -75,6 +92,19 @@ def for_bare_word(
     if "." in word or grouped(word):
         return f"; give it a value: {(grouped(word) or [word])[0]}=..."
     return suggest(word, known)
+
+
+def _how_to_name_a_file(path: str) -> str:
+    folder, _, file = path.rpartition("/")
+    return f"a file of settings is named by --config-dir {folder or '.'} --config-name {Path(file).stem}"
+
+
+def for_command(word: str) -> str:
+    """Returns the hint for a first word that is no command."""
+    for group in ("model", "dataset"):
+        if word in registry.kinds(group):
+            return f"; did you mean genlab train {group}={word}?"
+    return suggest(word, VERBS)
 
 
 def two_words(value: str) -> str | None:

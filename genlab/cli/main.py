@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from genlab import __version__, plugins, registry
-from genlab.cli import completion, help, words
+from genlab.cli import completion, help, hints, words
 from genlab.cli.composing import Job, compose, configs_folder
 from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
 from genlab.config.datasets import check_files
-from genlab.config.schema import from_plain, suggest
+from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, Interrupted, StorageError, UserError, one_line, storage_remedy
 from genlab.log import courteous_console
 from genlab.memory import limited_memory, memory_errors, smaller_batch
@@ -104,7 +104,7 @@ def _prepare(argv: list[str]) -> tuple[str, list[Job]]:
         raise ConfigError(f"missing command before {command.words[0]}; try genlab train {command.words[0]}")
     if command.verb is not None and command.verb not in VERBS:
         asked = {"help": "genlab --help", "version": "genlab --version"}.get(command.verb)
-        hint = f"; did you mean {asked}?" if asked else suggest(command.verb, VERBS)
+        hint = f"; did you mean {asked}?" if asked else hints.for_command(command.verb)
         raise ConfigError(f"{command.verb}: no such command{hint}")
     plugins.import_modules(command.modules)
     folders = words.config_folders(command, configs_folder())

@@ -17,7 +17,7 @@ from genlab import plugins
 from genlab.cli import hints
 from genlab.cli.verbs import VERBS
 from genlab.config.renamed import with_present_names
-from genlab.config.schema import quoted, show, suggest
+from genlab.config.schema import quoted, show, suggest, typed
 from genlab.config.text import read_yaml
 from genlab.errors import ConfigError
 from genlab.log import log, log_to_console
@@ -383,6 +383,10 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
             raise ConfigError(f"{word}: none cannot be swept over; run the job without {key} separately")
         choices.append("none")
     for name in names:
+        is_a_path = re.search(r"[/\\]", name) or Path(name[:200]).is_dir()
+        if key == "dataset" and name not in choices and is_a_path:
+            path = typed("dataset.path", name)
+            raise ConfigError(f"{word}: no such dataset; for a folder of pictures: dataset=folder {path}")
         files = [folder / key / f"{name}.yaml" for folder in folders if ".." not in Path(name).parts]
         if "/" in name and not any(file.is_file() for file in files):
             stem = Path(name).stem

@@ -22,6 +22,10 @@ SYNONYMS = {
     **dict.fromkeys(("checkpoint", "path", "weights", "model"), ("ckpt",)),
     **dict.fromkeys(("num", "count", "number", "samples", "num_samples"), ("n", "count")),
     **dict.fromkeys(("data", "data_dir", "datadir"), ("dataset", "root")),
+    # commands
+    **dict.fromkeys(("fit", "run"), ("train",)),
+    **dict.fromkeys(("generate", "draw", "synthesize"), ("sample",)),
+    **dict.fromkeys(("test", "validate", "eval"), ("evaluate",)),
     # models, datasets, optimizers, schedules
     **dict.fromkeys(("dcgan", "sngan", "lsgan", "ralsgan", "vanilla_gan"), ("gan",)),
     **dict.fromkeys(("pixelrnn", "pixel_rnn"), ("row_lstm", "diagonal_bilstm")),
