@@ -15,6 +15,7 @@ from genlab.commands.base import finish, open_model, write_json
 from genlab.config.commands import SampleConfig
 from genlab.errors import storage_errors
 from genlab.log import log, progress_bar
+from genlab.nets.scanning import graphs_kept
 from genlab.report.pictures import to_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
 from genlab.trained.model import LoadedModel
@@ -44,6 +45,7 @@ def main(plain: Mapping[str, Any]) -> None:
         most = _PLOTTED_POINTS if points else _PICTURED_IMAGES
         with (
             _writer(config, points, labels, folder) as write,
+            graphs_kept(),
             progress_bar(total=config.count, unit="image") as bar,
         ):
             for start in range(0, config.count, config.batch_size):
