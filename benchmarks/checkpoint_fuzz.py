@@ -51,6 +51,9 @@ from genlab.trained.api import TrainedModel, load
 SECONDS = 5.0
 MEMORY_BYTES = 2**30
 _ADDRESS_SPACE_BYTES = 8 * 2**30
+_LARGEST_FILE_BYTES = 2**27
+_OF_A_PROCESS = 1000
+"""Mutations of a child process, before another takes its place."""
 
 MODELS: dict[str, dict[str, Any]] = {
     "vae": {"network": "mlp", "hidden": [16], "latent": 4, "likelihood": "gaussian"},
@@ -147,7 +150,7 @@ VALUES: list[Callable[[], Any]] = [
     lambda: torch.zeros(3).to_sparse(),
     lambda: torch.zeros(10**3, 10**3).to_sparse(),
     lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8),
-    lambda: torch.zeros(1).expand(10**9),
+    lambda: torch.zeros(1).expand(10**13),
     lambda: torch.zeros(1).expand(10**6, 10**6),
     lambda: torch.zeros(9).as_strided((5, 5), (1, 1)),
     lambda: torch.zeros(3, device="meta"),
@@ -276,7 +279,7 @@ TENSOR_CHANGES: list[tuple[str, Callable[[Tensor, random.Random], Any]]] = [
     ("a scalar", lambda t, _: t.flatten()[0].clone()),
     ("expanded", _expanded),
     ("overlapping", lambda t, _: t.flatten().as_strided(t.shape, (1,) * t.ndim)),
-    ("a giant", lambda t, _: t.flatten()[:1].expand(10**10)),
+    ("a giant", lambda t, _: t.flatten()[:1].expand(10**13)),
     ("sparse", lambda t, _: t.to_sparse()),
     ("quantised", lambda t, _: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)),
     ("a parameter", lambda t, _: torch.nn.Parameter(t)),
@@ -389,13 +392,15 @@ def mutation(number: int, given: list[Base]) -> Mutation:
     generator = random.Random(number)
     base = given[number % len(given)]
     while True:
-        if generator.random() < 0.15:
-            content, done = damage(seal(base.state), generator)
-            return Mutation(base.family, signed(content), 1, done)
         try:
+            if generator.random() < 0.15:
+                content, done = damage(seal(base.state), generator)
+                return Mutation(base.family, signed(content), 1, done)
             state, changes = mutate(base, generator)
             content = seal(state)
         except Exception:  # nothing that Python can make or write
+            continue
+        if len(content) > _LARGEST_FILE_BYTES:
             continue
         step = state.get("step")
         named = step if type(step) is int and 0 <= step < 10**12 else 1
@@ -496,7 +501,11 @@ def results(numbers: list[int], given: list[Base], folder: Path) -> Iterator[dic
             os.dup2(quiet, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
             os.chdir(folder)
-            _work(left, given, folder / "run", write)
+            try:
+                _work(left[:_OF_A_PROCESS], given, folder / "run", write)
+            except BaseException:
+                os.write(write, json.dumps({"failed": traceback.format_exc()[-3000:]}).encode() + b"\n")
+                os._exit(1)
             os._exit(0)
         os.close(write)
         begun: dict[str, Any] = {}
@@ -512,6 +521,8 @@ def results(numbers: list[int], given: list[Base], folder: Path) -> Iterator[dic
                     break
                 *whole, pending = (pending + part).split(b"\n")
                 for line in map(json.loads, whole):
+                    if "failed" in line:
+                        raise RuntimeError(f"the fuzz test itself failed: {line['failed']}")
                     if "begins" in line:
                         begun = line
                     else:

@@ -263,6 +263,11 @@ class Processes:
         return values
 
 
+def is_first() -> bool:
+    """Returns whether this process is the first of the group that `processes` will join."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def processes(device_name: str) -> Iterator[Processes]:
     """Joins the group that torchrun started, if any, and leaves it at the end.

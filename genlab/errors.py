@@ -75,7 +75,31 @@ class Interrupted(BaseException):
     exit_code = EXIT_INTERRUPTED
 
 
-_LONGEST_WORD, _LONGEST_LINE = 160, 500
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or raise the quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: "make it writable, or work in a copy",
+    errno.EPERM: "make it writable, or work in a copy",
+    errno.EROFS: "make it writable, or work in a copy",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the disk",
+}
+
+
+def storage_remedy(error: OSError, folder: Path) -> str | None:
+    """Returns what helps against a failure to write; None if the disk is not its cause.
+
+    Args:
+        folder: the folder that was written to.
+    """
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():
+        return f"{folder} is gone: bring it back"
+    return _REMEDIES.get(error.errno or 0)
+
+
+_LONGEST_LINE = 290
+_LONGEST_WORDS = (160, 100, 60)
 
 
 def one_line(text: object) -> str:
@@ -83,8 +107,11 @@ def one_line(text: object) -> str:
 
     Words of a file or a command may be of any length.
     """
-    words = [_shortened(word, _LONGEST_WORD) for word in printable(str(text)).split(" ")]
-    return _shortened(" ".join(words).strip(), _LONGEST_LINE)
+    line = printable(str(text)).strip()
+    for longest in _LONGEST_WORDS:  # as much as is needed
+        if len(line) > _LONGEST_LINE or longest == _LONGEST_WORDS[0]:
+            line = " ".join(_shortened(word, longest) for word in line.split(" "))
+    return _shortened(line, _LONGEST_LINE)
 
 
 def _shortened(text: str, longest: int) -> str:
@@ -93,13 +120,22 @@ def _shortened(text: str, longest: int) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(where: Path) -> Iterator[None]:
-    """Turns the error of a full disk or a read-only folder into one line."""
+def storage_errors(where: Path, then: str = "") -> Iterator[None]:
+    """Turns the error of a full disk, a read-only or a vanished folder into one line.
+
+    Args:
+        where: the folder that is written to.
+        then: the command that goes on afterwards.
+
+    Raises:
+        StorageError: names the file and the remedy.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+        remedy = storage_remedy(error, where)
+        if remedy is None:
             raise
-        raise StorageError(
-            f"{where}: could not be written ({error.strerror}); make room, then genlab resume run={where}"
-        ) from error
+        name = error.filename if isinstance(error.filename, str) else where
+        after = f", then {then}" if then else ""
+        raise StorageError(f"{name}: could not be written ({error.strerror}); {remedy}{after}") from error

@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.checkout import CHECKOUT
+from helpers.runs import untimed_rows
 
 from genlab.runs import checkpoint
 
 PROGRAM = """
-    import sys
+    import sys, time
     sys.path[:0] = {paths!r}
     import torch
     from helpers.runs import plain_config
@@ -27,6 +30,8 @@ PROGRAM = """
         torch.randn_like = torch.zeros_like  # without noise of their own, two processes are exactly one
     # no BatchNorm: it sees half a batch
     ToyNet.forward = lambda self, x: self.second(torch.tanh(self.first(x)))
+    step = ToyFamily.step
+    ToyFamily.step = lambda *a: (time.sleep({step_seconds}), step(*a))[1]
     plain = plain_config(**{trainer!r})
     if {resume}:
         train.resume({run!r}, plain, [])
@@ -35,25 +40,22 @@ PROGRAM = """
 """
 
 
-def run_processes(
-    world: int, run: str, *, quiet: bool = True, resume: bool = False, **trainer: object
-) -> None:
+def launch(
+    world: int, run: str, *, quiet: bool = True, resume: bool = False, step_seconds: float = 0,
+    **trainer: object,
+) -> list[str]:  # fmt: skip
+    """Returns the command that trains."""
     paths = [str(CHECKOUT), str(CHECKOUT / "tests")]
     program = textwrap.dedent(PROGRAM).format(
-        paths=paths, run=run, quiet=quiet, resume=resume, trainer=trainer
+        paths=paths, run=run, quiet=quiet, resume=resume, trainer=trainer, step_seconds=step_seconds
     )
     Path("program.py").write_text(program)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={world}",
-        "program.py",
-    ]
-    result = subprocess.run(
-        launch if world > 1 else [sys.executable, "program.py"], capture_output=True, text=True
-    )
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    return [sys.executable, *(torchrun if world > 1 else ()), "program.py"]
+
+
+def run_processes(world: int, run: str, **settings: Any) -> None:
+    result = subprocess.run(launch(world, run, **settings), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
@@ -75,3 +77,30 @@ def test_two_processes_resume_exactly() -> None:
     assert cut["step"] == 12
     torch.testing.assert_close(cut["weights"], whole["weights"], rtol=0, atol=0)
     assert not torch.equal(whole["random"][0]["cpu"], whole["random"][1]["cpu"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [0.0, 1.3])
+def test_slow_steps_are_saved_before_torchrun_kills(at: float) -> None:
+    """torchrun waits 30 s; a question every 8 steps of 5 s would come too late."""
+    settings: dict[str, Any] = {"quiet": False, "schedule": "constant", "log_every": 3, "evaluate_every": 0}
+    settings |= {"sample_every": 0, "checkpoint_every": 0}
+    process = subprocess.Popen(
+        launch(2, "cut", step_seconds=5, **settings), stderr=subprocess.PIPE, text=True
+    )
+    metrics = Path("cut/metrics.jsonl")
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(at)
+    sent = time.monotonic()
+    process.terminate()
+    _, text = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 25
+    assert f"saved at step {checkpoint.find('cut')[1]['step']}; go on with" in text
+    assert checkpoint.find("cut")[1]["step"] in (4, 5)
+    run_processes(2, "cut", resume=True, **settings)
+    run_processes(2, "whole", **settings)
+    whole, cut = checkpoint.find("whole")[1], checkpoint.find("cut")[1]
+    torch.testing.assert_close(cut["weights"], whole["weights"], rtol=0, atol=0)
+    assert untimed_rows("cut") == untimed_rows("whole")

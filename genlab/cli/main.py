@@ -17,8 +17,10 @@ from genlab.cli.verbs import VERBS
 from genlab.config.datasets import check_files
 from genlab.config.schema import from_plain, suggest
 from genlab.errors import ConfigError, Interrupted, UserError, one_line
+from genlab.log import courteous_console
 from genlab.memory import limited_memory, memory_errors, smaller_batch
-from genlab.runs.folder import check_there, check_unused
+from genlab.runs.folder import BEFORE_TRAINING, check_there, check_unused
+from genlab.stop import Stop
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,16 +32,25 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         the exit code: 0 success, 1 an error in genlab, 2 a user error, 3 diverged, 75 interrupted.
     """
-    return _guarded(lambda: _dispatch(sys.argv[1:] if argv is None else argv))[0]
+    return _guarded(lambda: _interruptible(sys.argv[1:] if argv is None else argv))[0]
+
+
+def _interruptible(argv: list[str]) -> int:
+    """Runs a command that a signal ends at once; training has a context of its own, which saves first."""
+    verb = next((word for word in argv if word in VERBS), "")
+    otherwise = "before the end; type the command again, with another run_dir= if it has one"
+    with Stop() as stop, stop.at_once(BEFORE_TRAINING.get(verb, otherwise)):
+        return _dispatch(argv)
 
 
 def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
     """Runs an action; turns an error into an exit code and one line, which is also printed."""
+    shown = ""
     try:
         return action() or 0, "done"
     except (UserError, Interrupted) as error:
         if os.environ.get("GENLAB_TRACEBACK") == "1":
-            traceback.print_exc()
+            shown = traceback.format_exc()
         line = one_line(error)
         code = error.exit_code
     except KeyboardInterrupt:
@@ -48,9 +59,10 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141, "its output was closed"
     except Exception as error:
-        traceback.print_exc()
+        shown = traceback.format_exc()
         line, code = one_line(f"{type(error).__name__}: {error}"), 1
-    print(f"genlab: {line}", file=sys.stderr)
+    with courteous_console():
+        print(f"{shown}genlab: {line}", file=sys.stderr)
     return code, line
 
 
@@ -94,9 +106,10 @@ def _dispatch(argv: list[str]) -> int:
 def _work(verb: str, jobs: list[Job]) -> int:
     if not jobs:
         return 0
-    if jobs[0].swept:
-        return sweep(verb, jobs, lambda job, folder: _guarded(lambda: perform(verb, job, folder)))
-    perform(verb, jobs[0], jobs[0].run_dir)
+    with courteous_console():  # the result is in files
+        if jobs[0].swept:
+            return sweep(verb, jobs, lambda job, folder: _guarded(lambda: perform(verb, job, folder)))
+        perform(verb, jobs[0], jobs[0].run_dir)
     return 0
 
 
@@ -118,6 +131,8 @@ def perform(verb: str, job: Job, run_dir: str | None) -> None:
         start_training(job, run_dir)
     elif verb == "resume":
         run = str(plain.pop("run"))
+        if "seed" not in plain:  # the last key of the file
+            raise ConfigError(f"run={run}: its config.yaml is truncated; restore it")
         registry.parse(plain)
 
         from genlab.commands import train

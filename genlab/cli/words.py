@@ -17,9 +17,11 @@ from genlab import plugins
 from genlab.cli import hints
 from genlab.cli.verbs import VERBS
 from genlab.config.renamed import with_present_names
-from genlab.config.schema import show, suggest
+from genlab.config.schema import quoted, show, suggest
 from genlab.config.text import read_yaml
 from genlab.errors import ConfigError
+from genlab.log import log, log_to_console
+from genlab.runs.folder import has_begun
 
 _SHORT = {
     "-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-c": "--cfg",
@@ -190,8 +192,7 @@ def swept_values(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 def _quoted(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[\w.\-/]+", value) is None:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+        return quoted(value)
     return f"[{','.join(map(_quoted, value))}]" if isinstance(value, list | tuple) else show(value)
 
 
@@ -219,6 +220,8 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             choices = {group: list(options(folders, group)) for group in groups(folders) if group in known}
             hint = hints.for_bare_word(verb, word, command.words[number + 1 :], known, choices) if key else ""
             raise ConfigError(f"{word}: expected key=value{hint}")
+        if equals and key != key.strip():
+            raise ConfigError(f"{word}: write {prefix or ''}{key.strip()}={value.strip()}, without blanks")
         if names_hydra(key):
             raise ConfigError(hydra_answer(word))
         _check_extent(word)
@@ -374,22 +377,48 @@ _RUN_KEYS = ("model", "dataset", "optimizer", "schedule", "trainer", "seed")
 
 
 def stored_config(run: str | None) -> dict[str, Any]:
-    """Returns the configuration that is stored in a run folder.
+    """Returns the configuration of a run folder: that of config.yaml, else of its newest checkpoint.
 
     Raises:
-        ConfigError: there is no run folder, or its config.yaml is not that of a run.
+        ConfigError: there is no run folder, or it holds no configuration of a run.
     """
     if run is None:
         raise ConfigError("run: missing; add run=outputs/train/...")
     if not Path(run).is_dir():
         raise ConfigError(f"run={run}: no such folder; give a run folder, e.g. run=outputs/train/...")
+    plain, problem = None, None
     try:
-        plain = read_yaml(Path(run) / "config.yaml", f"run={run}: its config.yaml")
+        path, named = Path(run) / "config.yaml", f"run={run}: its config.yaml"
+        plain = read_yaml(path, named)
+        if not isinstance(plain, dict):
+            plain, problem = None, f"{named} has no settings; restore it"
+        elif not path.read_bytes().endswith(b"\n"):
+            plain, problem = None, f"{named} is truncated; restore it"
+        elif plain.keys() < {*_RUN_KEYS}:
+            problem = f"{named} is truncated; restore it"
     except FileNotFoundError:
-        raise ConfigError(f"run={run}: has no config.yaml; give a run folder of genlab train") from None
-    if not isinstance(plain, dict):
-        raise ConfigError(f"run={run}: its config.yaml has no settings; restore it")
+        problem = f"run={run}: has no config.yaml; give a run folder of genlab train"
+        if not has_begun(Path(run)):
+            problem = f"run={run}: was ended before it began; type its genlab train command again"
+    except ConfigError as error:
+        problem = str(error)
+    if problem is not None:
+        plain = _checkpoint_config(run, problem) or plain
+    if plain is None:
+        raise ConfigError(problem)
     for key in plain:
         if key not in _RUN_KEYS:
             raise ConfigError(f"run={run}: its config.yaml has an unknown key {key}; remove it")
     return with_present_names(plain)
+
+
+def _checkpoint_config(run: str, problem: str) -> dict[str, Any] | None:
+    """Returns the configuration of a run's newest checkpoint, and says so; None without a checkpoint."""
+    if not any(Path(run, "checkpoints").glob("step-*.pt")):
+        return None
+    from genlab.runs import checkpoint, content  # import torch
+
+    path, found = checkpoint.find(run, content.read)
+    log_to_console()
+    log.warning("%s; using the configuration of %s", problem.partition(";")[0], path.name)
+    return found.state["config"]

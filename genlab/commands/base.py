@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,11 +76,6 @@ def images_for(config: _OnImages, model: LoadedModel, count: int, at_least: int 
 def name_of_images(config: _OnImages, model: LoadedModel) -> str:
     """Returns the source of a verb's images, for its file of results."""
     return config.images or f"{model.spec.name}, {config.split} split"
-
-
-def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Writes a file of results in JSON."""
-    path.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def finish(folder: Path, files: str, *then: str) -> None:

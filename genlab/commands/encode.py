@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from genlab import registry
-from genlab.commands.base import finish, for_json, open_model, write_json
+from genlab.commands.base import finish, for_json, open_model
 from genlab.config.commands import EncodeConfig
 from genlab.config.schema import from_plain, to_plain
 from genlab.data.dataset import Dataset
 from genlab.data.subsets import subset
 from genlab.errors import ConfigError, DataError, storage_errors
+from genlab.files import write_json, written_aside
 from genlab.log import log
 from genlab.metrics.fidelity import mean_squared_error
 from genlab.metrics.linear_probe import Labelled, Probe, linear_probe
@@ -328,8 +329,9 @@ def _write(
         title = f"{len(shown)} of {title}"
     figure = figures.code_map(places, None if labels is None else labels[some], names, title)
     with storage_errors(folder):
-        np.savez_compressed(folder / "codes.npz", **arrays)  # type: ignore[arg-type]
-        figure.savefig(folder / "map.png")
+        with written_aside(folder / "codes.npz") as aside:
+            np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+        figures.save_figure(figure, folder / "map.png")
         write_json(folder / "encoding.json", facts)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from genlab import device, registry
-from genlab.commands.base import finish, write_json
+from genlab.commands.base import finish
 from genlab.commands.next import to_show
 from genlab.config.commands import EvaluateConfig
 from genlab.config.schema import from_plain
 from genlab.errors import ConfigError, storage_errors
+from genlab.files import write_json, written_aside
 from genlab.log import log_to_console
 from genlab.report.pictures import write_pictures
 from genlab.runs.folder import create_folder
@@ -123,7 +124,7 @@ def write_per_image(
     """
     known = {} if labels is None else {"label": labels}
     table = {"index": rows} | known | columns
-    with open(path, "w", newline="") as file:
+    with written_aside(path) as aside, open(aside, "w", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(table)
         lines.writerows(zip(*(column.tolist() for column in table.values()), strict=True))

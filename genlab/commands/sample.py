@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from genlab.commands.base import finish, open_model, write_json
+from genlab.commands.base import finish, open_model
 from genlab.config.commands import SampleConfig
+from genlab.config.schema import typed
 from genlab.errors import storage_errors
+from genlab.files import write_json, written_aside
 from genlab.log import log, progress_bar
 from genlab.nets.scanning import graphs_kept
-from genlab.report.pictures import to_picture, to_uint8, write_samples
+from genlab.report.pictures import save_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
 from genlab.trained.model import LoadedModel
 from genlab.trained.sampling import sampler_of
@@ -55,7 +57,7 @@ def main(plain: Mapping[str, Any]) -> None:
                 if start < most:
                     shown.append(drawn[: most - start].clone())
                 for index, image in zip(indices, () if points else drawn, strict=not points):
-                    to_picture(image).save(folder / "images" / f"{index:0{digits}d}.png")
+                    save_picture(image, folder / "images" / f"{index:0{digits}d}.png")
                 write(drawn)
                 bar.update(len(indices))
         write_samples(model.family, model.config, torch.cat(shown), folder / "grid.png")
@@ -67,7 +69,7 @@ def main(plain: Mapping[str, Any]) -> None:
         write_json(folder / "samples.json", facts)
     files = "points.csv" if points else f"images/ ({config.count} files)"
     written = f"grid.png, {files}{', samples.npz' if config.npz else ''}"
-    finish(folder, written, f"genlab evaluate ckpt={config.ckpt}")
+    finish(folder, written, f"genlab evaluate {typed('ckpt', config.ckpt)}")
 
 
 @contextlib.contextmanager
@@ -79,10 +81,11 @@ def _writer(
     with contextlib.ExitStack() as stack:
         archive = None
         if points:
-            table = stack.enter_context((folder / "points.csv").open("w"))
+            table = stack.enter_context(stack.enter_context(written_aside(folder / "points.csv")).open("w"))
             files.append(lambda rows: np.savetxt(table, rows, delimiter=","))
         if config.npz:
-            archive = zipfile.ZipFile(folder / "samples.npz", "w", zipfile.ZIP_DEFLATED)
+            aside = stack.enter_context(written_aside(folder / "samples.npz"))
+            archive = zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED)
             stack.enter_context(archive)
             if labels is not None:
                 with archive.open("labels.npy", "w") as member:

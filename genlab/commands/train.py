@@ -13,17 +13,17 @@ from genlab.commands.base import finish
 from genlab.commands.next import after_training
 from genlab.config.datasets import check_files, with_absolute_paths
 from genlab.config.run import TrainConfig
-from genlab.config.schema import to_plain
+from genlab.config.schema import to_plain, typed
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
-from genlab.log import log, log_to_console
+from genlab.log import courteous_console, log, log_to_console
 from genlab.memory import limited_memory, memory_errors, smaller_batch
 from genlab.report.pictures import save_grid, write_samples
 from genlab.runs import checkpoint, content
-from genlab.runs.folder import Run, create_folder
+from genlab.runs.folder import BEFORE_TRAINING, Run, create_folder, read_state
+from genlab.stop import Stop
 from genlab.trained.ruler import Ruler, ruler_of_run
 from genlab.training import loop
 from genlab.training.state import TrainingState
-from genlab.training.stop import Stop
 from genlab.training.trackers import Trackers, check_installed
 
 _FREE_ON_RESUME = {
@@ -33,6 +33,7 @@ _FREE_ON_RESUME = {
 _FIXED_ON_RESUME = {"trainer.batch_size"}
 
 
+@courteous_console()
 def start(
     plain: Mapping[str, Any], overrides: list[str], run_dir: str | None, recipe: str | None = None
 ) -> Path:
@@ -53,19 +54,31 @@ def start(
         Interrupted: a signal arrived; the run is saved.
     """
     log_to_console()
-    config = _located(registry.train_config(plain))
-    check_installed(config)
-    with _one_line(config), device.processes(config.trainer.device) as group, Stop() as stop:
-        with stop.at_once():  # nothing to save yet
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        with stop.at_once(BEFORE_TRAINING["train"]):
+            config = _located(registry.train_config(plain))
+            check_installed(config)
+            stack.enter_context(_one_line(config))
+            group = stack.enter_context(device.processes(config.trainer.device))
             state = TrainingState(config, group)
             ruler = _ruler(state)
         label = f"{config.model.name}-{config.dataset.name}"
-        path = create_folder("train", run_dir, label) if group.first else None
-        path = group.gather(path)[0]
-        _train_in(path, state, ruler, overrides, stop, saved=None, recipe=recipe)
+        run = None
+        if group.first:
+            run = stack.enter_context(Run(create_folder("train", run_dir, label)))
+        path = group.gather(run.path if run else None)[0]
+        if run is not None:
+            run.begin("train", to_plain(config), overrides, state.dataset.fingerprint())
+            _announce(state, run)
+            if recipe is not None:
+                log.info("recipe %s; recipe=none leaves it out", recipe)
+        _train_in(run, state, ruler, stop)
+    _say_what_is_next(path, state)
     return path
 
 
+@courteous_console()
 def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> Path:
     """Runs `genlab resume`: continues from the newest valid checkpoint, or from the beginning without one.
 
@@ -78,11 +91,54 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
         as `start`; also ConfigError for a change that would make it a different experiment.
     """
     log_to_console()
-    path, saved = Path(run), None
+    path = Path(run)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        with stop.at_once(BEFORE_TRAINING["resume"]):
+            if not path.is_dir():
+                raise CheckpointError(f"run={path}: no such run folder; see ls outputs/train")
+            opened = None
+            if device.is_first():  # locked before anything is read, which another process may change
+                opened = stack.enter_context(Run(path))
+            found, saved, config = _read_to_resume(path, plain, overrides)
+            if saved is not None and _has_finished(path, saved["step"], config):
+                return path
+            stack.enter_context(_one_line(config))
+            group = stack.enter_context(device.processes(config.trainer.device))
+            of_first = group.gather(found)[0]
+            if of_first != found:  # read before the first process had the lock
+                found, saved = of_first, content.read_to_resume(of_first).state if of_first else None
+            state = TrainingState(config, group, new=saved is None)
+            if saved is not None:
+                state.restore(saved)
+            ruler = _ruler(state)
+        if opened is not None:
+            data = state.dataset.fingerprint()
+            opened.begin("resume", to_plain(config), overrides, data)
+            opened.rewind_metrics(saved["metrics_bytes"] if saved is not None else 0)
+            if saved is None or found is None:
+                _announce(state, opened)
+            else:
+                checkpoint.keep_newest(found, config.trainer.keep_checkpoints)
+                log.info("resuming from %s", found)
+                _say_how_the_rate_goes_on(state, saved)
+        _train_in(opened, state, ruler, stop)
+    _say_what_is_next(path, state)
+    return path
+
+
+def _read_to_resume(
+    path: Path, plain: Mapping[str, Any] | None, overrides: list[str]
+) -> tuple[Path | None, Mapping[str, Any] | None, TrainConfig]:
+    """Returns the checkpoint to go on from and its content, None without one, and the configuration.
+
+    Raises:
+        UserError: see `resume`.
+    """
+    found, saved = None, None
     if checkpoint.list_checkpoints(path / "checkpoints"):
         found, whole = checkpoint.find(path, content.read_to_resume)
         saved = whole.state
-        log.info("resuming from %s", found)
         plain = plain or saved["config"]
     if plain is None:
         raise CheckpointError(f"run={path}: no checkpoint and no config.yaml in it; start with genlab train")
@@ -96,12 +152,19 @@ def resume(run: str, plain: Mapping[str, Any] | None, overrides: list[str]) -> P
             raise ConfigError(
                 f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already"
             )
-    with _one_line(config), device.processes(config.trainer.device) as group, Stop() as stop:
-        with stop.at_once():
-            state = TrainingState(config, group, new=saved is None)
-            ruler = _ruler(state)
-        _train_in(path, state, ruler, overrides, stop, saved)
-    return path
+    return found, saved, config
+
+
+def _has_finished(path: Path, step: int, config: TrainConfig) -> bool:
+    """Returns whether a run has nothing left to do, and says so."""
+    if config.trainer.steps > step or read_state(path).get("state") != "finished":
+        return False
+    log.info(
+        "run=%s: has finished at step %d, and nothing is changed; to train for longer: "
+        "genlab resume run=%s trainer.steps=%d",
+        path, step, path, 2 * step,
+    )  # fmt: skip
+    return True
 
 
 @contextlib.contextmanager
@@ -119,46 +182,46 @@ def _located(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, dataset=with_absolute_paths(config.dataset))
 
 
-def _train_in(
-    path: Path,
-    state: TrainingState,
-    ruler: Ruler | None,
-    overrides: list[str],
-    stop: Stop,
-    saved: Mapping[str, Any] | None,
-    recipe: str | None = None,
-) -> None:
-    """Opens the run folder and trains; only the first process of a group writes and prints."""
-    if saved is not None:
-        state.restore(saved)
-    if not state.group.first:
+def _train_in(run: Run | None, state: TrainingState, ruler: Ruler | None, stop: Stop) -> None:
+    """Trains in a run folder; only the first process of a group has one, writes and prints."""
+    if run is None:
         loop.train(state, None, None, None, stop)
         return
-    with Run(path) as run:
-        run.rewind_metrics(saved["metrics_bytes"] if saved is not None else 0)
-        run.write_config(to_plain(state.config), overrides)
-        if saved is None:
-            _announce(state, run)
-            if recipe is not None:
-                log.info("recipe %s; recipe=none leaves it out", recipe)
-        _warn_of_micro_batches(state)
-        trackers = Trackers(state.config, path)
-        try:
-            loop.train(state, run, trackers, ruler, stop)
-        except Interrupted as error:
-            message = f"{error}; go on with: genlab resume run={path}"
-            log.debug("%s", message)  # for train.log; the console gets it as the command ends
-            raise Interrupted(message) from None
-        except DivergedError as error:
-            good = checkpoint.newest(run.checkpoints) or "none"
-            remedy = "lower optimizer.lr or set optimizer.clip_grad_norm"
-            message = f"{error}; last good checkpoint: {good}; {remedy}"
-            log.debug("%s", message)
-            raise DivergedError(message) from None
-        finally:
-            trackers.close()
-    written = "checkpoints/ samples/ metrics.jsonl train.log config.yaml"
-    finish(path, written, *after_training(state.family, path))
+    _warn_of_micro_batches(state)
+    trackers = Trackers(state.config, run.path)
+    try:
+        loop.train(state, run, trackers, ruler, stop)
+    except Interrupted as error:
+        raise Interrupted(f"{error}; go on with: genlab resume {typed('run', run.path)}") from None
+    except DivergedError as error:
+        good = checkpoint.newest(run.checkpoints) or "none"
+        remedy = "lower optimizer.lr or set optimizer.clip_grad_norm"
+        raise DivergedError(f"{error}; last good checkpoint: {good}; {remedy}") from None
+    finally:
+        run.step = state.update.step
+        trackers.close()
+
+
+def _say_what_is_next(path: Path, state: TrainingState) -> None:
+    if state.group.first:
+        written = "checkpoints/ samples/ metrics.jsonl train.log config.yaml"
+        finish(path, written, *after_training(state.family, path))
+
+
+def _say_how_the_rate_goes_on(state: TrainingState, saved: Mapping[str, Any]) -> None:
+    """Says what a longer schedule does to the learning rate: it jumps, if the schedule had reduced it."""
+    steps, before = state.config.trainer.steps, saved["config"]["trainer"]["steps"]
+    player = state.family.players[0]
+    last = float(saved["optimizers"][player]["param_groups"][0]["lr"])
+    rate = state.update.learning_rate(player)
+    if steps <= before or state.update.step == steps or abs(rate - last) <= 0.1 * max(rate, last):
+        return
+    log.warning(
+        "trainer.steps=%d: schedule %s now spreads over %d steps instead of %d, so that the learning rate of "
+        "%s goes from %.3g to %.3g; for a smaller one add optimizer.lr=..., and for the result of a run of "
+        "%d steps start a new one with genlab train",
+        steps, state.config.schedule.name, steps, before, player, last, rate, steps,
+    )  # fmt: skip
 
 
 def _ruler(state: TrainingState) -> Ruler | None:

@@ -14,7 +14,7 @@ from genlab.config.schema import show
 from genlab.data.labels import check_labels, warn_of_missing
 from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch, DataSpec
-from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed
+from genlab.data.stream import BatchStream, Items, Order, Resident, Source, Streamed, fingerprint
 from genlab.data.subsets import shuffled, subset
 from genlab.errors import ConfigError, DataError
 from genlab.memory import check_fits
@@ -73,6 +73,13 @@ class Dataset:
     def size(self, split: str) -> int:
         """Returns the number of images of a split."""
         return len(self._sources[split])
+
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """Returns the number of images and a hash of each split: see `genlab.data.stream.fingerprint`."""
+        return {
+            split: {"images": len(source), "hash": fingerprint(source)}
+            for split, source in self._sources.items()
+        }
 
     def to(self, device: torch.device | str) -> Dataset:
         """Returns the dataset with its images, or the batches of a streamed one, on `device`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,13 @@ class Pictures(Items):
             if isinstance(image, str):
                 raise DataError(f"dataset.path={self.root}: {image}; it could be read when the run began")
         return torch.from_numpy(np.stack(found))  # type: ignore[arg-type]
+
+    def description(self) -> Iterator[bytes]:
+        """Yields the name and the size of each file."""
+        for name in self.names:
+            with contextlib.suppress(OSError):
+                size = os.stat(self.root / name).st_size
+                yield f"{name}\0{size}\n".encode(errors="surrogateescape")
 
     def read(self, k: int) -> np.ndarray | str:
         """Returns picture k, or the reason why it cannot be read."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import signal
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from genlab.data.pixels import Pixels
 from genlab.data.spec import Batch
 from genlab.errors import ConfigError, UserError
 from genlab.rng import derive_seed
+from genlab.stop import STOPPING_SIGNALS
 
 
 class Levels(NamedTuple):
@@ -43,6 +45,35 @@ class Source(Protocol):
     def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
         """Yields one item for each tensor of image indices, in that order."""
         ...
+
+
+def fingerprint(source: Source) -> str:
+    """Returns a hash of a split's data, by which a later session sees that they have changed.
+
+    It costs little: images in memory are hashed whole up to 512 MiB, and as evenly spaced ones above; images
+    that are read on access are hashed by what describes them (names and sizes of files), or as 256 evenly
+    spaced ones. Times of files do not count: a copy of the data is the same data.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    parts = getattr(source, "fingerprint_of", None)  # a source of a plug-in may have none
+    for part in parts() if parts else ():
+        digest.update(part)
+    return digest.hexdigest()
+
+
+_HASHED_BYTES = 2**29
+_HASHED_ITEMS = 256
+
+
+def _bytes_of(tensors: Iterable[Tensor | None]) -> Iterator[bytes | memoryview]:
+    """Yields the bytes of tensors (N, ...): of each the whole, or evenly spaced rows of a large one."""
+    for tensor in tensors:
+        if tensor is None or not tensor.numel():
+            continue
+        every = -(-tensor.numel() * tensor.element_size() // _HASHED_BYTES)
+        part = tensor[::every].cpu().contiguous()
+        yield f"{part.dtype} {tuple(tensor.shape)}".encode()
+        yield part.view(-1).view(torch.uint8).numpy().data
 
 
 class Resident:
@@ -74,6 +105,10 @@ class Resident:
             levels = self._flat.index_select(0, index).view(len(index), *self._shape)
             yield Levels(levels, *(None if each is None else each.index_select(0, index) for each in known))
 
+    def fingerprint_of(self) -> Iterator[bytes | memoryview]:
+        """Yields what is hashed for `fingerprint`."""
+        return _bytes_of((self._flat, self._labels, self._factors))
+
 
 class Items(Protocol):
     """Images that are read on access, possibly in another process."""
@@ -83,6 +118,13 @@ class Items(Protocol):
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Returns (B, C, H, W) uint8 for indices (B,) int64."""
         ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Images with a description that is cheaper to read than they are, and changes when they do."""
+
+    def description(self) -> Iterator[bytes]: ...
 
 
 class Streamed:
@@ -113,6 +155,16 @@ class Streamed:
 
     def to(self, device: torch.device) -> Streamed:
         return Streamed(self._items, self._labels, self._workers, device, self._factors)
+
+    def fingerprint_of(self) -> Iterator[bytes | memoryview]:
+        """Yields what is hashed for `fingerprint`."""
+        yield str(len(self)).encode()
+        if isinstance(self._items, Described):
+            yield from self._items.description()
+        elif len(self):
+            rows = torch.linspace(0, len(self) - 1, min(_HASHED_ITEMS, len(self)), dtype=torch.float64).long()
+            yield from _bytes_of([self._items[rows]])
+        yield from _bytes_of((self._labels, self._factors))
 
     def read(self, rows: Iterable[Tensor]) -> Iterator[Levels]:
         on_gpu = self._target.type == "cuda"
@@ -150,8 +202,9 @@ class _Fetch:
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C and a batch system's signal reach every process; only the main one must stop, after its step.
-    for name in ("SIGINT", "SIGUSR1"):
+    # Ctrl-C and a batch system's signals reach every process; only the main one must stop, after its step.
+    # A worker ends by itself when the main process no longer needs it, or has died.
+    for name in STOPPING_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)

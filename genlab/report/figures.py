@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from genlab.data.points import Mixture
+from genlab.files import written_aside
 
 _INCHES, _DPI = 4.0, 100
 _PLACES = 300  # grid points of a density along each axis
@@ -51,7 +52,7 @@ def points(
     else:
         _scatter(axes, samples.flatten(1).cpu(), mixture)
     axes.set_title(title, fontsize=10)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _scatter(axes: Any, samples: Tensor, mixture: Mixture) -> None:
@@ -133,6 +134,12 @@ def code_map(
     return figure
 
 
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a figure as a picture, completely or not at all."""
+    with written_aside(path) as aside:
+        figure.savefig(aside)
+
+
 def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:
     """Writes pictures of one size side by side: the first, the last, and evenly spaced ones between."""
     count = min(most, len(paths))
@@ -143,7 +150,8 @@ def over_time(paths: Sequence[Path], path: Path, most: int = 8) -> None:
     for picture in pictures:
         sheet.paste(picture, (left, 0))
         left += picture.width
-    sheet.save(path)
+    with written_aside(path) as aside:
+        sheet.save(aside)
 
 
 def game(trajectory: Tensor, path: Path, title: str = "") -> None:
@@ -168,4 +176,4 @@ def game(trajectory: Tensor, path: Path, title: str = "") -> None:
         time.set(yscale="log", ylim=(min(low / 1.2, middle / 10**0.5), max(high * 1.2, middle * 10**0.5)))
     figure.suptitle(title, fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # a spiral covers all corners
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -16,6 +16,7 @@ from genlab.data.dataset import Dataset
 from genlab.data.points import mixture_of
 from genlab.errors import storage_errors
 from genlab.families.base import AdversarialFamily, Family, row_labels
+from genlab.files import written_aside
 from genlab.rng import SampleRng
 
 _TILE_PIXELS = 48
@@ -36,6 +37,12 @@ def to_picture(pixels: Tensor) -> Image.Image:
     """Converts (C, H, W) uint8 with 1 or 3 channels to a Pillow image."""
     array = pixels.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def save_picture(pixels: Tensor, path: Path) -> None:
+    """Writes (C, H, W) uint8 as one picture, completely or not at all."""
+    with written_aside(path) as aside:
+        to_picture(pixels).save(aside)
 
 
 def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
@@ -66,7 +73,7 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
     if family.spec.pictured:
         pixels = samples if samples.dtype == torch.uint8 else to_uint8(samples)
         columns = len(pixels) // family.spec.classes if row_labels(family, len(pixels)) is not None else None
-        to_picture(grid(pixels, columns)).save(path)
+        save_picture(grid(pixels, columns), path)
         return
     from genlab.report import figures  # imports matplotlib, which grids of images do not need
 
@@ -80,7 +87,7 @@ def write_samples(family: Family, config: TrainConfig, samples: Tensor, path: Pa
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Writes images (n, C, H, W) in [0, 1] as one picture."""
-    to_picture(grid(to_uint8(images), columns)).save(path)
+    save_picture(grid(to_uint8(images), columns), path)
 
 
 def save_bands(bands: Sequence[Tensor], path: Path, columns: int = 10) -> None:
@@ -122,5 +129,5 @@ def write_images(folder: Path, images: Tensor) -> list[str]:
     for place, pixels in enumerate(to_uint8(images).flatten(0, len(leading) - 1)):
         numbers = divmod(place, leading[1]) if len(leading) == 2 else (place,)
         names.append("-".join(f"{n:0{width}d}" for n, width in zip(numbers, widths, strict=True)) + ".png")
-        to_picture(pixels).save(folder / names[-1])
+        save_picture(pixels, folder / names[-1])
     return names

@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from genlab.files import written_aside
+
 EVALUATED = ("validation/", "samples/")
 """Metrics whose last value is in the table."""
 
@@ -24,7 +26,7 @@ def write_summary(path: Path, runs: Sequence[tuple[Sequence[str], Path]]) -> Non
         rows.append({"run": str(folder)} | varied | last_metrics(folder))
     columns = list(dict.fromkeys(column for row in rows for column in row))
     columns.sort(key=lambda column: column.startswith(EVALUATED))  # metrics last; the sort is stable
-    with path.open("w", newline="") as file:
+    with written_aside(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

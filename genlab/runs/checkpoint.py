@@ -20,7 +20,8 @@ import torch
 
 from genlab import tensor_files
 from genlab.config.renamed import with_present_names
-from genlab.errors import CheckpointError, DamagedError, ElsewhereError, StorageError
+from genlab.config.schema import typed
+from genlab.errors import CheckpointError, DamagedError, ElsewhereError, StorageError, storage_remedy
 from genlab.files import write_atomically
 from genlab.log import log
 from genlab.memory import machine_memory
@@ -60,19 +61,32 @@ def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
             f"{path}: could not be read again ({error}); see the model's weights"
         ) from error
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.parent.is_dir():  # a run folder that was removed is not made anew
+            folder.mkdir(exist_ok=True)
         write_atomically(path, content, verify=True)
-        write_atomically(folder / "latest", path.name.encode() + b"\n")
+        keep_newest(path, keep)
     except OSError as error:
         good = newest(folder)
-        remedy = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        known = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        remedy = storage_remedy(error, folder.parent) or "check the disk"
         raise StorageError(
-            f"{path}: could not be written ({error.strerror or error}); {remedy}; make room, then "
-            f"genlab resume run={folder.parent}"
+            f"{path}: could not be written ({error.strerror or error}); {known}; {remedy}, then "
+            f"genlab resume {typed('run', folder.parent)}"
         ) from error
-    for old in [each for each in list_checkpoints(folder) if _step_of(each) <= state["step"]][keep:]:
-        old.unlink(missing_ok=True)  # none of a later step, lest such a file take the place of this one
     return path
+
+
+def keep_newest(path: Path, keep: int) -> None:
+    """Points `latest` at a valid checkpoint, and deletes all but the `keep` newest up to it.
+
+    None of a later step is counted, lest such a file, which is damaged, take the place of a valid one.
+    """
+    folder, content = path.parent, path.name.encode() + b"\n"
+    latest = folder / "latest"
+    if not latest.is_file() or latest.read_bytes() != content:
+        write_atomically(latest, content)
+    for old in [each for each in list_checkpoints(folder) if _step_of(each) <= _step_of(path)][keep:]:
+        old.unlink(missing_ok=True)
 
 
 def load(path: Path, check: Callable[[dict[str, Any]], object] | None = None) -> dict[str, Any]:
@@ -229,7 +243,9 @@ def find(where: str | Path, read: Callable[[Path], T] = load) -> tuple[Path, T]:
             if len(errors) < len(paths):  # what is raised below tells of the last one
                 log.warning("%s", error)
     if not errors:
-        raise CheckpointError(f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume run={where}")
+        raise CheckpointError(
+            f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume {typed('run', where)}"
+        )
     if all(isinstance(error, DamagedError) for error in errors):
         raise CheckpointError(f"ckpt={where}: all {len(errors)} checkpoints are damaged; start a new run")
     first = next(error for error in errors if not isinstance(error, DamagedError))

@@ -148,9 +148,13 @@ def _check_counts(state: Mapping[str, Any], config: TrainConfig) -> None:
         raise ContentError(
             f"images={state['images']}: not {state['batches']} batches of {config.trainer.batch_size}"
         )
-    for name, outline in _tensors_of("window", state.get("window")).items():
-        if len(outline.shape) != 1 or outline.shape[0] > max(1, state["step"]):
-            raise ContentError(f"window.{name}: expected a number for each step")
+    others = state.get("windows_of_others", [])
+    if not isinstance(others, list):
+        raise ContentError("windows_of_others: expected the metrics of each process but the first")
+    for window in (state.get("window"), *others):
+        for name, outline in _tensors_of("window", window).items():
+            if len(outline.shape) != 1 or outline.shape[0] > max(1, state["step"]):
+                raise ContentError(f"window.{name}: expected a number for each step")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -81,6 +81,10 @@ class CodeMaps(Dataset):
     def originals(self) -> Dataset:
         return self.images
 
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """Returns that of the images: the spec has one of the VQ-VAE."""
+        return self.images.fingerprint()
+
     def pictures(self, images: Tensor) -> Tensor:
         return Decoder(self.model)(images)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from genlab.report.pictures import save_grid, write_pictures, write_samples
 from genlab.rng import SampleRng
 from genlab.runs import checkpoint
 from genlab.runs.folder import Run
+from genlab.stop import Stop
 from genlab.trained.draw import draw
 from genlab.trained.numbers import evaluate_samples, evaluate_split
 from genlab.trained.ruler import Ruler, measure_run
 from genlab.training.state import TrainingState
-from genlab.training.stop import Stop
 from genlab.training.trackers import Trackers
 
-_STOP_CHECK_STEPS = 8
-"""Steps between two checks of a group's processes whether one of them received a signal to stop."""
+_ASK_SECONDS = 1.0
+"""Seconds between two questions of a group's processes whether one of them received a signal to stop."""
 
 _PATIENCE = 2
 """Number of successive log intervals with the same problem after which a warning is printed."""
@@ -40,30 +40,39 @@ def train(
 
     A resumed run repeats what follows the saving of its checkpoint, with the same result; so its files end up
     the same wherever it was interrupted.
+
+    Raises:
+        Interrupted: a signal was received; the run is saved.
+        DivergedError: a loss was not finite.
     """
     trainer, update, clock = state.config.trainer, state.update, state.clock
     saved_step = update.step if update.step > 0 else None  # a step above 0 means a checkpoint was loaded
     logged_images, logged_seconds = state.images, clock.seconds
     troubles: dict[str, int] = {}
+    agreement = _Agreement(stop, state)
     with progress_bar(total=update.steps, initial=update.step, unit="step", shown=run is not None) as bar:
         while True:
             finished = update.step == update.steps
             metrics_bytes = run.metrics_bytes() if run else 0
-            told_by = _told_to_stop(stop, state)
+            told_by = agreement.told()
             if (
                 told_by or finished or _due(update.step, trainer.checkpoint_every)
             ) and saved_step != update.step:
                 _save(state, run, metrics_bytes)
                 saved_step = update.step
-            if told_by:
-                raise Interrupted(f"stopped by {told_by}; saved at step {update.step}")
-            try:
-                with stop.at_once() if state.group.world == 1 else contextlib.nullcontext():
-                    _evaluate_and_sample(state, run, trackers, ruler, finished)
-            except Interrupted as signal_name:
-                if saved_step != update.step:
+            if not told_by and any(_work_due(state, finished)):
+                try:
+                    with stop.at_once():
+                        _evaluate_and_sample(state, run, trackers, ruler, finished)
+                    complete = True
+                except Interrupted:
+                    complete = False
+                told_by = agreement.told_after_work(complete)  # the others wait here for the first process
+                if told_by and saved_step != update.step:
                     _save(state, run, metrics_bytes)
-                raise Interrupted(f"stopped by {signal_name}; saved at step {update.step}") from None
+            if told_by:
+                state.group.gather(None)  # nobody leaves before the first process has saved
+                raise Interrupted(f"stopped by {told_by}; saved at step {update.step}")
             if finished:
                 return
 
@@ -121,20 +130,62 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
 
 
-def _told_to_stop(stop: Stop, state: TrainingState) -> str | None:
-    """Returns the signal that ends the run after this step, the same on every process of a group."""
-    if state.group.world == 1:
-        return stop.signal_name
-    if state.update.step % _STOP_CHECK_STEPS:
-        return None
-    return next((name for name in state.group.gather(stop.signal_name) if name), None)
+class _Agreement:
+    """The agreement of a group's processes on whether to stop, and after which step.
+
+    They ask each other about once a second, whether steps take a millisecond or a minute. How many steps
+    there are between two questions follows from the answers alone, and so is the same on every process.
+    """
+
+    def __init__(self, stop: Stop, state: TrainingState) -> None:
+        self._stop, self._state = stop, state
+        self._steps = 1
+        self._asked_at_step = state.update.step
+        self._asked = time.monotonic()
+
+    def told(self) -> str | None:
+        """Returns the signal that ends the run after this step, the same on every process."""
+        if self._state.group.world == 1:
+            return self._stop.signal_name
+        if self._state.update.step < self._asked_at_step + self._steps:
+            return None
+        now, step = time.monotonic(), self._state.update.step
+        answers = self._state.group.gather((self._stop.signal_name, now - self._asked))
+        taken = max(seconds for _, seconds in answers)
+        affordable = int((step - self._asked_at_step) * _ASK_SECONDS / max(taken, 1e-9))
+        self._steps = max(1, min(affordable, 2 * self._steps))
+        self._asked_at_step, self._asked = step, now
+        return next((name for name, _ in answers if name), None)
+
+    def told_after_work(self, complete: bool) -> str | None:
+        """Returns the signal that ends the run after the work at this step, the same on every process.
+
+        Args:
+            complete: whether no signal interrupted the work of this process. If the work is complete
+                everywhere and this was the last step, a signal comes too late to end anything.
+        """
+        answers = self._state.group.gather((self._stop.signal_name, complete))
+        finished = self._state.update.step == self._state.update.steps
+        if finished and all(complete for _, complete in answers):
+            return None
+        return next((name for name, _ in answers if name), None)
 
 
 def _save(state: TrainingState, run: Run | None, metrics_bytes: int) -> None:
     content = state.to_checkpoint(metrics_bytes)
     if run is not None:
+        run.flush_metrics()
         path = checkpoint.save(run.checkpoints, content, keep=state.config.trainer.keep_checkpoints)
         log.debug("saved %s", path)
+
+
+def _work_due(state: TrainingState, finished: bool) -> tuple[bool, bool, bool]:
+    """Returns whether to evaluate, sample and measure after this step; the same on every process."""
+    trainer, step = state.config.trainer, state.update.step
+    evaluate = (finished or _due(step, trainer.evaluate_every)) and state.dataset.size("validation") > 0
+    sample = finished or _due(step, trainer.sample_every)
+    measure = bool(trainer.measure) and (finished or _due(step, trainer.measure_every))
+    return evaluate, sample, measure
 
 
 def _evaluate_and_sample(
@@ -144,11 +195,7 @@ def _evaluate_and_sample(
     trainer, step, family = state.config.trainer, state.update.step, state.family
     if run is None:
         return
-    evaluate = (finished or _due(step, trainer.evaluate_every)) and state.dataset.size("validation") > 0
-    sample = finished or _due(step, trainer.sample_every)
-    measure = ruler is not None and (finished or _due(step, trainer.measure_every))
-    if not (evaluate or sample or measure):
-        return
+    evaluate, sample, measure = _work_due(state, finished)
     seed, torch_device = state.config.seed, state.group.device
     with any_shapes(), state.update.averaged_weights(family) as weights:
         if evaluate:

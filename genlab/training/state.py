@@ -142,6 +142,7 @@ class TrainingState:
             DivergedError: a loss was not finite, so that the weights are useless.
         """
         self.update.check_finite()
+        window = {name: torch.stack(values).cpu() for name, values in self._window.items()}
         return {
             "config": to_plain(self.config),
             "spec": self.dataset.spec.to_plain(),
@@ -149,7 +150,8 @@ class TrainingState:
             "batches": self.batches.index,
             "seconds": self.clock.seconds,
             "metrics_bytes": metrics_bytes,
-            "window": {name: torch.stack(values) for name, values in self._window.items()},
+            "window": window,
+            "windows_of_others": self.group.gather(window)[1:],
             "weights": self.family.state_dict(),
             "random": self.group.gather(device.random_state(self.group.device)),
             **self.update.state(),
@@ -171,7 +173,8 @@ class TrainingState:
         self.update.load_state(checkpoint)
         self.batches = self._stream(checkpoint["batches"])
         self.clock.seconds = checkpoint["seconds"]
-        window = checkpoint["window"].items()
+        windows = [checkpoint["window"], *checkpoint.get("windows_of_others", [])]
+        window = windows[min(self.group.rank, len(windows) - 1)].items()
         self._window = {name: list(values.to(self.group.device)) for name, values in window}
         if self.group.rank < len(checkpoint["random"]):
             try:
