@@ -226,7 +226,7 @@ MISTAKES = {
     "train ~model.latnt": "~model.latnt: cannot delete: no such key",
     "train ~model": "model",
     "train model.latent=[1,2": "model.latent=[1,2: a bracket is not closed",
-    "train dataset.root=a=b": "dataset.root=a=b: the value cannot be parsed; put it in two pairs of quotes",
+    "train trainer.device=a=b": "trainer.device=a=b: the value cannot be parsed; put it in two pairs",
     "train model.latent=1,2": "model.latent=1,2: several values; add -m",
     "train seed=range(1,3)": "add -m",
     "train hydra.job.name=a,b -m": "leave it out",

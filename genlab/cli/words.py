@@ -225,8 +225,11 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
         if names_hydra(key):
             raise ConfigError(hydra_answer(word))
         _check_extent(word)
+        typed = word
         if key in path_keys(verb):
             _check_path(key, value)
+            if "--multirun" not in command.flags:  # with it, a comma separates the paths of several jobs
+                word = f"{prefix or ''}{key}={_path_for_hydra(value)}"
         if second := hints.two_words(value):
             raise ConfigError(f"{word}: two words in one pair of quotes; close them before {second}")
         if (
@@ -252,7 +255,7 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
                     )
                 hint = hints.for_key(verb, key, value, known)
                 raise ConfigError(f"{word}: unknown key for genlab {verb}{hint}")
-            ready[f"++{word}"] = word
+            ready[f"++{word}"] = typed
             continue
         if prefix is None and plain_key and "--config-name" not in command.flags:
             _check_bare(verb, word, key, value, folders)
@@ -263,7 +266,7 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
         if VERBS[verb].other_datasets and prefix is None and key == "dataset":
             ready[f"++dataset.name={value}"] = word
             continue
-        ready[word] = word
+        ready[word] = typed
     return ready
 
 
@@ -329,6 +332,12 @@ def _check_path(key: str, value: str) -> None:
         or any(len(os.fsencode(part)) > 255 for part in path.split("/"))
     ):
         raise ConfigError(f"{key}={value}: no file can have this name; give a shorter path")
+
+
+def _path_for_hydra(value: str) -> str:
+    """Returns a path in quotes if Hydra's grammar would not take it as it is: it may have any characters."""
+    has_meaning = value == "null" or value[:1] in tuple("'\"[{") or "${" in value
+    return value if has_meaning or re.fullmatch(r"[\w./~-]*", value, re.ASCII) else quoted(value)
 
 
 def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path]) -> None:
