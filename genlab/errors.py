@@ -98,7 +98,8 @@ def storage_remedy(error: OSError, folder: Path) -> str | None:
     return _REMEDIES.get(error.errno or 0)
 
 
-_LONGEST_WORD, _LONGEST_LINE = 160, 500
+_LONGEST_LINE = 290
+_LONGEST_WORDS = (160, 100, 60)
 
 
 def one_line(text: object) -> str:
@@ -106,8 +107,11 @@ def one_line(text: object) -> str:
 
     Words of a file or a command may be of any length.
     """
-    words = [_shortened(word, _LONGEST_WORD) for word in printable(str(text)).split(" ")]
-    return _shortened(" ".join(words).strip(), _LONGEST_LINE)
+    line = printable(str(text)).strip()
+    for longest in _LONGEST_WORDS:  # as much as is needed
+        if len(line) > _LONGEST_LINE or longest == _LONGEST_WORDS[0]:
+            line = " ".join(_shortened(word, longest) for word in line.split(" "))
+    return _shortened(line, _LONGEST_LINE)
 
 
 def _shortened(text: str, longest: int) -> str:

@@ -225,7 +225,7 @@ MISTAKES = {
     "train +model.latent=3": "+model.latent: the key already exists; leave out the +",
     "train ~model.latnt": "~model.latnt: cannot delete: no such key",
     "train ~model": "model",
-    "train model.latent=[1,2": "model.latent=[1,2: the value cannot be parsed",
+    "train model.latent=[1,2": "model.latent=[1,2: a bracket is not closed",
     "train dataset.root=a=b": "dataset.root=a=b: the value cannot be parsed; put it in two pairs of quotes",
     "train model.latent=1,2": "model.latent=1,2: several values; add -m",
     "train seed=range(1,3)": "add -m",
@@ -725,9 +725,7 @@ def test_help_lists_the_settings_of_what_is_named(capsys: pytest.CaptureFixture[
     assert main(["train", "--help", "model=vae", "optimizer=gan_adam"]) == 0
     out = capsys.readouterr().out
     assert "model=vae: Variational autoencoder" in out
-    assert re.search(
-        r"^  model\.latent=16 +dimensions of the latent; at least 1 and at most [\d,]+$", out, re.MULTILINE
-    )
+    assert re.search(r"^  model\.latent=16 +dimensions of the latent; at least 1$", out, re.MULTILINE)
     assert re.search(
         r"^  model\.posterior=diagonal +covariance of an image's latent: diagonal or full$", out, re.MULTILINE
     )

@@ -219,7 +219,7 @@ def test_another_dataset_s_images(vae: str) -> None:
 
 
 def test_a_split_without_images_names_one_that_has_some(vae: str, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez("five.npz", images=np.zeros((5, 8, 8), np.uint8))  # too few for the shares of the other splits
+    np.savez("five.npz", images=np.full((5, 8, 8), 255, np.uint8))  # too few for other splits
     line = one_line(capsys, "encode", f"ckpt={vae}", "dataset=npz", "dataset.path=five.npz")
     assert line == "genlab: split=test: npz has no such images; use split=train"
 

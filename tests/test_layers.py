@@ -8,6 +8,7 @@ import graphlib
 import tomllib
 from pathlib import Path
 
+import pytest
 from helpers.checkout import CHECKOUT
 
 PACKAGE = CHECKOUT / "genlab"
@@ -95,9 +96,10 @@ def test_no_two_modules_import_each_other() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names them
 
 
-def test_hydra_is_imported_by_the_command_line_alone() -> None:
-    users = {module for module in MODULES if any(name.split(".")[0] == "hydra" for name in imports(module))}
-    assert {room(module) for module in users} == {"cli"}
+@pytest.mark.parametrize("library", ["hydra", "omegaconf"])
+def test_hydra_is_imported_by_one_module_alone(library: str) -> None:
+    users = {module for module in MODULES if any(name.split(".")[0] == library for name in imports(module))}
+    assert users == {"genlab.cli.composer"}
 
 
 def test_the_wheel_has_every_room() -> None:

@@ -162,6 +162,27 @@ def test_two_that_begin_at_once_do_not_share_a_folder() -> None:
         second.begin("train", {}, [])
 
 
+def test_a_process_that_loads_data_does_not_hold_the_lock() -> None:
+    """It outlives a killed run by seconds, in which the run could not be resumed."""
+    Path("run").mkdir()
+    with Run(Path("run")) as run:
+        read, write = os.pipe()
+        ready, begun = os.pipe()
+        if not (child := os.fork()):
+            os.write(begun, b"x")
+            os.read(read, 1)
+            os._exit(0)
+        os.read(ready, 1)
+        with pytest.raises(UserError, match="another process is training it"), Run(Path("run")):
+            pass
+        assert run._lock is not None
+        run._lock.close()  # as when the process dies
+        with Run(Path("run")):
+            pass
+        os.write(write, b"x")
+        os.waitpid(child, 0)
+
+
 # Going on
 
 

@@ -46,6 +46,10 @@ def explain(error: BaseException, ready: Mapping[str, str]) -> str:
 
 def _unreadable(word: str) -> str:
     key, _, value = word.partition("=")
+    if any(value.count(opened) != value.count(closed) for opened, closed in ("[]", "{}", "()")):
+        return f"{word}: a bracket is not closed, or was not opened"
+    if value.count("'") % 2 or value.count('"') % 2:
+        return f"{word}: a quote is not closed; close it"
     inner = value.replace("'", "")
     return f"{word}: the value cannot be parsed; put it in two pairs of quotes: '{key}=\"{inner}\"'"
 

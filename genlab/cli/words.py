@@ -17,7 +17,7 @@ from genlab import plugins
 from genlab.cli import hints
 from genlab.cli.verbs import VERBS
 from genlab.config.renamed import with_present_names
-from genlab.config.schema import show, suggest
+from genlab.config.schema import quoted, show, suggest
 from genlab.config.text import read_yaml
 from genlab.errors import ConfigError
 from genlab.log import log, log_to_console
@@ -192,8 +192,7 @@ def swept_values(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 def _quoted(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[\w.\-/]+", value) is None:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+        return quoted(value)
     return f"[{','.join(map(_quoted, value))}]" if isinstance(value, list | tuple) else show(value)
 
 
@@ -221,6 +220,8 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
             choices = {group: list(options(folders, group)) for group in groups(folders) if group in known}
             hint = hints.for_bare_word(verb, word, command.words[number + 1 :], known, choices) if key else ""
             raise ConfigError(f"{word}: expected key=value{hint}")
+        if equals and key != key.strip():
+            raise ConfigError(f"{word}: write {prefix or ''}{key.strip()}={value.strip()}, without blanks")
         if names_hydra(key):
             raise ConfigError(hydra_answer(word))
         _check_extent(word)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.commands.base import finish, images_for, name_of_images, open_model
 from genlab.config.commands import CompleteConfig
-from genlab.config.schema import suggest
+from genlab.config.schema import suggest, typed
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, storage_errors
 from genlab.files import write_json
@@ -84,10 +84,10 @@ def main(plain: Mapping[str, Any]) -> None:
             f"keep={config.keep}: each completion is one of {candidates} candidates, by the likelihood of "
             f"the known pixels; effective sample size {done.effective.mean():.1f} on average"
         )
-    then = f"genlab sample ckpt={config.ckpt}"
+    then = f"genlab sample {typed('ckpt', config.ckpt)}"
     if not prefix and candidates == 1:
-        images = "" if config.images is None else f" images={config.images}"
-        then = f"genlab complete ckpt={config.ckpt}{images} keep={config.keep} "
+        images = "" if config.images is None else f" {typed('images', config.images)}"
+        then = f"genlab complete {typed('ckpt', config.ckpt)}{images} {typed('keep', config.keep)} "
         then += f"resample={_SUGGESTED_CANDIDATES}"
     finish(folder, f"completions.png, images/ ({len(files)} files), completions.json", then)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table
 from genlab.config.autoencoders import NoiseKind, check_level
 from genlab.config.commands import DenoiseConfig
+from genlab.config.schema import typed
 from genlab.data.corruption import corrupt
 from genlab.errors import ConfigError, storage_errors
 from genlab.files import write_json
@@ -78,7 +79,7 @@ def main(plain: Mapping[str, Any]) -> None:
         print(f"PSNR: {described}; means of {count} images with {noise} noise of {level:g}")
     print(f"denoised.png has, row by row: {', '.join(name.replace('_', ' ') for name in bands)}")
     written = f"denoised.png, images/ ({count} files), denoised.json"
-    finish(folder, written, f"genlab reconstruct ckpt={config.ckpt}")
+    finish(folder, written, f"genlab reconstruct {typed('ckpt', config.ckpt)}")
 
 
 def noise_of(config: DenoiseConfig, model: LoadedModel) -> tuple[NoiseKind | Literal["none"], float]:

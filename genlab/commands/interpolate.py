@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genlab.commands.base import finish, images_for, open_model, table
 from genlab.config.commands import InterpolateConfig
+from genlab.config.schema import typed
 from genlab.errors import ConfigError, storage_errors
 from genlab.files import write_json
 from genlab.log import log
@@ -141,7 +142,7 @@ def main(plain: Mapping[str, Any]) -> None:
             columns["label"] = labels[:, 0].tolist()
         write_json(folder / "interpolations.json", facts | {"pairs": table(**columns)})
     written = f"interpolations.png, images/ ({len(files)} files), interpolations.json"
-    finish(folder, written, f"genlab traverse ckpt={config.ckpt}")
+    finish(folder, written, f"genlab traverse {typed('ckpt', config.ckpt)}")
 
 
 def pairs_of(config: InterpolateConfig, model: LoadedModel) -> Pairs:

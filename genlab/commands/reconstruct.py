@@ -7,6 +7,7 @@ from typing import Any
 
 from genlab.commands.base import finish, for_json, images_for, name_of_images, open_model, table
 from genlab.config.commands import ReconstructConfig
+from genlab.config.schema import typed
 from genlab.errors import storage_errors
 from genlab.files import write_json
 from genlab.log import log
@@ -51,4 +52,4 @@ def main(plain: Mapping[str, Any]) -> None:
         write_json(folder / "reconstructions.json", facts | {"reconstructions": rows})
     print(f"mean squared error {error.mean():.5f}, PSNR {psnr.mean():.2f} dB; means of {count} images")
     written = f"reconstructions.png, images/ ({count} files), reconstructions.json"
-    finish(folder, written, f"genlab interpolate ckpt={config.ckpt} between=images")
+    finish(folder, written, f"genlab interpolate {typed('ckpt', config.ckpt)} between=images")

@@ -13,7 +13,7 @@ from genlab.commands.base import finish
 from genlab.commands.next import after_training
 from genlab.config.datasets import check_files, with_absolute_paths
 from genlab.config.run import TrainConfig
-from genlab.config.schema import to_plain
+from genlab.config.schema import to_plain, typed
 from genlab.errors import CheckpointError, ConfigError, DivergedError, Interrupted, storage_errors
 from genlab.log import courteous_console, log, log_to_console
 from genlab.memory import limited_memory, memory_errors, smaller_batch
@@ -192,7 +192,7 @@ def _train_in(run: Run | None, state: TrainingState, ruler: Ruler | None, stop: 
     try:
         loop.train(state, run, trackers, ruler, stop)
     except Interrupted as error:
-        raise Interrupted(f"{error}; go on with: genlab resume run={run.path}") from None
+        raise Interrupted(f"{error}; go on with: genlab resume {typed('run', run.path)}") from None
     except DivergedError as error:
         good = checkpoint.newest(run.checkpoints) or "none"
         remedy = "lower optimizer.lr or set optimizer.clip_grad_norm"

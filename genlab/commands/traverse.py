@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genlab.commands.base import finish, open_model, table
 from genlab.config.commands import TraverseConfig
+from genlab.config.schema import typed
 from genlab.errors import ConfigError, storage_errors
 from genlab.files import write_json
 from genlab.log import log
@@ -162,7 +163,7 @@ def main(plain: Mapping[str, Any]) -> None:
         write_json(folder / "traversal.json", facts | {"images": listed})
     between = " between=images" if family.encodes else ""
     files_written = f"{', '.join(written)}, images/ ({len(files)} files), traversal.json"
-    finish(folder, files_written, f"genlab interpolate ckpt={config.ckpt}{between}")
+    finish(folder, files_written, f"genlab interpolate {typed('ckpt', config.ckpt)}{between}")
 
 
 def check(config: TraverseConfig, model: LoadedModel) -> None:

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import math
 import re
+import shlex
 import sys
 import types
 import typing
@@ -65,7 +66,7 @@ def settings_of(cls: type) -> list[Setting]:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
         meta = field.metadata
-        bounds = _in_words(meta.get("bounds", {}))
+        bounds = _in_words(_of_interest(meta.get("bounds", {})))
         found.append(
             Setting(
                 field.name,
@@ -80,6 +81,14 @@ def settings_of(cls: type) -> list[Setting]:
     bases = [base for base in cls.__bases__ if dataclasses.is_dataclass(base)]
     inherited = {field.name for base in bases for field in dataclasses.fields(base)}
     return sorted(found, key=lambda each: (each.key != "ckpt", each.key in inherited))
+
+
+_GUARD = 10_000
+
+
+def _of_interest(bounds: Mapping[str, float]) -> dict[str, float]:
+    """Returns the bounds that a user needs to know: not those that only keep out what no machine can do."""
+    return {name: bound for name, bound in bounds.items() if name != "at_most" or bound < _GUARD}
 
 
 def _in_words(bounds: Mapping[str, float]) -> str:
@@ -135,7 +144,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-_MOST_CHOICES = 200  # characters
+_MOST_CHOICES = 150  # characters
 
 
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
@@ -277,8 +286,10 @@ def _number_or_word(kind: Any, value: Any, key: str, bounds: dict[str, float]) -
         "at_most": lambda v, b: v <= b,
         "below": lambda v, b: v < b,
     }
-    if not isinstance(value, str) and any(not checks[name](value, bound) for name, bound in bounds.items()):
-        raise ConfigError(f"{key}={brief(value)}: must be {_in_words(bounds)}")
+    if not isinstance(value, str):
+        crossed = {name: bound for name, bound in bounds.items() if not checks[name](value, bound)}
+        if crossed:
+            raise ConfigError(f"{key}={brief(value)}: must be {_in_words(_of_interest(bounds) | crossed)}")
     return value
 
 
@@ -308,6 +319,24 @@ def _has_few(value: Any, most: int = 1000) -> bool:
                 return False
             left.extend(inner)
     return True
+
+
+def typed(key: str, value: object) -> str:
+    """Returns a word of a command that sets a key, quoted for the shell and for Hydra where it must be."""
+    text = str(value)
+    is_a_name = re.search(r"[A-Za-z_/]", text) and not re.fullmatch(
+        r"(?i)null|true|false|nan|[+-]?inf|[\d.e+-]*", text
+    )
+    if is_a_name and re.fullmatch(r"[\w./~+@%:-]+", text, re.ASCII):
+        return f"{key}={text}"
+    return shlex.quote(f"{key}={quoted(text)}")
+
+
+def quoted(text: str) -> str:
+    """Returns a text in quotes of Hydra's grammar, where backslashes count only before a quote."""
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f'"{escaped}{chr(92) * trailing}"'
 
 
 def show(value: Any) -> str:

@@ -20,6 +20,7 @@ import torch
 
 from genlab import tensor_files
 from genlab.config.renamed import with_present_names
+from genlab.config.schema import typed
 from genlab.errors import CheckpointError, DamagedError, ElsewhereError, StorageError, storage_remedy
 from genlab.files import write_atomically
 from genlab.log import log
@@ -70,7 +71,7 @@ def save(folder: Path, state: Mapping[str, Any], *, keep: int) -> Path:
         remedy = storage_remedy(error, folder.parent) or "check the disk"
         raise StorageError(
             f"{path}: could not be written ({error.strerror or error}); {known}; {remedy}, then "
-            f"genlab resume run={folder.parent}"
+            f"genlab resume {typed('run', folder.parent)}"
         ) from error
     return path
 
@@ -242,7 +243,9 @@ def find(where: str | Path, read: Callable[[Path], T] = load) -> tuple[Path, T]:
             if len(errors) < len(paths):  # what is raised below tells of the last one
                 log.warning("%s", error)
     if not errors:
-        raise CheckpointError(f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume run={where}")
+        raise CheckpointError(
+            f"ckpt={where}: no checkpoint in it yet; go on with: genlab resume {typed('run', where)}"
+        )
     if all(isinstance(error, DamagedError) for error in errors):
         raise CheckpointError(f"ckpt={where}: all {len(errors)} checkpoints are damaged; start a new run")
     first = next(error for error in errors if not isinstance(error, DamagedError))

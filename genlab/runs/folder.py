@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import IO, Any
 import yaml
 
 from genlab import __version__
+from genlab.config.schema import typed
 from genlab.errors import (
     CheckpointError,
     DivergedError,
@@ -96,7 +98,11 @@ def check_unused(run_dir: str | None, verb: str) -> None:
         return
     if verb == "train" and not has_begun(path):
         return
-    resume = f", or genlab resume run={path}" if verb == "train" and (path / "config.yaml").exists() else ""
+    resume = (
+        f", or genlab resume {typed('run', path)}"
+        if verb == "train" and (path / "config.yaml").exists()
+        else ""
+    )
     raise UserError(f"run_dir={path}: holds files already; choose another folder{resume}")
 
 
@@ -293,9 +299,10 @@ class Run:
         write_json(path, describe_environment() | ({"dataset": data} if data is not None else {}))
 
     def _storage_errors(self) -> contextlib.AbstractContextManager[None]:
-        return storage_errors(self.path, f"genlab resume run={self.path}")
+        return storage_errors(self.path, f"genlab resume {typed('run', self.path)}")
 
     def _take_lock(self) -> None:
+        _with_locks.add(self)
         self._lock = open(self.path / ".genlab", "a")  # noqa: SIM115 (open as long as the run is)
         try:
             import fcntl
@@ -309,6 +316,23 @@ class Run:
             raise UserError(
                 f"run={self.path}: another process is training it; wait, or stop that one"
             ) from error
+
+
+_with_locks: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _leave_locks_to_parent() -> None:
+    """Closes the copies of locks that a forked process has, such as one that loads data.
+
+    A killed run's lock would otherwise last until that process notices that it is alone.
+    """
+    for run in _with_locks:
+        if run._lock is not None:
+            run._lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
 class _LogFile(logging.FileHandler):

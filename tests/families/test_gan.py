@@ -444,7 +444,7 @@ REFUSED = [
 def test_what_does_not_fit_is_refused_in_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = np.zeros((20, 28, 28), np.uint8)
+    images = np.full((20, 28, 28), 255, np.uint8)
     labels = np.arange(20) % 10
     np.savez("pictures.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     chosen = [word for word in words if word.startswith(("model=", "dataset="))]
