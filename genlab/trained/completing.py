@@ -12,7 +12,7 @@ from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
 from genlab.log import progress_bar
 from genlab.memory import check_fits
-from genlab.nets.scanning import Clamped
+from genlab.nets.scanning import Clamped, graphs_kept
 from genlab.rng import SampleRng
 from genlab.trained.model import LoadedModel
 
@@ -34,6 +34,7 @@ class Completions(NamedTuple):
     effective: Tensor
 
 
+@graphs_kept()
 def complete(
     family: Autoregressive,
     images: Tensor,
