@@ -138,17 +138,19 @@ def _kib(path: str, name: str) -> int:
     raise LookupError(name)
 
 
-def _cgroups() -> Iterator[tuple[int, int]]:
+def _cgroups(
+    listed: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
+) -> Iterator[tuple[int, int]]:
     """Yields limit and use, in bytes, of each cgroup that limits this process's memory."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = listed.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, inside = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        root = Path("/sys/fs/cgroup", "memory" if controllers else "")
+        root = mounted / ("memory" if controllers else "")
         names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
         limit_file, use_file = names if controllers else ("memory.max", "memory.current")
         own = root / inside.lstrip("/")
