@@ -287,8 +287,8 @@ torch.ones(2**27)  # the limit is gone
 @pytest.mark.parametrize(
     ("typed", "line"),
     {
-        "train model=vae trainer.batch_size=1000000 dataset=digits dataset.size=1024": (
-            "genlab: trainer.batch_size=1000000: 1,000,000 images of 1x1024x1024 take"
+        "train model=vae trainer.batch_size=1000000 dataset=digits dataset.size=256": (
+            "genlab: trainer.batch_size=1000000: 1,000,000 images of 1x256x256 take"
         ),
         "train model=vae dataset=digits dataset.size=4096 dataset.memory_limit_gib=1000": (
             "genlab: dataset.size=4096: 1,797 images of this size take 28 GiB, this machine has 4 GiB"
