@@ -338,6 +338,16 @@ def test_a_file_without_its_first_line_is_told_so(
     assert "its first line must be: # @package _global_" in capsys.readouterr().err
 
 
+def test_the_folder_of_a_sweep_is_told_from_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("0", "1", "10"):
+        (Path("sweep") / number / "checkpoints").mkdir(parents=True)
+        (Path("sweep") / number / "config.yaml").write_text("seed: 0\n")
+    for verb, key in (("resume", "run"), ("sample", "ckpt"), ("evaluate", "ckpt")):
+        assert main([verb, f"{key}=sweep"]) == 2
+        line = capsys.readouterr().err
+        assert line == f"genlab: {key}=sweep: holds 3 runs; give one of them, e.g. {key}=sweep/0\n"
+
+
 def test_run_and_ckpt_stand_for_each_other(performed: list) -> None:
     (Path("some_run") / "checkpoints").mkdir(parents=True)
     Path("some_run/config.yaml").write_text("trainer:\n  steps: 3\n")

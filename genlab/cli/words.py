@@ -409,6 +409,8 @@ def stored_config(run: str | None) -> dict[str, Any]:
         problem = f"run={run}: has no config.yaml; give a run folder of genlab train"
         if not has_begun(Path(run)):
             problem = f"run={run}: was ended before it began; type its genlab train command again"
+        elif jobs := sorted(Path(run).glob("*/config.yaml"), key=lambda each: len(each.parent.name)):
+            problem = f"run={run}: holds {len(jobs)} runs; give one of them, e.g. run={jobs[0].parent}"
     except ConfigError as error:
         problem = str(error)
     if problem is not None:
