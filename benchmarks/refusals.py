@@ -231,6 +231,20 @@ BOMBS = {
     "references to lists": "a0: [x, x]\n"
     + "\n".join(f"a{k}: ['${{a{k - 1}}}', '${{a{k - 1}}}']" for k in range(1, 40)),
     "reference to itself": "a: ${b}\nb: ${a}",
+    "references that are built": "d: '$'\na0: xxxxxxxxxx\n"
+    + "\n".join(
+        f"s{k}: '${{d}}{{a{k - 1}}}${{d}}{{a{k - 1}}}'\na{k}: \"${{oc.decode:'[{{}}, ${{s{k}}}]'}}\""
+        for k in range(1, 40)
+    ),
+    "values that are created": "seed: \"${oc.decode:'[" + "1," * 100_000 + "1]'}\"",
+    "references by the thousand": "seed: '" + "${a}" * 50_000 + "'\na: 1",
+    "a long reference": "seed: ${" + "a." * 300_000 + "b}",
+    "hexadecimal": "seed: 0x" + "f" * 100_000,
+    "sexagesimal": "seed: " + ":".join(["59"] * 100_000),
+    "values": "seed: [" + "1, " * 50_000 + "1]",
+    "defaults": "defaults:\n" + "".join(f"- optional w{k}\n" for k in range(4_000)),
+    "paths": "seed: !!python/object/apply:pathlib.PosixPath [a]",
+    "a list": "- seed",
     "references inside": "a: ${${b}}\nb: a",
     "tags": "seed: !!python/object/apply:os.system ['touch PWNED']",
     "names": "seed: !!python/name:os.system",

@@ -801,3 +801,112 @@ def test_the_recipe_that_was_chosen_is_in_the_log(typed: str, line: str | None) 
     assert main(["train", *typed.split(), *short]) == 0
     text = Path("run/train.log").read_text()
     assert (line in text) if line else ("recipe" not in text)
+
+
+PRINTING = (["--version"], ["--help"], ["list"], ["train", "--help"], ["train", "--cfg", "job"],
+            ["train", "--info"], ["completion", "bash"])  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", PRINTING, ids=" ".join)
+def test_output_that_cannot_be_written_gets_one_line(typed: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        found = subprocess.run(
+            [sys.executable, "-m", "genlab", *typed], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert found.returncode == 2
+    assert found.stderr == "genlab: output: cannot be written (No space left on device); make room\n"
+
+
+@pytest.mark.parametrize(
+    "setting", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_an_output_of_another_encoding_gets_what_it_can_show(
+    setting: dict[str, str], own_folder: Path
+) -> None:
+    (own_folder / "mine" / "model").mkdir(parents=True)
+    (own_folder / "mine" / "model" / "bü.yaml").write_text("# ein Modell für 日本\nname: vae\n")
+    line = "genlab train --config-dir mine model="
+    environment = {**os.environ, **setting, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    for typed in (["list", "--config-dir", "mine"], ["-sc", "query=bash"], ["train", "--help"]):
+        found = subprocess.run([sys.executable, "-m", "genlab", *typed], env=environment, capture_output=True)
+        assert (found.returncode, found.stderr) == (0, b""), typed
+        assert b"gated_pixelcnn" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("seed: []", "seed: has no values"),
+        ("model: {latent: []}", "model.latent: has no values"),
+        ("seed: [{a: 1}]", "seed: groups of settings"),
+        ("sweep: [s, t]", "a sweep cannot contain sweeps"),
+        ("trainer.steps: range(0,200)\n  seed: range(0,200)", "range(0,200): more than 10000 jobs"),
+    ],
+)
+def test_a_file_s_sweep_of_nothing_or_too_much_gets_one_line(
+    text: str, named: str, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_folder / "mine" / "experiment").mkdir(parents=True)
+    file = own_folder / "mine" / "experiment" / "e.yaml"
+    file.write_text(f"# @package _global_\nsweep:\n  {text}\n")
+    assert main(["train", "--config-dir", "mine", "experiment=e", "--cfg", "job"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert named in err
+    assert "++" not in err
+
+
+def test_a_sweep_names_values_as_they_are_typed(
+    own_folder: Path, performed: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "-m", "model.sample_mean=true,false"]) == 0
+    assert [call[1].overrides for call in performed] == [
+        ["model.sample_mean=true"],
+        ["model.sample_mean=false"],
+    ]
+
+
+def test_a_group_of_a_file_s_sweep_comes_without_the_recipe_s_settings(
+    own_folder: Path, performed: list
+) -> None:
+    (own_folder / "mine" / "sweep").mkdir(parents=True)
+    (own_folder / "mine" / "sweep" / "s.yaml").write_text(
+        "# @package _global_\nsweep: {optimizer: [adam, sgd], trainer: [default, smoke]}\n"
+    )
+    of_a_file = ["train", "--config-dir", "mine", "sweep=s", "model=vae", "dataset=mnist"]
+    typed = ["train", "-m", "optimizer=adam,sgd", "trainer=default,smoke", "model=vae", "dataset=mnist"]
+    found = []
+    for each in (of_a_file, typed):
+        performed.clear()
+        assert main(each) == 0
+        found.append([call[1].plain for call in performed])
+    assert found[0] == found[1]
+    assert {plain["optimizer"]["lr"] for plain in found[0]} == {0.001, 0.1}
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["--config-dir", ""], "no such folder"),
+        (["--config-dir", "a" * 5000], "no such folder"),
+        (["--config-dir", ".", "--config-dir", ".."], "given twice"),
+        (["--config-name", "mine/own.yaml"], "type --config-dir mine --config-name own"),
+        (["~model"], "a run needs a model"),
+        (["~optimizer=adam"], "a run needs an optimizer"),
+        (["model=${dataset}"], "expected a name"),
+        (["model=configs/model/vae.yaml"], "did you mean model=vae?"),
+        (["model=../model/vae"], "did you mean model=vae?"),
+        (["experiment=mine/other.yaml"], "--config-dir PATH adds a folder"),
+        (["seed=glob(zzz)", "-m"], "matches nothing"),
+        (["+/model=vae"], "+/model is no key"),
+        (["model@a@b=vae"], "model@a@b is no key"),
+        (["seed=1\x07"], r"has the character '\x07'; leave it out"),
+    ],
+)
+def test_a_word_s_answer_says_what_is_wrong_with_it(
+    typed: list[str], named: str, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *typed]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert len(line) < 300

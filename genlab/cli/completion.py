@@ -10,6 +10,7 @@ import contextlib
 import glob
 import io
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def script(shell: str | None) -> str:
     return _SCRIPTS[shell]
 
 
-def answer(shell: str, shipped: Path) -> int:
+def answer(shell: str, shipped: Path) -> None:
     """Prints the words that fit at the cursor, one per line; prints nothing if the line cannot be parsed."""
     if shell not in _SCRIPTS:
         raise ConfigError(f"query={shell}: no completion for this shell{suggest(shell, _SCRIPTS)}")
@@ -72,8 +73,9 @@ def answer(shell: str, shipped: Path) -> int:
     with contextlib.suppress(ValueError):
         line = line[: int(os.environ.get("COMP_POINT", ""))]
     with contextlib.suppress(UserError, OSError):
-        print("\n".join(candidates(line, shipped)))
-    return 0
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        found = candidates(line, shipped)
+        print("\n".join(each for each in found if each.encode(encoding, "ignore").decode(encoding) == each))
 
 
 def candidates(line: str, shipped: Path) -> list[str]:
@@ -84,7 +86,7 @@ def candidates(line: str, shipped: Path) -> list[str]:
     before = typed[program + 1 :]
     previous = before[-1] if before else ""
     if previous in ("-c", "--cfg"):
-        return _starting(last, ("job", "hydra", "all"))
+        return _starting(last, ("job",))
     if previous == "--module":
         return []
     if previous in ("-cd", "--config-dir"):
@@ -143,10 +145,10 @@ def _overrides(command: words.Command, last: str, shipped: Path) -> list[str]:
 
 
 def _starting(last: str, choices: Any) -> list[str]:
-    return [choice for choice in choices if choice.startswith(last)]
+    return [choice for choice in choices if choice.startswith(last) and choice.isprintable()]
 
 
 def _files(prefix: str, start: str, *, folders_only: bool = False) -> list[str]:
     found = sorted(glob.glob(glob.escape(start) + "*"))
     kept = [path + "/" * os.path.isdir(path) for path in found if os.path.isdir(path) or not folders_only]
-    return [prefix + path for path in kept]
+    return [prefix + path for path in kept if path.isprintable()]

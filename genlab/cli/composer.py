@@ -23,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genlab.cli import words
 from genlab.config.text import read_text
@@ -31,6 +32,13 @@ from genlab.errors import ConfigError
 MOST_JOBS = 10_000
 _MOST_CHARACTERS = 1_000_000
 """Of a configuration in which the interpolations `${...}` are written out."""
+_SIZE_OF_A_REFERENCE = 100
+"""Characters that an interpolation counts for, in addition to its value: the time that it takes."""
+_MOST_REFERENCES = 100
+"""Interpolations `${...}` of one value."""
+_MOST_FILES = 200
+"""Files of one configuration: those that a file's defaults list names, and their own in turn."""
+_MOST_DIGITS = 300
 
 
 class Composed(NamedTuple):
@@ -82,8 +90,15 @@ class Composer:
             if default.package:
                 part = OmegaConf.create()
                 OmegaConf.update(part, default.package, loaded.config, merge=False)
-            config.merge_with(part)
-            if (file := self._files.find(default.config_path)) is not None:
+            file = self._files.find(default.config_path)
+            try:
+                config.merge_with(part)
+            except (OmegaConfBaseException, TypeError) as error:
+                reason = str(error).splitlines()[0][:120]
+                raise ConfigError(
+                    f"{file}: does not fit the others ({reason}); see --info defaults"
+                ) from error
+            if file is not None:
                 files.append((file, default.package or ""))
         OmegaConf.set_struct(config, True)
         ConfigLoaderImpl._apply_overrides_to_config(found.config_overrides, config)
@@ -108,14 +123,22 @@ def sweep(overrides: Sequence[Override]) -> list[list[str]]:
                     f"{override.input_line}: an interval has no list of values; give some, e.g. range(1,5)"
                 )
             key = override.get_key_element()
-            found = [f"{key}={value}" for value in itertools.islice(_values(override), MOST_JOBS + 1)]
+            values = itertools.islice(_values(override), MOST_JOBS + 1)
+            found = [f"{key}={_TYPED.get(value, value)}" for value in values]
+            if not found:
+                raise ConfigError(f"{override.input_line}: matches nothing; give values, or see genlab list")
         else:
             found = [str(override.input_line)]
         jobs *= len(found)
         if jobs > MOST_JOBS:
-            raise ConfigError(f"{override.input_line}: more than {MOST_JOBS} jobs; sweep over fewer values")
+            typed = str(override.input_line).removeprefix("++")
+            raise ConfigError(f"{typed}: more than {MOST_JOBS} jobs; sweep over fewer values")
         choices.append(found)
     return [list(each) for each in itertools.product(*choices)]
+
+
+_TYPED = {"True": "true", "False": "false"}
+"""Hydra writes the values of a sweep as Python does."""
 
 
 def _values(override: Override) -> Iterator[str]:
@@ -123,7 +146,9 @@ def _values(override: Override) -> Iterator[str]:
     if isinstance(value, RangeSweep):
         assert value.start is not None
         assert value.stop is not None
-        if not value.step or abs((value.stop - value.start) / value.step) > MOST_JOBS:
+        if (
+            not value.step or not abs((value.stop - value.start) / value.step) <= MOST_JOBS
+        ):  # also not a number
             raise ConfigError(f"{override.input_line}: more than {MOST_JOBS} jobs; sweep over fewer values")
     return override.sweep_string_iterator()
 
@@ -144,7 +169,7 @@ class _Files(ConfigSource):
     def find(self, config_path: str) -> Path | None:
         """Returns the file of a configuration, e.g. `model/vae`; None if there is none."""
         inner = Path(self._normalize_file_name(config_path))
-        if inner.is_absolute() or ".." in inner.parts:
+        if not _is_inside(inner):
             return None
         return next((file for folder in self._folders if (file := folder / inner).is_file()), None)
 
@@ -162,11 +187,14 @@ class _Files(ConfigSource):
 
     def _read_file(self, file: Path) -> tuple[Any, dict[str, str | None]]:
         text = read_text(file, str(file))
-        header = self._get_header_dict(text[:512])
         try:
-            plain = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+            header = self._get_header_dict(text[:512])
+            plain: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{file}: {' '.join(str(error).split())[:160]}; correct it") from error
+        if not isinstance(plain, dict):
+            raise ConfigError(f"{file}: expected keys with values, e.g. seed: 1")
+        _check_values(file, plain)
         _refuse_hydra(file, plain, header)
         group = file.parent.name
         if group in ("experiment", "recipe", "sweep") and header["package"] is None:
@@ -175,7 +203,7 @@ class _Files(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         inner = Path(config_path)
-        return ".." not in inner.parts and any((folder / inner).is_dir() for folder in self._folders)
+        return _is_inside(inner) and any((folder / inner).is_dir() for folder in self._folders)
 
     def is_config(self, config_path: str) -> bool:
         return config_path in self._stored or self.find(config_path) is not None
@@ -184,10 +212,12 @@ class _Files(ConfigSource):
         return True
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        names = set()
-        for folder in self._folders:
-            names |= {file.stem for file in (folder / config_path).glob("*.yaml")}
-        return sorted(names)
+        return list(words.options(self._folders, config_path)) if _is_inside(Path(config_path)) else []
+
+
+def _is_inside(inner: Path) -> bool:
+    """Returns whether a path below the folders stays there."""
+    return not inner.is_absolute() and ".." not in inner.parts
 
 
 class _Repository(ConfigRepository):
@@ -196,8 +226,14 @@ class _Repository(ConfigRepository):
     def __init__(self, files: _Files) -> None:
         self.sources = [files]
         self._loaded: dict[str, ConfigResult | None] = {}
+        self._asked = 0  # once for each place in the tree of defaults lists, and for each part that is merged
 
     def load_config(self, config_path: str) -> ConfigResult | None:
+        self._asked += 1
+        if self._asked > 2 * _MOST_FILES:
+            raise ConfigError(
+                f"{config_path}: the defaults lists name over {_MOST_FILES} files; do they name one another?"
+            )
         if config_path not in self._loaded:
             self._loaded[config_path] = super().load_config(config_path)
         return self._loaded[config_path]
@@ -213,13 +249,12 @@ class _Options:
         return self._files.list(group_name, results_filter)
 
 
-def _refuse_hydra(file: Path, plain: Any, header: Mapping[str, str | None]) -> None:
+def _refuse_hydra(file: Path, plain: dict[str, Any], header: Mapping[str, str | None]) -> None:
     """Refuses a file that would set something of Hydra's own, with a line that says what to write instead."""
-    top = plain if isinstance(plain, dict) else {}
-    if "hydra" in top:
-        inner = top["hydra"] if isinstance(top["hydra"], dict) else {}
+    if "hydra" in plain:
+        inner = plain["hydra"] if isinstance(plain["hydra"], dict) else {}
         raise ConfigError(f"{file}: {words.hydra_answer('.'.join(['hydra', *map(str, list(inner)[:1])]))}")
-    defaults = top.get("defaults")
+    defaults = plain.get("defaults")
     for each in defaults if isinstance(defaults, list) else ():
         key = str(next(iter(each), "")) if isinstance(each, dict) else str(each)
         if words.names_hydra(key):
@@ -229,14 +264,55 @@ def _refuse_hydra(file: Path, plain: Any, header: Mapping[str, str | None]) -> N
         raise ConfigError(f"{file}: {words.hydra_answer(package)}")
 
 
-_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+def _check_values(file: Path, plain: dict[str, Any]) -> None:
+    """Refuses values of a file that are no settings, and references that `_references` refuses."""
+
+    def check(value: Any, at: str) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                check(inner, f"{at}.{key}" if at else str(key))
+        elif isinstance(value, list):
+            for inner in value:
+                check(inner, at)
+        elif isinstance(value, str):
+            _references(value, f"{file}: {at}")
+        elif value is not None and not isinstance(value, bool | int | float):
+            raise ConfigError(
+                f"{file}: {at}: of the type {type(value).__name__}; give a word, a number or a list"
+            )
+        elif isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS:
+            raise ConfigError(f"{file}: {at}: a number of over {_MOST_DIGITS} digits; give a smaller one")
+
+    defaults = plain.get("defaults")
+    if isinstance(defaults, list) and len(defaults) > _MOST_FILES:
+        raise ConfigError(f"{file}: its defaults list has {len(defaults)} entries; at most {_MOST_FILES}")
+    check(plain, "")
+
+
+_REFERENCE = re.compile(r"\$\{(\.*[\w\-.\[\]]{1,200}|oc\.env:\w{1,200}(?:,[^{}$]{0,200})?)\}")
+
+
+def _references(value: str, named: str) -> list[str]:
+    """Returns what a text refers to: the keys of its `${key}`, and `oc.env:NAME` for environment variables.
+
+    Raises:
+        ConfigError: another kind of interpolation, whose size or result would be unknown, or too many.
+    """
+    found = _REFERENCE.findall(value)
+    if "${" in _REFERENCE.sub("", value):
+        raise ConfigError(
+            f"{named}={value[:40]}: only ${{key}} and ${{oc.env:NAME}} are allowed; write its value out"
+        )
+    if len(found) > _MOST_REFERENCES:
+        raise ConfigError(f"{named}: has {len(found)} references; give at most {_MOST_REFERENCES}")
+    return found
 
 
 def _check_interpolations(plain: Any) -> None:
     """Refuses interpolations that repeat one another without end, or beyond `_MOST_CHARACTERS`.
 
     Raises:
-        ConfigError: so many; a reference to itself; or a reference inside a reference, whose size is unknown.
+        ConfigError: so many; a reference to itself; or one that `_references` refuses.
     """
     sizes: dict[tuple[str, ...], int] = {}  # 0: being measured
 
@@ -251,11 +327,8 @@ def _check_interpolations(plain: Any) -> None:
         elif isinstance(value, list):
             found = sum(size(inner, (*at, str(number))) for number, inner in enumerate(value))
         elif isinstance(value, str) and "${" in value:
-            if re.search(r"\$\{[^}]*\$\{", value):
-                raise ConfigError(
-                    f"{'.'.join(at)}={value[:40]}: a reference inside a reference; write the key out"
-                )
-            found = len(value) + sum(referred(inside, at) for inside in _REFERENCE.findall(value))
+            names = _references(value, ".".join(at))
+            found = len(value) + sum(_SIZE_OF_A_REFERENCE + referred(name, at) for name in names)
         else:
             found = len(value) if isinstance(value, str) else 0
         if found > _MOST_CHARACTERS:
@@ -263,23 +336,21 @@ def _check_interpolations(plain: Any) -> None:
         sizes[at] = found + 1
         return found + 1
 
-    def referred(inside: str, at: tuple[str, ...]) -> int:
-        total = 0
-        for name in re.findall(r"[\w.\-\[\]]+", inside):
-            up = len(name) - len(name.lstrip("."))
-            base = at[: len(at) - up] if up else ()
-            target = (*base, *(part for part in re.split(r"[.\[\]]", name[up:]) if part))
-            value = plain
-            for part in target:
-                if isinstance(value, dict) and part in value:
-                    value = value[part]
-                elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-                    value = value[int(part)]
-                else:
-                    break
+    def referred(name: str, at: tuple[str, ...]) -> int:
+        if ":" in name:  # an environment variable
+            return 0
+        up = len(name) - len(name.lstrip("."))
+        base = at[: len(at) - up] if up else ()
+        target = (*base, *(part for part in re.split(r"[.\[\]]", name[up:]) if part))
+        value = plain
+        for part in target:
+            if isinstance(value, dict) and part in value:
+                value = value[part]
+            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
             else:
-                total += size(value, target)
-        return total
+                return 0
+        return size(value, target)
 
     if isinstance(plain, dict):
         for key, value in plain.items():

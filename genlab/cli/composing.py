@@ -15,7 +15,7 @@ from typing import Any
 
 from genlab.cli import explain, words
 from genlab.config.schema import show
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, printable
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def compose(command: words.Command, folders: list[Path]) -> list[Job]:
         stored = words.stored_config(command.value("run"))
         ready = {word: typed for word, typed in ready.items() if not typed.startswith("run=")}
     jobs = _jobs(command, ready, folders, stored)
-    chosen = [key for key in ("optimizer", "schedule", "trainer") if command.value(key)]
+    typed = {_key(word) for job in jobs for word in job.overrides}  # also the keys of a file's sweep
+    chosen = [key for key in ("optimizer", "schedule", "trainer") if key in typed]
     if command.verb == "train" and chosen:
         without = {word: typed for word, typed in ready.items() if not word.startswith("recipe=")}
         others = _jobs(command, without | {"recipe=none": "recipe=none"}, folders)
@@ -154,8 +155,8 @@ def _tell_replaced(jobs: list[Job], folders: list[Path]) -> None:
     for file in files:
         (folder,) = [each for each in folders if file.is_relative_to(each)][:1]
         inner = file.relative_to(folder)
-        if folder != folders[-1] and (folders[-1] / inner).is_file():
-            print(f"genlab: {file} replaces the shipped {inner}", file=sys.stderr)
+        if (shipped := folders[-1] / inner).is_file() and not shipped.samefile(file):
+            print(printable(f"genlab: {file} replaces the shipped {inner}"), file=sys.stderr)
 
 
 def _over_recipe(jobs: list[Job], without_recipe: list[Job], chosen: list[str]) -> list[Job]:

@@ -6,6 +6,7 @@ The errors are recognised by their attributes, so that this module need not impo
 from __future__ import annotations
 
 import contextlib
+import decimal
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -39,13 +40,23 @@ def explain(error: BaseException, ready: Mapping[str, str]) -> str:
         return _unreadable(ready.get(override, override))
     if hasattr(error, "missing_cfg_file"):
         return _missing_config(error)
+    if isinstance(error, decimal.InvalidOperation):
+        return "range: its limits are no numbers; write range(1,5)"
     if isinstance(error, RecursionError):
         return "the configuration is nested too deeply; settings have few levels"
     return _composition(error, ready)
 
 
+_KEY = re.compile(r"(\+\+?|~)?[A-Za-z_][\w\-]*([./][\w\-]+)*(@[\w.\-]+)?", re.ASCII)
+
+
 def _unreadable(word: str) -> str:
     key, _, value = word.partition("=")
+    hidden = [each for each in word if not each.isprintable() and not "\ud800" <= each <= "\udfff"]
+    if hidden:  # other than bytes of a file's name that are not UTF-8, which quotes allow
+        return f"{word}: has the character {hidden[0]!a}; leave it out"
+    if not _KEY.fullmatch(key):
+        return f"{word}: {key} is no key; keys are names with dots between them, e.g. trainer.steps=500"
     if any(value.count(opened) != value.count(closed) for opened, closed in ("[]", "{}", "()")):
         return f"{word}: a bracket is not closed, or was not opened"
     if value.count("'") % 2 or value.count('"') % 2:
@@ -56,7 +67,7 @@ def _unreadable(word: str) -> str:
 
 def _missing_config(error: BaseException) -> str:
     missing = getattr(error, "missing_cfg_file", None) or "config"
-    group, _, option = missing.rpartition("/")
+    group, _, option = missing.lstrip("/").rpartition("/")
     if not group:
         return f"{missing}: no such configuration file; check --config-dir and --config-name"
     options = getattr(error, "options", None) or []
@@ -67,6 +78,11 @@ def _missing_config(error: BaseException) -> str:
 
 
 _PATTERNS = (
+    (
+        r"Error resolving interpolation '(.*?)', pos",
+        "{0}: a defaults list refers only to groups chosen before it",
+    ),
+    (r"nvalid defaults list in '(.*?)', (.*)", "{0}: its {1}"),
     (r"An item is already at '(.*?)'", "+{0}: the key already exists; leave out the +"),
     (r"not delete from config. '(.*?)' does not exist", "~{0}: cannot delete: no such key; see --cfg job"),
     (r"Could not delete '(.*?)'. No match", "~{0}: cannot delete: no such key; see --cfg job"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING
@@ -12,7 +13,8 @@ from genlab.cli.verbs import VERBS
 from genlab.cli.words import groups, options
 from genlab.config.run import TrainerConfig
 from genlab.config.schema import Setting, settings_of, show, suggest
-from genlab.errors import ConfigError
+from genlab.config.text import read_yaml
+from genlab.errors import ConfigError, one_line, printable
 
 _LISTED = {
     "model": "models",
@@ -33,6 +35,7 @@ _DEFAULTS = {
 }  # fmt: skip
 
 _WIDTH = 110
+_LONGEST_HEADER = 4_000  # characters
 
 _OVERVIEW = """\
 genlab: a laboratory bench for generative models of images.
@@ -121,16 +124,23 @@ def _settings_of_option(group: str, option: str, folders: list[Path]) -> str:
     return "\n".join([f"{group}={option}: {describe(found[option])}", *(lines or ["  no settings"])])
 
 
-def _name_in(file: Path) -> str | None:
-    """Returns the registered name that a configuration file sets: that of optimizer=gan_adam is adam."""
-    import yaml
+def _name_in(file: Path, *above: Path) -> str | None:
+    """Returns the registered name that a configuration file sets: that of optimizer=gan_adam is adam.
 
-    plain = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if isinstance(plain, dict) and "name" in plain:
+    Args:
+        file: the configuration file.
+        above: the files whose defaults lists led to it.
+    """
+    plain = read_yaml(file)
+    if not isinstance(plain, dict):
+        return None
+    if isinstance(plain.get("name"), str):
         return plain["name"]
-    for base in (plain or {}).get("defaults", ()):
-        if isinstance(base, str) and base != "_self_" and (file.parent / f"{base}.yaml").is_file():
-            return _name_in(file.parent / f"{base}.yaml")
+    defaults = plain.get("defaults")
+    for base in defaults if isinstance(defaults, list) else ():
+        other = file.parent / f"{base}.yaml"
+        if isinstance(base, str) and re.fullmatch(r"[\w\-]+", base) and base != "_self_" and other.is_file():
+            return None if other in (file, *above) else _name_in(other, file, *above)
     return None
 
 
@@ -181,7 +191,7 @@ def listing(folders: list[Path], wanted: str | None = None) -> str:
     for group in known:
         found = options(folders, group)
         width = max(map(len, found), default=0)
-        rows = [f"  {name:{width}}  {describe(file)}".rstrip() for name, file in found.items()]
+        rows = [f"  {printable(name):{width}}  {describe(file)}".rstrip() for name, file in found.items()]
         if rows:
             parts.append("\n".join([f"{_LISTED.get(group, group)} ({group}=NAME)", *rows]))
     return "\n\n".join(parts)
@@ -189,12 +199,14 @@ def listing(folders: list[Path], wanted: str | None = None) -> str:
 
 def describe(file: Path) -> str:
     """Returns the first comment line of a YAML file that is not Hydra's `@package`."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    with file.open(encoding="utf-8-sig", errors="replace") as opened:
+        start = opened.read(_LONGEST_HEADER)
+    for line in start.split("\n"):
         text = line.lstrip("# ").strip()
         if not line.startswith("#"):
             break
         if text and not text.startswith("@package"):
-            return text
+            return one_line(text)
     return ""
 
 

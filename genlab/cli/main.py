@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from genlab import __version__, plugins, registry
@@ -16,7 +18,7 @@ from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
 from genlab.config.datasets import check_files
 from genlab.config.schema import from_plain, suggest
-from genlab.errors import ConfigError, Interrupted, UserError, one_line
+from genlab.errors import ConfigError, Interrupted, StorageError, UserError, one_line, storage_remedy
 from genlab.log import courteous_console
 from genlab.memory import limited_memory, memory_errors, smaller_batch
 from genlab.runs.folder import BEFORE_TRAINING, check_there, check_unused
@@ -67,12 +69,37 @@ def _guarded(action: Callable[[], int | None]) -> tuple[int, str]:
 
 
 def _dispatch(argv: list[str]) -> int:
+    with _printing():
+        verb, jobs = _prepare(argv)
+    return _work(verb, jobs)
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Writes characters that the output cannot encode as in Python; turns a full disk into one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+        if sys.stdout is not None:  # it was closed before the start
+            sys.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.filename is not None or sys.stdout is None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it cannot be written
+        remedy = storage_remedy(error, Path()) or "give it another place"
+        raise StorageError(f"output: cannot be written ({error.strerror}); {remedy}") from error
+
+
+def _prepare(argv: list[str]) -> tuple[str, list[Job]]:
+    """Returns the verb and its jobs; none if the command only prints something."""
     command = words.sort(argv)
     if command.flags.pop("--shell-completion", False):
-        return completion.answer(command.value("query") or "bash", configs_folder())
+        completion.answer(command.value("query") or "bash", configs_folder())
+        return "", []
     if command.flags.pop("--version", False):
         print(f"genlab {__version__}")
-        return 0
+        return "", []
     if command.verb is None and command.words:
         raise ConfigError(f"missing command before {command.words[0]}; try genlab train {command.words[0]}")
     if command.verb is not None and command.verb not in VERBS:
@@ -91,16 +118,16 @@ def _dispatch(argv: list[str]) -> int:
             )
         typed = [(group, command.value(group)) for group in sections]
         print(help.page(command.verb, folders, [(group, name) for group, name in typed if name]))
-        return 0
+        return command.verb or "", []
     if command.verb in ("list", "completion") and len(command.words) > 1:
         raise ConfigError(f"{command.words[1]}: genlab {command.verb} takes one word; leave it out")
     if command.verb == "list":
         print(help.listing(folders, command.words[0] if command.words else None))
-        return 0
+        return command.verb or "", []
     if command.verb == "completion":
         print(completion.script(command.words[0] if command.words else None))
-        return 0
-    return _work(command.verb, compose(command, folders))
+        return command.verb or "", []
+    return command.verb, compose(command, folders)
 
 
 def _work(verb: str, jobs: list[Job]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,8 @@ def sort(argv: list[str]) -> Command:
             found = _flag_value(name, value if equals else None, rest)
             if name == "--module" and name in command.flags:
                 found = f"{command.flags[name]},{found}"
+            elif name in command.flags and command.flags[name] != found:
+                raise ConfigError(f"{name}={value or found}: given twice; leave one out")
             command.flags[name] = found
         else:
             hint = hints.for_flag(command.verb, name, value or next(iter(rest), ""), FLAGS)
@@ -110,9 +112,19 @@ def _flag_value(name: str, value: str | None, rest: list[str]) -> str:
     if choices and value not in choices:
         raise ConfigError(f"{name}={value}: not one of {', '.join(choices)}")
     if name in ("--config-dir", "--config-path"):
-        if not Path(value).is_dir():
+        try:
+            there = bool(value) and Path(value).is_dir()
+        except OSError:  # its name is too long
+            there = False
+        if not there:
             raise ConfigError(f"{name}={value}: no such folder")
         value = str(Path(value).absolute())
+    if name == "--config-name" and ("/" in value or not value):
+        folder, _, file = value.rpartition("/")
+        raise ConfigError(
+            f"{name}={value}: expected the name of a file in the folder, no path; type --config-dir "
+            f"{folder or 'PATH'} --config-name {file.removesuffix('.yaml') or 'NAME'}"
+        )
     return value
 
 
@@ -126,12 +138,13 @@ def config_folders(command: Command, shipped: Path) -> list[Path]:
     return [*own, *plugins.config_folders([*own, main]), main]
 
 
-def options(folders: list[Path], group: str) -> dict[str, Path]:
+def options(folders: Sequence[Path], group: str) -> dict[str, Path]:
     """Returns the options of a group: name to file, e.g. "vae" to configs/model/vae.yaml."""
     found: dict[str, Path] = {}
     for folder in folders:
         for file in sorted((folder / group).glob("*.yaml")):
-            found.setdefault(file.stem, file)
+            if file.is_file() and not re.search(r"[\x00-\x1f\x7f-\x9f]", file.stem):
+                found.setdefault(file.stem, file)
     return dict(sorted(found.items()))
 
 
@@ -180,11 +193,21 @@ def swept_values(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
     Args:
         plain: keys with lists of values, or with values separated by commas; groups may be nested.
         prefix: the groups outside.
+
+    Raises:
+        ConfigError: a key without values, or whose values are groups of settings; or a sweep in a sweep.
     """
     for key, value in plain.items():
+        if key == "sweep":
+            raise ConfigError(
+                f"sweep: {prefix}sweep: a sweep cannot contain sweeps; write their keys into one"
+            )
         if isinstance(value, Mapping):
             yield from swept_values(value, f"{prefix}{key}.")
         elif isinstance(value, list | tuple):
+            if not value or any(isinstance(each, Mapping) for each in value):
+                wrong = "groups of settings cannot be varied; vary single keys" if value else "has no values"
+                raise ConfigError(f"sweep: {prefix}{key}: {wrong}, e.g. sweep: {{seed: [0, 1]}}")
             yield f"{prefix}{key}", ",".join(map(_quoted, value))
         else:
             yield f"{prefix}{key}", show(value)
@@ -257,6 +280,12 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
                 raise ConfigError(f"{word}: unknown key for genlab {verb}{hint}")
             ready[f"++{word}"] = typed
             continue
+        if (
+            prefix == "~"
+            and verb == "train"
+            and key in ("model", "dataset", "optimizer", "schedule", "trainer")
+        ):
+            raise ConfigError(f"{word}: a run needs a {key}; choose one, {key}=NAME".replace("a o", "an o"))
         if prefix is None and plain_key and "--config-name" not in command.flags:
             _check_bare(verb, word, key, value, folders)
         if verb == "train" and prefix is None and key in _OPTIONAL_GROUPS and value in ("null", "none"):
@@ -271,13 +300,16 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
 
 
 _LONGEST_WORD = 100_000
+_MOST_VALUES = 2_000
 _DEEPEST_BRACKETS = 50
 
 
 def _check_extent(word: str) -> None:
-    """Refuses a word whose length or nesting Hydra's grammar, which is recursive, could not bear."""
+    """Refuses a word whose length or nesting Hydra's grammar, which is recursive and slow, could not bear."""
     if len(word) > _LONGEST_WORD:
         raise ConfigError(f"{word[:40]}...: {len(word)} characters; give at most {_LONGEST_WORD}")
+    if word.count(",") >= _MOST_VALUES:
+        raise ConfigError(f"{word[:40]}...: over {_MOST_VALUES} values; give fewer, or range(0,5000)")
     depth = 0
     for character in word:
         depth += (character in "[{(") - (character in "]})")
@@ -352,7 +384,7 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
         raise ConfigError(f"{word}: unknown key for genlab {verb}{hints.for_key(verb, key, value, known)}")
     if key not in groups(folders):
         return
-    if value[:1] in ("[", "{"):
+    if value[:1] in ("[", "{") or "${" in value:
         raise ConfigError(f"{word}: expected a name; for several, add -m and separate them by commas")
     names, choices = value.split(","), list(options(folders, key))
     if key in _OPTIONAL_GROUPS:
@@ -360,6 +392,13 @@ def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path])
             raise ConfigError(f"{word}: none cannot be swept over; run the job without {key} separately")
         choices.append("none")
     for name in names:
+        files = [folder / key / f"{name}.yaml" for folder in folders if ".." not in Path(name).parts]
+        if "/" in name and not any(file.is_file() for file in files):
+            stem = Path(name).stem
+            there = f"; did you mean {key}={stem}?" if stem in choices else ""
+            raise ConfigError(
+                f"{word}: expected the name of a {key}, no path{there or '; --config-dir PATH adds a folder'}"
+            )
         # Hydra's own message would be unclear, and it would ignore a mistyped recipe, which is optional.
         riddle = name == "null" or key == "recipe" or re.fullmatch(r"[\d.]+", name)
         riddle = riddle or VERBS[verb].other_datasets  # where Hydra is not asked for a file of that name

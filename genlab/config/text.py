@@ -12,8 +12,10 @@ from genlab.errors import ConfigError
 
 LARGEST_BYTES = 1 << 20
 DEEPEST_LEVEL = 50
-MOST_VALUES = 100_000
+MOST_VALUES = 10_000
 """Values of a document once its aliases are written out."""
+LONGEST_PLAIN = 1_000
+"""Characters of a value without quotes: longer ones may be numbers whose conversion takes long."""
 
 _Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -56,7 +58,7 @@ def read_text(path: Path, named: str) -> str:
             raise ConfigError(
                 f"{named}: too large for a file of settings ({status.st_size} bytes); shorten it"
             )
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except FileNotFoundError:
         raise
     except UnicodeDecodeError as error:
@@ -87,6 +89,11 @@ def check_text(text: str, named: str) -> None:
                 values += sizes.get(str(anchor), 1)
             elif isinstance(event, yaml.ScalarEvent):
                 values += 1
+                if event.implicit[0] and len(event.value) > LONGEST_PLAIN:
+                    raise ConfigError(
+                        f"{named}: {event.value[:20]}...: {len(event.value)} characters without quotes; "
+                        f"give at most {LONGEST_PLAIN}"
+                    )
                 if anchor is not None:
                     sizes[anchor] = 1
             elif isinstance(event, yaml.CollectionStartEvent):
