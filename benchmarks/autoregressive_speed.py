@@ -7,7 +7,8 @@
 
 forward: one pass over a batch of binary images, as in training, without gradients.
 cached: the same number of images drawn as `genlab sample` draws them, each pixel's numbers computed once; on
-a GPU by CUDA graphs, whose capture is counted, and beside it without them (`eager`).
+a GPU by CUDA graphs, whose capture is counted, and beside it without them (`eager`). There also `batches`,
+four batches one after the other, which share one capture, as those of one command do.
 naive: a pass over whole images for each pixel. It is not run to its end, but for --whole-naive: the seconds
 of a few of its steps, forward and draw, are multiplied by their number, height times width.
 
@@ -32,12 +33,14 @@ from genlab import registry
 from genlab.data.spec import DataSpec
 from genlab.device import resolve
 from genlab.families.autoregressive import Autoregressive
-from genlab.nets.scanning import Scanner, draw_naively
+from genlab.nets.scanning import Scanner, draw_naively, graphs_kept
 from genlab.rng import SampleRng
 
 MODELS = ("pixelcnn", "row_lstm", "diagonal_bilstm", "gated_pixelcnn", "pixelcnnpp", "pixelsnail")
 NAIVE_STEPS = 3
 """Steps of naive sampling that are timed; their mean is multiplied."""
+BATCHES = 4
+"""Batches that share the capture of a CUDA graph."""
 
 
 def main() -> None:
@@ -109,6 +112,11 @@ def measure(
             parameters, pixels = network(images)[:, 0, column], images[:, :, 0, column]
             images[:, :, 0, column] = distribution.draw(parameters, noise[:, 0, column], pixels, part=0)
 
+    def batches() -> None:
+        with graphs_kept():
+            for _ in range(BATCHES):
+                Scanner(network, distribution, noise, graph=True).run()
+
     graph = device.type == "cuda"
     actions: dict[str, Callable[[], Any]] = {
         "forward": lambda: network(images),
@@ -117,6 +125,7 @@ def measure(
     }
     if graph:
         actions["eager"] = lambda: Scanner(network, distribution, noise).run()
+        actions["batches"] = batches
     if arguments.whole_naive:
         actions["whole naive"] = lambda: draw_naively(network, distribution, noise)
     network(images)  # torch chooses its kernels
@@ -148,6 +157,8 @@ def print_table(rows: dict[str, dict[str, list[float]]]) -> None:
         ("naive/cached", "naive", "cached"),
         ("eager s", "eager", None),
         ("eager/cached", "eager", "cached"),
+        (f"{BATCHES} batches s", "batches", None),
+        ("batches/cached", "batches", "cached"),
         ("whole naive s", "whole naive", None),
         ("product/whole", "naive", "whole naive"),
     ]

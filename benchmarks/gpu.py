@@ -1,6 +1,7 @@
 """Tests, speed, sampling and short trainings on one GPU, each with a time limit, and one table of all.
 
     benchmarks/gpu.sh            # see its head; at most eight minutes
+    benchmarks/gpu.sh --brief    # sampling with CUDA graphs alone: its tests and its speed, in 100 seconds
     benchmarks/gpu.sh --quick    # on the CPU, on small images; the figures mean nothing
 
 Every part is a process of its own. One that fails or runs over is a row of the table that says so, and stops
@@ -51,9 +52,6 @@ from genlab.training.state import TrainingState
 HERE = Path(__file__).resolve()
 CHECKOUT = HERE.parent.parent
 
-TOTAL_SECONDS = 460
-"""All parts end before; the rest of eight minutes is for starting, stopping and printing."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -88,6 +86,9 @@ class Sizes:
         train_seconds: the length of such a training, at the speed that was measured before, alone.
         test_processes: that share the tests; 0 for none beside pytest's own.
         limits: of each part, in seconds.
+        total_seconds: all parts end before.
+        flags: words of this script that choose these sizes.
+        tests: of those marked gpu, which: an expression of pytest's -k.
     """
 
     dataset: str
@@ -102,6 +103,9 @@ class Sizes:
     train_seconds: float
     test_processes: int
     limits: dict[str, float]
+    total_seconds: float = 460  # the rest of eight minutes is for starting, stopping and printing
+    flags: tuple[str, ...] = ()
+    tests: str = ""
 
 
 VAE, GAN, WGAN_GP = Case("vae"), Case("gan"), Case("wgan_gp")
@@ -120,6 +124,17 @@ FULL = Sizes(
     test_processes=6,
     limits={"tests": 140, "speed": 115, "sampling": 70, "training": 120, "compiled": 120},
 )
+BRIEF = dataclasses.replace(
+    FULL,
+    cases=(),
+    compiled=(),
+    drawn=("gated_pixelcnn", "row_lstm", "pixelsnail"),
+    trained={},
+    limits=FULL.limits | {"tests": 45, "sampling": 60},
+    total_seconds=90,
+    flags=("--brief",),
+    tests="graph",
+)
 QUICK = Sizes(
     dataset="digits",
     device="cpu",
@@ -133,6 +148,7 @@ QUICK = Sizes(
     train_seconds=3.0,
     test_processes=0,
     limits={"tests": 60, "speed": 90, "sampling": 60, "training": 90, "compiled": 90},
+    flags=("--quick",),
 )
 
 
@@ -282,6 +298,7 @@ def sampling(sizes: Sizes, rows: Rows, cases: list[Case]) -> None:
     of = f"{arguments.batch_size} of {side}x{side}, width {arguments.width}"
     settings = {
         "cached": "CUDA graph with its capture" if torch_device.type == "cuda" else "cached",
+        "batches": f"CUDA graph, {autoregressive_speed.BATCHES} batches with one capture",
         "eager": "cached without a graph",
         "naive": "naive, a product",
         "forward": "one pass over images",
@@ -296,9 +313,10 @@ def sampling(sizes: Sizes, rows: Rows, cases: list[Case]) -> None:
             continue
         for action in [action for action in settings if action in times]:
             taken = times[action]
+            images = arguments.batch_size * (autoregressive_speed.BATCHES if action == "batches" else 1)
             result = (
                 f"{statistics.median(taken):.3f} s ({min(taken):.3f} to {max(taken):.3f} in {len(taken)}), "
-                f"{arguments.batch_size / statistics.median(taken):,.1f} images/s"
+                f"{images / statistics.median(taken):,.1f} images/s"
             )
             rows.add("sampling", case.name, f"{settings[action]}; {of}", result=result)
 
@@ -387,12 +405,11 @@ class Conductor:
         sizes: what is run.
         out: the folder of all files that stay.
         work: a folder for all others.
-        flags: words of this script that each part is given.
     """
 
-    def __init__(self, sizes: Sizes, out: Path, work: Path, flags: list[str]) -> None:
+    def __init__(self, sizes: Sizes, out: Path, work: Path) -> None:
         self.started = time.monotonic()
-        self.sizes, self.out, self.work, self.flags = sizes, out, work, flags
+        self.sizes, self.out, self.work = sizes, out, work
         self.rows = Rows(out / "gpu.jsonl")
         self.rows.path.unlink(missing_ok=True)
         self.log = (out / "gpu.log").open("w")
@@ -411,7 +428,7 @@ class Conductor:
         self.over_cases("speed", "speed", [case.name for case in sizes.cases])
         self.say("speed of sampling")
         self.over_cases("sampling", "sampling", list(sizes.drawn))
-        self.say(f"training of {', '.join(case.model for case in sizes.trained)}, at the same time")
+        self.say(f"training of {', '.join(case.model for case in sizes.trained) or 'none'}, at the same time")
         together([lambda case=case: self.training(case) for case in sizes.trained])
         self.say("speed of training, compiled")
         self.over_cases("compiled", "speed", [case.name for case in sizes.compiled])
@@ -422,7 +439,7 @@ class Conductor:
 
     def left(self, limit: float) -> float:
         """Returns the seconds that a part may take: its limit, or less where the whole would last longer."""
-        return min(limit, self.started + TOTAL_SECONDS - time.monotonic())
+        return min(limit, self.started + self.sizes.total_seconds - time.monotonic())
 
     def run(self, name: str, argv: list[str], limit: float, **environment: str) -> tuple[int | None, str]:
         """Runs a process to its end or the limit, and ends all that it started.
@@ -451,7 +468,7 @@ class Conductor:
 
     def part(self, name: str, cases: list[str], limit: float, *more: str) -> tuple[int | None, str]:
         """Runs one of this file's parts in a process."""
-        argv = [sys.executable, str(HERE), *self.flags, "--part", name, "--work", str(self.work), *more]
+        argv = [sys.executable, str(HERE), *self.sizes.flags, "--part", name, "--work", str(self.work), *more]
         argv += ["--rows", str(self.rows.path), *chain(*(("--case", case) for case in cases))]
         return self.run(name, argv, limit)
 
@@ -488,6 +505,7 @@ class Conductor:
         count = self.sizes.test_processes
         argv = [sys.executable, "-m", "pytest", "-o", "addopts=", "-m", "gpu", "-v", "-rs", "--tb=short"]
         argv += ["-n", str(count)] if count else ["-p", "no:xdist"]
+        argv += ["-k", self.sizes.tests] if self.sizes.tests else []
         started = time.monotonic()
         code, output = self.run("tests", [*argv, *files], self.sizes.limits["tests"], OMP_NUM_THREADS="1")
         outcomes: dict[str, list[str]] = {}
@@ -499,7 +517,9 @@ class Conductor:
             result += ", over the time limit"
         elif code not in (0, 1):
             result += f"; exit code {code}: {last_words(output)}"
-        self.rows.add("tests", "pytest -m gpu", result=result)
+        self.rows.add(
+            "tests", "pytest -m gpu" + f" -k {self.sizes.tests}" * bool(self.sizes.tests), result=result
+        )
         for outcome in ("FAILED", "ERROR"):
             for test in outcomes.get(outcome, ()):
                 self.rows.add("tests", test, result=f"{outcome.lower()}: {error_of(test, output)}")
@@ -522,7 +542,7 @@ class Conductor:
         facts = {
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             **hardware(self.sizes.device),
-            "command": " ".join(("`benchmarks/gpu.sh", *self.flags)) + "`",
+            "command": " ".join(("`benchmarks/gpu.sh", *self.sizes.flags)) + "`",
             "wall time": f"{time.monotonic() - self.started:.0f} s",
         }
         lines = [f"- {name}: {value}" for name, value in facts.items()]
@@ -597,6 +617,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="on the CPU, small; the figures mean nothing")
+    parser.add_argument(
+        "--brief", action="store_true", help="sampling with CUDA graphs alone, in 100 seconds"
+    )
     hidden: dict[str, Any] = {"help": argparse.SUPPRESS}  # what the processes of parts are given
     for name in ("part", "setting"):
         parser.add_argument(f"--{name}", **hidden)
@@ -607,14 +630,14 @@ def main() -> None:
     parser.add_argument("--limit", type=float, **hidden)
     given = parser.parse_args()
     given.quick |= os.environ.get("GPU_QUICK") == "1"
-    sizes = QUICK if given.quick else FULL
+    sizes = QUICK if given.quick else BRIEF if given.brief else FULL
     if given.part:
         perform(given, sizes)
         return
     out = Path(os.environ.get("OUT") or CHECKOUT / "outputs" / "gpu").resolve()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="genlab-gpu-", ignore_cleanup_errors=True) as work:
-        conductor = Conductor(sizes, out, Path(work), ["--quick"] if given.quick else [])
+        conductor = Conductor(sizes, out, Path(work))
         try:
             conductor.conduct()
         finally:

@@ -2,6 +2,7 @@
 # What one GPU gives: tests, speed, sampling, three trained models. At most eight minutes, and one table at the end.
 #
 #   benchmarks/gpu.sh            on a machine with a GPU and genlab's requirements; MNIST is read from GENLAB_DATA
+#   benchmarks/gpu.sh --brief    sampling with CUDA graphs alone, its tests and its speed, in 100 seconds
 #   benchmarks/gpu.sh --quick    the same on the CPU, on small images, in a few minutes; the figures mean nothing
 #   benchmarks/gpu.sh pack       prepares the folder .gpu/: MNIST from GENLAB_DATA, and Hydra's packages as wheels
 #

@@ -14,11 +14,6 @@ from typing import Any
 from genlab.log import log
 
 
-def printable(name: str) -> str:
-    """Returns a file's name for messages, with escapes in place of bytes that are not UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> None:
     """Replaces a file atomically: a reader, or a crash, finds the old content or the new, never a part of it.
 

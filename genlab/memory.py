@@ -92,6 +92,10 @@ def memory_errors(given: str, remedy: str) -> Iterator[None]:
         raise TooLargeError(f"{given}: out of memory{asked}; {remedy}") from error
 
 
+_SHARE_OF_FREE_MEMORY = 0.9
+"""What a process may take of it: other processes grow too, and the system ends one when nothing is left."""
+
+
 @contextlib.contextmanager
 def limited_memory() -> Iterator[None]:
     """Limits the memory of this process to what is free, on Linux without a GPU, so that an allocation fails.
@@ -105,7 +109,7 @@ def limited_memory() -> Iterator[None]:
     import resource  # only on Unix
 
     own, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _kib("/proc/self/status", "VmData") * 1024 + free
+    limit = _kib("/proc/self/status", "VmData") * 1024 + int(_SHARE_OF_FREE_MEMORY * free)
     lowest = [each for each in (limit, own, hard) if each != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min(lowest), hard))
     try:
@@ -134,17 +138,19 @@ def _kib(path: str, name: str) -> int:
     raise LookupError(name)
 
 
-def _cgroups() -> Iterator[tuple[int, int]]:
+def _cgroups(
+    listed: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
+) -> Iterator[tuple[int, int]]:
     """Yields limit and use, in bytes, of each cgroup that limits this process's memory."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = listed.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, inside = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        root = Path("/sys/fs/cgroup", "memory" if controllers else "")
+        root = mounted / ("memory" if controllers else "")
         names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
         limit_file, use_file = names if controllers else ("memory.max", "memory.current")
         own = root / inside.lstrip("/")

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.command_line import genlab, one_line
+from helpers.fake_gpu import RecordedGraph, recorded_graphs
 from helpers.pictures import samples
 from helpers.runs import read_json
 
 from genlab import registry
 from genlab.commands.evaluate import write_per_image
+from genlab.families import autoregressive
+from genlab.nets.scanning import Scanner
 from genlab.report.pictures import to_uint8
 from genlab.rng import SampleRng
 from genlab.trained.model import load_model
@@ -53,6 +56,22 @@ def test_a_temperature_reaches_the_model_and_the_file(run: str) -> None:
     assert not np.array_equal(samples("cold"), samples("warm"))
     assert read_json("cold/samples.json")["temperature"] == 0.1
     assert read_json("warm/samples.json")["temperature"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "words", [("sample", "n=6", "batch_size=2"), ("complete", "n=2", "count=3", "batch_size=2")]
+)
+def test_the_batches_of_a_command_share_a_graph(
+    run: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genlab(*words, f"ckpt={run}", "run_dir=eager")
+    monkeypatch.setattr(autoregressive, "Scanner", lambda *given, graph: Scanner(*given, graph=True))
+    with recorded_graphs():
+        genlab(*words, f"ckpt={run}", "run_dir=graph")
+        assert RecordedGraph.captures == 1
+    eager, graphed = (sorted(Path(folder).glob("images/*.png")) for folder in ("eager", "graph"))
+    assert len(eager) == 6
+    assert [path.read_bytes() for path in eager] == [path.read_bytes() for path in graphed]
 
 
 def test_mistakes_of_temperature(run: str, vae: str, capsys: pytest.CaptureFixture[str]) -> None:

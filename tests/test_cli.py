@@ -226,7 +226,7 @@ MISTAKES = {
     "train ~model.latnt": "~model.latnt: cannot delete: no such key",
     "train ~model": "model",
     "train model.latent=[1,2": "model.latent=[1,2: a bracket is not closed",
-    "train dataset.root=a=b": "dataset.root=a=b: the value cannot be parsed; put it in two pairs of quotes",
+    "train trainer.device=a=b": "trainer.device=a=b: the value cannot be parsed; put it in two pairs",
     "train model.latent=1,2": "model.latent=1,2: several values; add -m",
     "train seed=range(1,3)": "add -m",
     "train hydra.job.name=a,b -m": "leave it out",
@@ -336,6 +336,16 @@ def test_a_file_without_its_first_line_is_told_so(
     (tmp_path / "mine" / group / "x.yaml").write_text("trainer: {steps: 3}\n")
     assert main(["train", "--config-dir", "mine", f"{group}=x"]) == 2
     assert "its first line must be: # @package _global_" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_sweep_is_told_from_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("0", "1", "10"):
+        (Path("sweep") / number / "checkpoints").mkdir(parents=True)
+        (Path("sweep") / number / "config.yaml").write_text("seed: 0\n")
+    for verb, key in (("resume", "run"), ("sample", "ckpt"), ("evaluate", "ckpt")):
+        assert main([verb, f"{key}=sweep"]) == 2
+        line = capsys.readouterr().err
+        assert line == f"genlab: {key}=sweep: holds 3 runs; give one of them, e.g. {key}=sweep/0\n"
 
 
 def test_run_and_ckpt_stand_for_each_other(performed: list) -> None:

@@ -18,7 +18,7 @@ from genlab.config.run import (
     StepConfig,
     TrainerConfig,
 )
-from genlab.config.schema import from_plain, setting, suggest, to_plain
+from genlab.config.schema import brief, from_plain, setting, suggest, to_plain
 from genlab.errors import ConfigError
 
 
@@ -198,3 +198,12 @@ def test_a_run_that_does_not_pass(toy: Any, changes: dict[str, Any], line: str) 
         registry.train_config(run_of(**changes))
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+def test_a_value_in_a_message_is_shortened_without_writing_it_out() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    assert brief([1, [2, "x"]]) == "[1,[2,x]]"
+    assert brief("a" * 1000) == "a" * 200 + "..."
+    assert brief([0] * 10**6) == "1000000 values"
+    assert brief({"a": [[0] * 600] * 600}) == brief(itself) == "1 values"

@@ -21,7 +21,8 @@ from genlab.commands import train
 from genlab.device import Processes
 from genlab.errors import ConfigError
 from genlab.families.base import Family
-from genlab.nets.scanning import Clamped, Scanner
+from genlab.nets.causal import Scan
+from genlab.nets.scanning import Clamped, Scanner, graphs_kept
 from genlab.rng import SampleRng
 from genlab.training.state import TrainingState
 from genlab.training.update import Update
@@ -106,6 +107,70 @@ def test_a_recorded_graph_draws_what_the_eager_scan_draws(name: str, clamped: bo
         assert torch.equal(eager.run(), graphed.run())
         assert RecordedGraph.replays > 6 * 8
     torch.testing.assert_close(graphed.log_prob_clamped, eager.log_prob_clamped)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(("clamped", "classes"), [(False, 3), (True, 0)])
+def test_a_kept_graph_draws_later_batches(name: str, clamped: bool, classes: int) -> None:
+    channels, levels, output = (2, 4, "categorical") if classes else (1, 5, "logistic_mixture")
+    family = tiny(name, (channels, 9, 8), levels, classes, output=output).double()
+
+    def scanners(seed: int, batch: int = 2, temperature: float = 0.9) -> tuple[Scanner, Scanner]:
+        rng, generator = SampleRng(seed, range(batch)), torch.Generator().manual_seed(seed)
+        noise = rng.uniform(9, 8, family.distribution.uniforms).double()
+        labels = rng.integers(classes) if classes else None
+        images = torch.rand(batch, channels, 9, 8, generator=generator).double().round()
+        known = Clamped(images, torch.rand(batch, 1, 9, 8, generator=generator) < 0.4) if clamped else None
+        given = family.network, family.distribution, noise, labels, temperature, known
+        return Scanner(*given), Scanner(*given, graph=True)
+
+    def captures(*given: tuple[Scanner, Scanner]) -> int:
+        before, results = RecordedGraph.captures, []
+        for eager, graphed in given:
+            assert torch.equal(eager.run(), graphed.run())
+            results.append((eager, graphed, graphed.log_prob_clamped.clone()))
+        for eager, graphed, log_prob in results:  # and no batch writes into the results of another
+            torch.testing.assert_close(log_prob, eager.log_prob_clamped)
+            assert torch.equal(log_prob, graphed.log_prob_clamped)
+        return RecordedGraph.captures - before
+
+    with torch.no_grad(), recorded_graphs():
+        with graphs_kept():
+            of_one = captures(scanners(0))
+            assert of_one >= 1
+            with graphs_kept():
+                assert captures(scanners(1), scanners(6)) == 0
+            assert captures(scanners(2, batch=1), scanners(3)) == of_one
+            assert captures(scanners(4, temperature=1.1)) == of_one
+        assert captures(scanners(5)) == of_one
+
+
+def test_a_cache_that_comes_late_is_no_part_of_a_kept_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = tiny("pixelcnn", (1, 9, 8), 2).double()
+    begin_row = family.network.begin_row
+
+    def begin_late(scan: Scan, row: int) -> None:
+        begin_row(scan, row)
+        if row == 1:
+            scan.caches["late"] = scan.zeros(1)
+
+    monkeypatch.setattr(family.network, "begin_row", begin_late)
+    with torch.no_grad(), recorded_graphs(), graphs_kept():
+        for seed in range(2):
+            noise = SampleRng(seed, range(2)).uniform(9, 8, 1).double()
+            given = family.network, family.distribution, noise
+            assert torch.equal(Scanner(*given).run(), Scanner(*given, graph=True).run())
+        assert RecordedGraph.captures == 2
+
+
+def test_labels_of_the_caller_stay_as_they_are() -> None:
+    family = tiny("gated_pixelcnn", (1, 9, 8), 2, 3).double()
+    given = [torch.tensor([0, 1]), torch.tensor([2, 2])]
+    with torch.no_grad(), recorded_graphs(), graphs_kept():
+        for seed, labels in enumerate(given):
+            noise = SampleRng(seed, range(2)).uniform(9, 8, 1).double()
+            Scanner(family.network, family.distribution, noise, labels, graph=True).run()
+    assert [labels.tolist() for labels in given] == [[0, 1], [2, 2]]
 
 
 def test_a_recorded_graph_refuses_to_read_a_value() -> None:

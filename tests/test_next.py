@@ -9,6 +9,7 @@ import pytest
 from helpers.checkout import config_names, narrowed
 from helpers.command_line import genlab, on_cpu
 
+from genlab import compose
 from genlab.cli.main import main
 from genlab.config.schema import typed
 
@@ -53,6 +54,15 @@ def test_what_is_offered_next_works(model: str, own_folder: Path, capsys: pytest
     assert done
 
 
+@pytest.mark.parametrize(
+    "value", ["Müller/Büro (1)", "a=b", "a,b", "it's", "a b", "C:\\pictures\\", "50%", "a#b", "für 'x'"]
+)
+@pytest.mark.parametrize("key", ["run_dir", "dataset.root"])
+def test_a_path_needs_no_quotes_but_the_shell_s(key: str, value: str) -> None:
+    plain = compose("dataset=mnist", f"{key}={value}")
+    assert (plain["run_dir"] if key == "run_dir" else plain["dataset"]["root"]) == value
+
+
 def typed_in_python(key: str, value: str) -> str:
     """Returns the word as it reaches the program, after the shell has taken its quotes."""
     (word,) = shlex.split(typed(key, value))
@@ -67,10 +77,5 @@ def typed_in_python(key: str, value: str) -> str:
         "20260101-1-vae",
     ],
 )  # fmt: skip
-def test_any_folder_s_name_is_typed_so_that_it_arrives(
-    value: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    del capsys
-    from genlab import compose
-
+def test_any_folder_s_name_is_typed_so_that_it_arrives(value: str) -> None:
     assert compose(typed_in_python("run_dir", value))["run_dir"] == value

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab.cli import words
-from genlab.config.text import read_text
+from genlab.config.text import read_text, scalars
 from genlab.errors import ConfigError
 
 MOST_JOBS = 10_000
@@ -161,6 +161,8 @@ class _Files(ConfigSource):
         super().__init__("genlab", "genlab://")
         self._folders = folders
         self._stored = stored
+        for plain in stored.values():
+            _check_values("config.yaml", plain)
         self._read: dict[Path, tuple[Any, dict[str, str | None]]] = {}
 
     @staticmethod
@@ -188,6 +190,8 @@ class _Files(ConfigSource):
 
     def _read_file(self, file: Path) -> tuple[Any, dict[str, str | None]]:
         text = read_text(file, str(file))
+        for value in scalars(text) if "${" in text else ():
+            _references(value, str(file))  # first, since OmegaConf parses them as it loads them
         try:
             header = self._get_header_dict(text[:512])
             plain: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
@@ -195,7 +199,7 @@ class _Files(ConfigSource):
             raise ConfigError(f"{file}: {' '.join(str(error).split())[:160]}; correct it") from error
         if not isinstance(plain, dict):
             raise ConfigError(f"{file}: expected keys with values, e.g. seed: 1")
-        _check_values(file, plain)
+        _check_values(str(file), plain)
         _refuse_hydra(file, plain, header)
         group = file.parent.name
         if group in ("experiment", "recipe", "sweep") and header["package"] is None:
@@ -265,11 +269,11 @@ def _refuse_hydra(file: Path, plain: dict[str, Any], header: Mapping[str, str | 
         raise ConfigError(f"{file}: {words.hydra_answer(package)}")
 
 
-def _check_values(file: Path, plain: dict[str, Any]) -> None:
+def _check_values(file: str, plain: Mapping[str, Any]) -> None:
     """Refuses values of a file that are no settings, and references that `_references` refuses."""
 
     def check(value: Any, at: str) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             for key, inner in value.items():
                 check(inner, f"{at}.{key}" if at else str(key))
         elif isinstance(value, list):

@@ -248,8 +248,11 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
         if names_hydra(key):
             raise ConfigError(hydra_answer(word))
         _check_extent(word)
+        typed = word
         if key in path_keys(verb):
             _check_path(key, value)
+            if "--multirun" not in command.flags:  # with it, a comma separates the paths of several jobs
+                word = f"{prefix or ''}{key}={_path_for_hydra(value)}"
         if second := hints.two_words(value):
             raise ConfigError(f"{word}: two words in one pair of quotes; close them before {second}")
         if (
@@ -275,7 +278,7 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
                     )
                 hint = hints.for_key(verb, key, value, known)
                 raise ConfigError(f"{word}: unknown key for genlab {verb}{hint}")
-            ready[f"++{word}"] = word
+            ready[f"++{word}"] = typed
             continue
         if (
             prefix == "~"
@@ -292,7 +295,7 @@ def for_hydra(command: Command, folders: list[Path]) -> dict[str, str]:
         if VERBS[verb].other_datasets and prefix is None and key == "dataset":
             ready[f"++dataset.name={value}"] = word
             continue
-        ready[word] = word
+        ready[word] = typed
     return ready
 
 
@@ -361,6 +364,12 @@ def _check_path(key: str, value: str) -> None:
         or any(len(os.fsencode(part)) > 255 for part in path.split("/"))
     ):
         raise ConfigError(f"{key}={value}: no file can have this name; give a shorter path")
+
+
+def _path_for_hydra(value: str) -> str:
+    """Returns a path in quotes if Hydra's grammar would not take it as it is: it may have any characters."""
+    has_meaning = value == "null" or value[:1] in tuple("'\"[{") or "${" in value
+    return value if has_meaning or re.fullmatch(r"[\w./~-]*", value, re.ASCII) else quoted(value)
 
 
 def _check_bare(verb: str, word: str, key: str, value: str, folders: list[Path]) -> None:
@@ -443,6 +452,8 @@ def stored_config(run: str | None) -> dict[str, Any]:
         problem = f"run={run}: has no config.yaml; give a run folder of genlab train"
         if not has_begun(Path(run)):
             problem = f"run={run}: was ended before it began; type its genlab train command again"
+        elif jobs := sorted(Path(run).glob("*/config.yaml"), key=lambda each: len(each.parent.name)):
+            problem = f"run={run}: holds {len(jobs)} runs; give one of them, e.g. run={jobs[0].parent}"
     except ConfigError as error:
         problem = str(error)
     if problem is not None:

@@ -20,7 +20,7 @@ from genlab.log import log
 from genlab.report.pictures import save_grid, write_images
 from genlab.rng import SampleRng
 from genlab.runs.folder import create_folder
-from genlab.trained.completing import Completions, complete, completing_family, is_prefix, stream
+from genlab.trained.completing import Completions, check_count, complete, completing_family, is_prefix, stream
 from genlab.trained.draw import check_labels
 from genlab.trained.given import Given, read_picture, size_of
 from genlab.trained.model import LoadedModel
@@ -38,6 +38,7 @@ def main(plain: Mapping[str, Any]) -> None:
         check_labels(config.labels, model)
     mask = read_mask(config.keep, model.spec)
     known = images_for(config, model, config.count)
+    check_count(len(known.images), config.n, model.spec.dimensions)
     labels = labels_of(config, known, model)
     prefix = is_prefix(mask)
     candidates = 1 if prefix else config.resample

@@ -17,6 +17,7 @@ from genlab.config.schema import typed
 from genlab.errors import storage_errors
 from genlab.files import write_json, written_aside
 from genlab.log import log, progress_bar
+from genlab.nets.scanning import graphs_kept
 from genlab.report.pictures import save_picture, to_uint8, write_samples
 from genlab.runs.folder import create_folder, last_validation
 from genlab.trained.model import LoadedModel
@@ -46,6 +47,7 @@ def main(plain: Mapping[str, Any]) -> None:
         most = _PLOTTED_POINTS if points else _PICTURED_IMAGES
         with (
             _writer(config, points, labels, folder) as write,
+            graphs_kept(),
             progress_bar(total=config.count, unit="image") as bar,
         ):
             for start in range(0, config.count, config.batch_size):

@@ -150,7 +150,7 @@ def _read_to_resume(
         refuse_another_run(registry.train_config(saved["config"]), config)
         if config.trainer.steps < saved["step"]:
             raise ConfigError(
-                f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already"
+                f"trainer.steps={config.trainer.steps}: the run is at step {saved['step']} already; give more"
             )
     return found, saved, config
 

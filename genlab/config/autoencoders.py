@@ -336,7 +336,9 @@ class VQVAEConfig:
         below=1,
         help="of the codes, which follow their vectors by a moving average, for each step",
     )
-    restart_every: int = setting(20, at_least=0, help="steps between restarts of dead codes; 0 for none")
+    restart_every: int = setting(
+        20, at_least=0, at_most=1_000_000_000, help="steps between restarts of dead codes; 0 for none"
+    )
     restart_below: float = setting(
         0.03, at_least=0, below=1, help="a code is dead that has less than this share of the even use"
     )

@@ -107,6 +107,7 @@ class CompleteConfig(OnImagesConfig):
     labels: tuple[int, ...] | None = setting(
         None,
         at_least=0,
+        at_most=MOST_CLASS,
         help="classes of an image's completions in turn, e.g. [3,7]; null: its own, else drawn",
     )
     seed: int = setting(

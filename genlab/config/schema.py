@@ -298,11 +298,27 @@ _MOST_SHOWN = 200
 
 def brief(value: Any) -> str:
     """Returns a value for a message: as it is typed on the command line, but shortened."""
+    if not _has_few(value):
+        return f"{len(value)} values"
     try:
         text = show(value)
     except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits
         text = type(value).__name__
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _has_few(value: Any, most: int = 1000) -> bool:
+    """Returns whether a value with all that is in it is short enough to be written out."""
+    count, left = 0, [value]
+    while left:
+        each = left.pop()
+        inner = each.values() if isinstance(each, Mapping) else each
+        if isinstance(each, Mapping | list | tuple):
+            count += len(inner)
+            if count > most:
+                return False
+            left.extend(inner)
+    return True
 
 
 def typed(key: str, value: object) -> str:

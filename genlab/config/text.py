@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ def check_text(text: str, named: str) -> None:
                 raise ConfigError(f"{named}: has more than {MOST_VALUES} values; settings are few")
     except yaml.YAMLError as error:
         raise ConfigError(f"{named}{_line(error)}: not valid YAML ({_reason(error)}); correct it") from None
+
+
+def scalars(text: str) -> Iterator[str]:
+    """Yields the words and numbers of a YAML document that `check_text` has passed, as they are written."""
+    for event in yaml.parse(text, Loader=_Parser):
+        if isinstance(event, yaml.ScalarEvent):
+            yield event.value
 
 
 def _line(error: yaml.YAMLError) -> str:

@@ -20,8 +20,7 @@ from genlab.data.pictures import SUFFIXES, read_picture
 from genlab.data.scale import warn_if_dark
 from genlab.data.spec import DataSpec
 from genlab.data.stream import Items, Resident, Source, Streamed
-from genlab.errors import DataError
-from genlab.files import printable
+from genlab.errors import DataError, printable
 from genlab.log import log, progress_bar
 from genlab.memory import machine_memory
 

@@ -18,8 +18,7 @@ from genlab.data.pictures import channels_and_size, open_picture, read_picture
 from genlab.data.scale import remedy_for, warn_if_dark
 from genlab.data.spec import DataSpec
 from genlab.data.subsets import subset
-from genlab.errors import DataError, TooLargeError
-from genlab.files import printable
+from genlab.errors import DataError, TooLargeError, printable
 from genlab.log import log
 from genlab.memory import check_fits
 

@@ -31,7 +31,7 @@ class Scan:
     Attributes:
         row, column: the position that comes next.
         labels: (B,) int64, or None.
-        caches: what a layer keeps, by the layer.
+        caches: what a layer keeps, by the layer: tensors, and whatever holds tensors.
         coarser: the scan of the same images at half the resolution; see `halve`.
         level: how many coarser scans are at a new position, when this one is at (row, column).
     """
@@ -97,6 +97,12 @@ class Scan:
             replayed: a CUDA graph has moved the cursors on the device already.
         """
         self._go_to(self.column + 1, replayed=replayed)
+
+    def stand_at(self, row: int, column: int) -> None:
+        """Stands at a position from which the cursors on the device and the caches are set already."""
+        self.row, self.column = row, column
+        if self.coarser is not None:
+            self.coarser.stand_at(row // 2, column // 2)
 
     def _go_to(self, column: int, finer: Tensor | None = None, replayed: bool = False) -> None:
         self.column = column

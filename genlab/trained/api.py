@@ -19,6 +19,7 @@ from genlab.errors import ConfigError
 from genlab.families.base import Family
 from genlab.log import log_to_console
 from genlab.memory import check_fits
+from genlab.nets.scanning import graphs_kept
 from genlab.rng import SampleRng
 from genlab.trained import completing, evaluation, latent_space
 from genlab.trained.draw import check_labels
@@ -74,6 +75,7 @@ class TrainedModel(LoadedModel):
         """Returns the classes that methods accept as `labels`; empty for a model without labels."""
         return range(self.spec.classes if self.family.takes_labels else 0)
 
+    @graphs_kept()
     def sample(
         self,
         n: int | None = None,

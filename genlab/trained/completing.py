@@ -12,12 +12,12 @@ from genlab.errors import ConfigError
 from genlab.families.autoregressive import Autoregressive
 from genlab.log import progress_bar
 from genlab.memory import check_fits
-from genlab.nets.scanning import Clamped
+from genlab.nets.scanning import Clamped, graphs_kept
 from genlab.rng import SampleRng
 from genlab.trained.model import LoadedModel
 
-_BYTES_BESIDE = 200
-"""Bytes that a completion takes beside its pixels."""
+_BYTES_BESIDE = 2000
+"""Bytes that a completion takes beside its pixels, most of them for its random numbers."""
 
 
 class Completions(NamedTuple):
@@ -34,6 +34,7 @@ class Completions(NamedTuple):
     effective: Tensor
 
 
+@graphs_kept()
 def complete(
     family: Autoregressive,
     images: Tensor,
@@ -68,12 +69,7 @@ def complete(
         batch_size: candidates at a time.
     """
     candidates = 1 if is_prefix(mask) else resample
-    check_fits(
-        len(images) * n * (8 * images[0].numel() + _BYTES_BESIDE),  # in parts, then joined
-        f"n={n}",
-        f"{n:,} completions of each of {len(images):,} images",
-        "lower n, or complete fewer images",
-    )
+    check_count(len(images), n, images[0].numel())
     mask = mask.to(images.device)[None, None]
 
     def draw(rows: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
@@ -102,6 +98,25 @@ def complete(
             chosen.append(choose(pixels, log_prob, choice.uniform()))
             bar.update(len(part))
     return Completions(*(joined(each, len(images), n) for each in zip(*chosen, strict=True)))
+
+
+def check_count(images: int, n: int, numbers: int) -> None:
+    """Refuses more completions than fit into memory.
+
+    Args:
+        images: number of images.
+        n: completions of each.
+        numbers: of an image, C * H * W.
+
+    Raises:
+        TooLargeError: they do not fit.
+    """
+    check_fits(
+        images * n * (8 * numbers + _BYTES_BESIDE),  # in parts, then joined
+        f"n={n}",
+        f"{n:,} completions of each of {images:,} images",
+        "lower n, or complete fewer images",
+    )
 
 
 def stream(image: int, completion: int, candidate: int = 0) -> int:

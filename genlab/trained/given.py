@@ -13,8 +13,7 @@ from torch import Tensor
 
 from genlab.data.folder import find_pictures
 from genlab.data.pictures import open_picture
-from genlab.errors import ConfigError, DataError
-from genlab.files import printable
+from genlab.errors import ConfigError, DataError, printable
 from genlab.log import log
 from genlab.memory import check_fits
 from genlab.trained.model import LoadedModel, dataset_of

@@ -13,6 +13,7 @@ from genlab.data.points import mixture_of
 from genlab.families.base import AdversarialFamily, Family
 from genlab.log import progress_bar
 from genlab.metrics.modes import class_coverage, point_coverage
+from genlab.nets.scanning import graphs_kept
 from genlab.rng import SampleRng
 from genlab.trained.draw import draw
 
@@ -112,6 +113,7 @@ def numbers_of_images(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return {name: value for name, value in values.items() if value.ndim == 1}
 
 
+@graphs_kept()
 def evaluate_samples(
     family: Family,
     config: TrainConfig,

@@ -22,6 +22,7 @@ from genlab.metrics import cache, classifier, extractors
 from genlab.metrics.coverage import overlap
 from genlab.metrics.distances import frechet_at_infinity, frechet_distance, kernel_distance, moments
 from genlab.metrics.extractors import Extractor
+from genlab.nets.scanning import graphs_kept
 from genlab.rng import derive_seed
 from genlab.trained.draw import draw
 
@@ -283,6 +284,7 @@ def check_generates(family: Family, given: str) -> None:
         raise ConfigError(f"{given}: has no prior to draw samples from; {remedy}")
 
 
+@graphs_kept()
 def generate(
     family: Family,
     dataset: Dataset,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import struct
 import zlib
 from itertools import islice
@@ -26,7 +27,9 @@ from genlab.data.folder import Folder, find_pictures, read_picture, split_of
 from genlab.data.npz import Npz
 from genlab.data.spec import DataSpec
 from genlab.errors import ConfigError, DataError
+from genlab.runs import checkpoint
 from genlab.trained.given import read_images
+from genlab.trained.model import dataset_of, load_model
 
 SPLITS = ("train", "validation", "test")
 
@@ -437,3 +440,34 @@ def test_a_part_of_cifar() -> None:
         )
         assert batch.labels is not None
         assert batch.labels.tolist() == content["test_labels"].tolist()
+
+
+def test_a_run_goes_on_from_another_folder_and_with_data_that_moved(
+    toy: type, own_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("a.npz", images=arrays(shape=(8, 8)))
+    plain = plain_config(steps=1) | {"dataset": {"name": "npz", "path": "a.npz"}}
+    train.start(plain, [], "run")
+    (own_folder / "elsewhere").mkdir()
+    monkeypatch.chdir(own_folder / "elsewhere")
+    saved = checkpoint.find("../run")[1]["config"]
+    assert saved["dataset"]["path"] == str(own_folder / "a.npz")
+    longer = saved | {"trainer": saved["trainer"] | {"steps": 2}}
+    train.resume("../run", longer, [])
+    Path("../a.npz").rename("b.npz")
+    moved = "a.npz: no such file; {} says so: if it was moved, add dataset.path=NEW"
+    with pytest.raises(DataError, match=re.escape(moved.format("run=../run"))):
+        train.resume("../run", longer, [])
+    model = load_model("../run", "auto", torch.device("cpu"))
+    with pytest.raises(DataError, match=re.escape(moved.format(model.path))):
+        dataset_of(model, {}, "test")
+    assert dataset_of(model, {"path": "b.npz"}, "test").size("test") == 4
+    relocated = saved | {
+        "dataset": saved["dataset"] | {"path": "b.npz"},
+        "trainer": saved["trainer"] | {"steps": 3},
+    }
+    train.resume("../run", relocated, ["dataset.path=b.npz"])
+    assert checkpoint.find("../run")[1]["config"]["dataset"]["path"] == str(own_folder / "elsewhere/b.npz")
+    Path("b.npz").unlink()
+    with pytest.raises(DataError, match=r"^dataset.path=/.*/elsewhere/b.npz: no such file$"):
+        train.resume("../run", relocated, ["dataset.path=b.npz"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genlab.data.spec import Batch
 from genlab.families.autoregressive import Autoregressive
+from genlab.nets import scanning
 from genlab.nets.scanning import Clamped, Scanner, draw_naively
 from genlab.rng import SampleRng
 
@@ -218,6 +219,30 @@ def test_a_replayed_graph_draws_what_the_eager_scan_draws(name: str) -> None:
         replayed = Scanner(family.network, family.distribution, noise, labels, graph=True).run()
     assert torch.equal(eager, replayed)
     assert eager.flatten(1).var(1).min() > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_kept_graph_draws_later_batches_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = tiny(name, (3, 9, 10), 4, 3, output="categorical").cuda().double()
+    captured = []
+    record = scanning.capture
+    monkeypatch.setattr(scanning, "capture", lambda *given: captured.append(given) or record(*given))
+    after_each = []
+    with torch.no_grad(), scanning.graphs_kept():
+        for seed in range(3):
+            rng = SampleRng(seed, range(3), "cuda")
+            noise = rng.uniform(9, 10, family.distribution.uniforms)
+            labels = torch.tensor([seed, 1, 2], device="cuda")
+            images = torch.rand(3, 3, 9, 10, device="cuda").double().round()
+            known = Clamped(images, torch.rand(3, 1, 9, 10, device="cuda") < 0.3)
+            given = family.network, family.distribution, noise, labels, 0.9, known
+            eager, graphed = Scanner(*given), Scanner(*given, graph=True)
+            assert torch.equal(eager.run(), graphed.run())
+            torch.testing.assert_close(graphed.log_prob_clamped, eager.log_prob_clamped)
+            after_each.append(len(captured))
+    assert after_each[0] == after_each[2] > 0
 
 
 @pytest.mark.gpu

@@ -89,6 +89,8 @@ class RecordedGraph(TorchDispatchMode):
 
     replays = 0
     """Of all graphs since `recorded_graphs` began."""
+    captures = 0
+    """The number of graphs since then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,6 +111,7 @@ class RecordedGraph(TorchDispatchMode):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        RecordedGraph.captures += 1
         for tensor, before in reversed(self._before):
             tensor.copy_(before)
         self._before = []
@@ -132,6 +135,7 @@ def recorded_graphs() -> Iterator[None]:
     """Within it a `Scanner` with `graph=True` works on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecordedGraph, "replays", 0)
+        patch.setattr(RecordedGraph, "captures", 0)
         patch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
         patch.setattr(scanning, "capture", lambda graph, device: graph)
         yield
