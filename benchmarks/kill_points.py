@@ -41,7 +41,7 @@ from PIL import Image
 
 import genlab
 from genlab import registry
-from genlab.cli import words
+from genlab.cli import overrides
 from genlab.cli.main import _guarded
 from genlab.commands import train
 from genlab.device import Processes
@@ -324,7 +324,7 @@ def _child(
                 if verb == "train":
                     train.start(plain, [], RUN)
                 else:
-                    train.resume(RUN, words.stored_config(RUN), [])
+                    train.resume(RUN, overrides.stored_config(RUN), [])
 
         code = _guarded(work)[0]
         if at is None:

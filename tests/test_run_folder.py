@@ -23,7 +23,7 @@ from PIL import Image
 
 from genlab import files, registry
 from genlab.cli.main import main
-from genlab.cli.words import stored_config
+from genlab.cli.overrides import stored_config
 from genlab.commands import train
 from genlab.config.schema import from_plain
 from genlab.data.dataset import Dataset

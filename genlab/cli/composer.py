@@ -26,7 +26,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab.cli import words
+from genlab.cli import hints, words
 from genlab.config.text import read_text, scalars
 from genlab.errors import ConfigError
 
@@ -258,15 +258,15 @@ def _refuse_hydra(file: Path, plain: dict[str, Any], header: Mapping[str, str | 
     """Refuses a file that would set something of Hydra's own, with a line that says what to write instead."""
     if "hydra" in plain:
         inner = plain["hydra"] if isinstance(plain["hydra"], dict) else {}
-        raise ConfigError(f"{file}: {words.hydra_answer('.'.join(['hydra', *map(str, list(inner)[:1])]))}")
+        raise ConfigError(f"{file}: {hints.hydra_answer('.'.join(['hydra', *map(str, list(inner)[:1])]))}")
     defaults = plain.get("defaults")
     for each in defaults if isinstance(defaults, list) else ():
         key = str(next(iter(each), "")) if isinstance(each, dict) else str(each)
-        if words.names_hydra(key):
-            raise ConfigError(f"{file}: {words.hydra_answer(key)}")
+        if hints.names_hydra(key):
+            raise ConfigError(f"{file}: {hints.hydra_answer(key)}")
     package = f"@package {header.get('package')}"
-    if words.names_hydra(package):
-        raise ConfigError(f"{file}: {words.hydra_answer(package)}")
+    if hints.names_hydra(package):
+        raise ConfigError(f"{file}: {hints.hydra_answer(package)}")
 
 
 def _check_values(file: str, plain: Mapping[str, Any]) -> None:

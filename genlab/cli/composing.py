@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab.cli import explain, words
+from genlab.cli import explain, overrides, words
 from genlab.config.schema import show
 from genlab.errors import ConfigError, printable
 
@@ -60,12 +60,12 @@ def compose(command: words.Command, folders: list[Path]) -> list[Job]:
     """
     command = words.with_known_names(command)
     flags = command.flags
-    ready = words.for_hydra(command, folders)
+    ready = overrides.for_hydra(command, folders)
     stored = None
     if command.verb == "resume":
         if refused := {"--multirun", "--config-name", "--config-path"} & flags.keys():
             raise ConfigError(f"{min(refused)}: genlab resume continues one run as configured; leave it out")
-        stored = words.stored_config(command.value("run"))
+        stored = overrides.stored_config(command.value("run"))
         ready = {word: typed for word, typed in ready.items() if not typed.startswith("run=")}
     jobs = _jobs(command, ready, folders, stored)
     typed = {_key(word) for job in jobs for word in job.overrides}  # also the keys of a file's sweep
@@ -97,7 +97,7 @@ def _jobs(
     """Composes the jobs of a command.
 
     Args:
-        ready: the overrides, see `genlab.cli.words.for_hydra`.
+        ready: the overrides, see `genlab.cli.overrides.for_hydra`.
         stored: a primary configuration that is given, instead of a file.
     """
     from genlab.cli.composer import Composer, sweep
@@ -106,7 +106,7 @@ def _jobs(
         plain, choices, files = composer.compose(typed)
         return Job(
             {key: value for key, value in plain.items() if key != "sweep"},
-            words.originals(typed, known),
+            overrides.originals(typed, known),
             swept,
             choices.get("recipe"),
             tuple(files),
@@ -115,9 +115,9 @@ def _jobs(
 
     composer = Composer(str(command.flags.get("--config-name", command.verb)), folders, stored)
     with explain.explained(ready):
-        overrides = composer.parse(list(ready))
-        several = [each.input_line or "" for each in overrides if each.is_sweep_override()]
-        first = job(next(iter(sweep(overrides))), ready, False)
+        parsed = composer.parse(list(ready))
+        several = [each.input_line or "" for each in parsed if each.is_sweep_override()]
+        first = job(next(iter(sweep(parsed))), ready, False)
         if first.sweep is None and "--multirun" not in command.flags:
             if several:
                 typed = ready.get(several[0], several[0])
@@ -141,8 +141,10 @@ def _of_the_file(
     if not isinstance(plain, Mapping):
         raise ConfigError(f"sweep={plain}: expected keys with their values, e.g. sweep: {{seed: [0, 1]}}")
     typed = {_key(word) for word in ready.values()}
-    wanted = [f"{key}={value}" for key, value in words.swept_values(plain) if key.lstrip("+") not in typed]
-    return words.for_hydra(dataclasses.replace(command, words=wanted), folders)
+    wanted = [
+        f"{key}={value}" for key, value in overrides.swept_values(plain) if key.lstrip("+") not in typed
+    ]
+    return overrides.for_hydra(dataclasses.replace(command, words=wanted), folders)
 
 
 def _key(word: str) -> str:

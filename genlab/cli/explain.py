@@ -33,7 +33,7 @@ def explain(error: BaseException, ready: Mapping[str, str]) -> str:
 
     Args:
         error: the exception that was raised while Hydra composed.
-        ready: see `genlab.cli.words.for_hydra`; it maps Hydra's words back to the words as typed.
+        ready: see `genlab.cli.overrides.for_hydra`; it maps Hydra's words back to the words as typed.
     """
     override = getattr(error, "override", None)
     if isinstance(override, str):

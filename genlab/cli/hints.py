@@ -111,3 +111,26 @@ def two_words(value: str) -> str | None:
     """Returns the second of two words that stand in one pair of quotes, if there are two."""
     found = re.search(r"\s([A-Za-z_][\w.]*=.*)$", value)
     return found[1] if found and not re.search(r"['\"\[{(]", value) else None
+
+
+def names_hydra(key: str) -> bool:
+    """Returns whether a key, group or package names a setting of Hydra's own."""
+    return re.search(r"(?<![\w\-])hydra(?![\w\-])", key) is not None
+
+
+_INSTEAD_OF_HYDRA = {
+    "run.dir": "run_dir=PATH chooses the folder",
+    "sweep.dir": "run_dir=PATH chooses the folder",
+    "sweep.subdir": "run_dir=PATH chooses the folder",
+    "mode": "add -m for a sweep, or write sweep: {seed: [0, 1]} in its file",
+    "sweeper": "write sweep: {seed: [0, 1]} in its file",
+    "searchpath": "--config-dir PATH adds a folder",
+    "launcher": "a sweep runs its jobs one after another; leave it out",
+}
+
+
+def hydra_answer(typed: str) -> str:
+    """Returns the line that answers a setting of Hydra's own."""
+    rest = re.split(r"(?<![\w\-])hydra(?![\w\-])[./]?", typed)[-1].replace("/", ".")
+    instead = [text for key, text in _INSTEAD_OF_HYDRA.items() if rest.startswith(key)]
+    return f"{typed}: genlab takes no settings of Hydra's own; {instead[0] if instead else 'leave it out'}"

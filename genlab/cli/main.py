@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from genlab import __version__, plugins, registry
-from genlab.cli import completion, help, hints, words
+from genlab.cli import completion, help, hints, overrides, words
 from genlab.cli.composing import Job, compose, configs_folder
 from genlab.cli.sweeps import sweep
 from genlab.cli.verbs import VERBS
@@ -111,7 +111,7 @@ def _prepare(argv: list[str]) -> tuple[str, list[Job]]:
     if command.verb is None or command.flags.pop("--help", False):
         sections = ("model", "dataset", "optimizer", "schedule", "trainer")
         if command.verb == "train":
-            words.for_hydra(command, folders)
+            overrides.for_hydra(command, folders)
         elif command.words:
             raise ConfigError(
                 f"{command.words[0]}: genlab {command.verb or ''} --help takes no further words"
