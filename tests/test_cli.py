@@ -348,6 +348,21 @@ def test_the_folder_of_a_sweep_is_told_from_a_run(capsys: pytest.CaptureFixture[
         assert line == f"genlab: {key}=sweep: holds 3 runs; give one of them, e.g. {key}=sweep/0\n"
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "train -m seed=x,y",
+        "train -m trainer.steps=0 seed=0,1",
+        "sample -m ckpt=nowhere,gone",
+        "train -m sweep=vae_latent trainer.stps=1",
+    ],
+)
+def test_a_sweep_of_mistakes_alone_writes_nothing(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not Path("outputs").exists()
+
+
 def test_run_and_ckpt_stand_for_each_other(performed: list) -> None:
     (Path("some_run") / "checkpoints").mkdir(parents=True)
     Path("some_run/config.yaml").write_text("trainer:\n  steps: 3\n")
@@ -591,6 +606,8 @@ def test_words_in_the_values_of_a_sweep_are_quoted(tmp_path: Path, performed: li
     paths = "sweep:\n  dataset.path: ['a, b', \"c'd\", e]\n"
     text = f"# @package _global_\ndefaults:\n  - override /dataset: folder\n{paths}"
     (tmp_path / "mine" / "sweep" / "paths.yaml").write_text(text)
+    for name in ("a, b", "c'd", "e"):
+        Path(name).mkdir()
     assert main(["train", "--config-dir", "mine", "sweep=paths"]) == 0
     assert [job.plain["dataset"]["path"] for _, job, _ in performed] == ["a, b", "c'd", "e"]
 

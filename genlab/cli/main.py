@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from genlab import __version__, plugins, registry
 from genlab.cli import completion, help, hints, overrides, words
@@ -135,16 +136,49 @@ def _work(verb: str, jobs: list[Job]) -> int:
         return 0
     with courteous_console():  # the result is in files
         if jobs[0].swept:
+            _refuse_if_all_are_wrong(verb, jobs)
             return sweep(verb, jobs, lambda job, folder: _guarded(lambda: perform(verb, job, folder)))
         perform(verb, jobs[0], jobs[0].run_dir)
     return 0
 
 
+def _refuse_if_all_are_wrong(verb: str, jobs: list[Job]) -> None:
+    """Refuses a sweep none of whose jobs can run, before its folder is created; one job is enough."""
+    errors = []
+    for job in jobs:
+        try:
+            _check(verb, job)
+            return
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _check(verb: str, job: Job) -> Any:
+    """Checks the configuration of a job of a verb but resume, before torch is loaded; returns it.
+
+    Raises:
+        UserError: a setting is wrong, or the files that it names do not exist.
+    """
+    plain = dict(job.plain)
+    if verb == "train":
+        plain.pop("run_dir", None)
+        config = registry.parse(plain)
+        check_files(config.dataset)
+        return config
+    kind = VERBS[verb].config
+    assert kind is not None
+    given = from_plain(kind, plain)
+    if given.ckpt is not None:
+        check_there(given.ckpt)
+    return given
+
+
 def start_training(job: Job, run_dir: str | None) -> Path:
     """Trains, and returns the run folder. Reports an error in the configuration before torch is loaded."""
-    plain = {key: value for key, value in job.plain.items() if key != "run_dir"}
-    check_files(registry.parse(plain).dataset)
+    _check("train", job)
     check_unused(run_dir, "train")
+    plain = {key: value for key, value in job.plain.items() if key != "run_dir"}
 
     from genlab.commands import train
 
@@ -166,11 +200,7 @@ def perform(verb: str, job: Job, run_dir: str | None) -> None:
 
         train.resume(run, plain, job.overrides)
     else:
-        config = VERBS[verb].config
-        assert config is not None
-        given = from_plain(config, plain)
-        if given.ckpt is not None:
-            check_there(given.ckpt)
+        given = _check(verb, job)
         check_unused(run_dir, verb)
         module = importlib.import_module(f"genlab.commands.{verb}")
         with limited_memory(), memory_errors(*smaller_batch("batch_size", given.batch_size)):
