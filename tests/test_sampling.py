@@ -77,6 +77,8 @@ def test_average_and_raw_weights_differ_and_are_those_of_training(run: Path) -> 
         ({"nn": 3}, "nn: unknown key for this command; did you mean n?"),
         ({"ckpt": "nowhere"}, "ckpt=nowhere: no such run folder"),
         ({"labels": [3]}, "toy takes no labels"),
+        ({"dataset": {"size": 4}}, "dataset.size: dataset settings are fixed by the checkpoint"),
+        ({"dataset": {"nothing": 4}}, "dataset.nothing: dataset settings are fixed by the checkpoint"),
         ({"device": "tpu"}, "device=tpu: no such device"),
         ({"run_dir": "run"}, "holds files already"),
     ],

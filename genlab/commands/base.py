@@ -11,7 +11,7 @@ from genlab import device, plugins
 from genlab.config.schema import from_plain
 from genlab.log import log_to_console
 from genlab.trained.given import Given, given_images
-from genlab.trained.model import LoadedModel, load_model
+from genlab.trained.model import LoadedModel, load_model, relocated
 
 
 class _OnCheckpoint(Protocol):
@@ -23,6 +23,8 @@ class _OnCheckpoint(Protocol):
     def weights(self) -> str: ...
     @property
     def device(self) -> str: ...
+    @property
+    def dataset(self) -> dict[str, Any]: ...
 
 
 class _OnImages(Protocol):
@@ -53,7 +55,10 @@ def open_model(kind: type[C], plain: Mapping[str, Any]) -> tuple[C, LoadedModel]
     """
     log_to_console()
     config = from_plain(kind, plain)
-    return config, load_model(config.ckpt, config.weights, device.select(config.device, "device"))
+    model = load_model(config.ckpt, config.weights, device.select(config.device, "device"))
+    if "name" not in config.dataset:  # also where the verb needs no data: else a word would be without effect
+        relocated(model.config.dataset, config.dataset)
+    return config, model
 
 
 def images_for(config: _OnImages, model: LoadedModel, count: int, at_least: int = 1) -> Given:
