@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from genlab.errors import ConfigError, TooLargeError
+from genlab.errors import ConfigError, Interrupted, TooLargeError
 from genlab.memory import check_fits, memory_errors
 from genlab.rng import derive_seed
 
@@ -277,6 +278,7 @@ def processes(device_name: str) -> Iterator[Processes]:
 
     Raises:
         ConfigError: the device does not exist, or this process has none.
+        Interrupted: another process of the group has ended.
     """
     world = _processes_started()
     if world == 1:
@@ -289,10 +291,21 @@ def processes(device_name: str) -> Iterator[Processes]:
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
+    rank = dist.get_rank()
     try:
-        yield Processes(dist.get_rank(), world, device)
+        yield Processes(rank, world, device)
+    except RuntimeError as error:
+        if not _LOST_PROCESS.search(str(error)):
+            raise
+        raise Interrupted(
+            f"process {rank} stopped: another one of the group has ended; see its line"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+_LOST_PROCESS = re.compile(r"reset by peer|closed by peer|broken pipe|remote process exited", re.IGNORECASE)
+"""What gloo and NCCL say where the other end of a connection is gone."""
 
 
 def _processes_started() -> int:

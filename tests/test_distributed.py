@@ -14,6 +14,8 @@ import torch
 from helpers.checkout import CHECKOUT
 from helpers.runs import untimed_rows
 
+from genlab import device
+from genlab.errors import Interrupted
 from genlab.runs import checkpoint
 
 PROGRAM = """
@@ -104,3 +106,24 @@ def test_slow_steps_are_saved_before_torchrun_kills(at: float) -> None:
     whole, cut = checkpoint.find("whole")[1], checkpoint.find("cut")[1]
     torch.testing.assert_close(cut["weights"], whole["weights"], rtol=0, atol=0)
     assert untimed_rows("cut") == untimed_rows("whole")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("[pair.cc:545] Read error [127.0.0.1]:20626: Connection reset by peer. GLHF", Interrupted),
+        ("NCCL error: remote process exited or there was a network error", Interrupted),
+        ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
+    ],
+)
+def test_a_process_whose_group_has_lost_another_says_so(
+    message: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[bool] = []
+    monkeypatch.setattr(device, "_processes_started", lambda: 2)
+    monkeypatch.setattr(device.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(device.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(device.dist, "destroy_process_group", lambda: left.append(True))
+    with pytest.raises(kind), device.processes("cpu"):
+        raise RuntimeError(message)
+    assert left == [True]
