@@ -305,7 +305,7 @@ def processes(device_name: str) -> Iterator[Processes]:
 
 
 _LOST_PROCESS = re.compile(r"reset by peer|closed by peer|broken pipe|remote process exited", re.IGNORECASE)
-"""What gloo and NCCL say where the other end of a connection is gone."""
+"""The words of gloo and NCCL for a connection whose other end is gone."""
 
 
 def _processes_started() -> int:

@@ -18,7 +18,7 @@ _ALLOCATION = re.compile(
     r"|invalid buffer size|storage size calculation overflowed",
     re.IGNORECASE,
 )
-"""What torch, numpy and CUDA say where an allocation fails."""
+"""The words of torch, numpy and CUDA for an allocation that fails."""
 
 _ASKED = re.compile(r"(?:allocate|buffer size:) ([\d.]+) ?(bytes|[KMGTPE]?i?B)")
 
@@ -93,7 +93,7 @@ def memory_errors(given: str, remedy: str) -> Iterator[None]:
 
 
 _SHARE_OF_FREE_MEMORY = 0.9
-"""What a process may take of it: other processes grow too, and the system ends one when nothing is left."""
+"""The share that a process may take: others grow too, and the system ends one when nothing is left."""
 
 
 @contextlib.contextmanager

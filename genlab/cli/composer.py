@@ -32,7 +32,7 @@ from genlab.errors import ConfigError
 
 MOST_JOBS = 10_000
 _MOST_CHARACTERS = 1_000_000
-"""Of a configuration in which the interpolations `${...}` are written out."""
+"""The largest length of a configuration in which the interpolations `${...}` are written out."""
 _SIZE_OF_A_REFERENCE = 100
 """Characters that an interpolation counts for, in addition to its value: the time that it takes."""
 _MOST_REFERENCES = 100
@@ -245,7 +245,7 @@ class _Repository(ConfigRepository):
 
 
 class _Options:
-    """What Hydra's grammar asks for `glob(*)`: the options of a group."""
+    """The options of each group, which Hydra's grammar asks for where `glob(*)` is typed."""
 
     def __init__(self, files: _Files) -> None:
         self._files = files

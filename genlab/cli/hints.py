@@ -13,14 +13,15 @@ from genlab.config.renamed import SYNONYMS
 from genlab.config.run import TrainerConfig
 from genlab.config.schema import suggest, typed
 
-_GROUPS = ("model", "dataset", "optimizer", "schedule")
-_BARE = (*_GROUPS, "trainer", "recipe", "experiment", "sweep", "ckpt", "run", "seed", "run_dir")
+NAMED_GROUPS = ("model", "dataset", "optimizer", "schedule")
+RUN_GROUPS = (*NAMED_GROUPS, "trainer")
+_BARE = (*RUN_GROUPS, "recipe", "experiment", "sweep", "ckpt", "run", "seed", "run_dir")
 
 
 def grouped(key: str) -> list[str]:
     """Returns the settings of a run that have a name: `lr` gives `optimizer.lr`."""
     found = ["trainer"] if key in {field.name for field in dataclasses.fields(TrainerConfig)} else []
-    for group in _GROUPS:
+    for group in NAMED_GROUPS:
         kinds = registry.kinds(group)
         shipped = kinds.keys() - registry.own_names(group)  # whose settings are known without an import
         configs = [registry.config_of(kinds, name, group) for name in shipped]
@@ -113,9 +114,12 @@ def two_words(value: str) -> str | None:
     return found[1] if found and not re.search(r"['\"\[{(]", value) else None
 
 
+_HYDRA = re.compile(r"(?<![\w\-])hydra(?![\w\-])")
+
+
 def names_hydra(key: str) -> bool:
     """Returns whether a key, group or package names a setting of Hydra's own."""
-    return re.search(r"(?<![\w\-])hydra(?![\w\-])", key) is not None
+    return _HYDRA.search(key) is not None
 
 
 _INSTEAD_OF_HYDRA = {
@@ -131,6 +135,6 @@ _INSTEAD_OF_HYDRA = {
 
 def hydra_answer(typed: str) -> str:
     """Returns the line that answers a setting of Hydra's own."""
-    rest = re.split(r"(?<![\w\-])hydra(?![\w\-])[./]?", typed)[-1].replace("/", ".")
+    rest = _HYDRA.split(typed)[-1].lstrip("./").replace("/", ".")
     instead = [text for key, text in _INSTEAD_OF_HYDRA.items() if rest.startswith(key)]
     return f"{typed}: genlab takes no settings of Hydra's own; {instead[0] if instead else 'leave it out'}"

@@ -23,7 +23,6 @@ from genlab.log import log, log_to_console
 from genlab.runs.folder import has_begun
 
 _OPTIONAL_GROUPS = ("recipe", "experiment", "sweep")
-_RUN_GROUPS = ("model", "dataset", "optimizer", "schedule", "trainer")
 _WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
 
@@ -79,9 +78,9 @@ def _check_meaning(
     verb, group = command.verb or "", key.partition(".")[0]
     if key.startswith("sweep."):
         raise ConfigError(f"{typed}: type {typed.removeprefix('sweep.')} and -m instead")
-    if verb == "train" and prefix is None and key in {f"{each}.name" for each in _RUN_GROUPS[:-1]}:
+    if verb == "train" and prefix is None and key in {f"{each}.name" for each in hints.NAMED_GROUPS}:
         raise ConfigError(f"{typed}: did you mean {group}={value}?")
-    if verb == "train" and prefix == "~" and key in _RUN_GROUPS:
+    if verb == "train" and prefix == "~" and key in hints.RUN_GROUPS:
         article = "an" if key == "optimizer" else "a"
         raise ConfigError(f"{typed}: a run needs {article} {key}; choose one, {key}=NAME")
     if not _is_plain(prefix, key) or "--config-name" in command.flags:
@@ -204,7 +203,7 @@ def originals(words: list[str], ready: Mapping[str, str]) -> list[str]:
     return list(by_key.values())
 
 
-_RUN_KEYS = ("model", "dataset", "optimizer", "schedule", "trainer", "seed")
+_RUN_KEYS = (*hints.RUN_GROUPS, "seed")
 
 
 def stored_config(run: str | None) -> dict[str, Any]:

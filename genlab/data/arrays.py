@@ -30,7 +30,7 @@ _DAMAGED = (
     OverflowError, NotImplementedError, RuntimeError, struct.error, tokenize.TokenError, zlib.error,
     zipfile.BadZipFile, zipfile.LargeZipFile,
 )  # fmt: skip
-"""What `zipfile` and numpy raise for files that are damaged, or made to harm."""
+"""The errors that `zipfile` and numpy raise for files that are damaged, or made to harm."""
 
 
 class Header(NamedTuple):

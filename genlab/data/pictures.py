@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from genlab.config.datasets import colour_of
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What a file may contain, whatever its name: Pillow runs other programs for some other formats."""
+"""The formats that a file may have, whatever its name: Pillow runs other programs for some others."""
 
 SUFFIXES = {
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",

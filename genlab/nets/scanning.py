@@ -52,7 +52,7 @@ def graphs_kept() -> Iterator[None]:
 
 @dataclass
 class _Work:
-    """What the work of one pixel reads and writes, in memory of its own that a graph may refer to.
+    """The numbers that the work of one pixel reads and writes, in memory that a graph may refer to.
 
     Attributes:
         scan: position and caches.
